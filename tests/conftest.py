@@ -1,0 +1,16 @@
+"""One thread for every test: tiny networks on a busy machine are fastest that way, and results repeat."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _private_folders(tmp_path, monkeypatch):
+    """No test reads or writes the user's own data, weights or cache."""
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRILEMMA_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path / "weights"))

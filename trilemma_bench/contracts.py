@@ -1,0 +1,202 @@
+"""What a plugin implements: models, datasets, feature extractors and metrics.
+
+The data flows one way: a model draws samples, an extractor turns them into features, a metric turns features into a
+number. Images are uint8 tensors N×C×H×W between all parts; points are float32 tensors N×D.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from trilemma_bench.metrics.comparison import Comparison
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model needs to know of its data.
+
+    shape: (D,) for points, (C, H, W) for images. classes: number of labels, or None. scale: the standard deviation of
+    the training data per coordinate, in the data's own unit (images in [−1, 1] have about 0.5).
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None = None
+    scale: float = 0.5
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset. samples: uint8 N×C×H×W or float32 N×D; labels: int64 N, or None."""
+
+    samples: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True)
+class ModeRule:
+    """How samples are assigned to a dataset's known modes.
+
+    assign: samples → int64 N, a mode in 0…count−1, or −1 for a sample of low quality, which counts for no mode.
+    rule: the assignment in words, for the record.
+    """
+
+    count: int
+    assign: Callable[[Tensor], Tensor]
+    rule: str
+
+
+class Dataset(ABC):
+    """A source of real data: `registry.datasets` maps its name to a class built with the data folder.
+
+    default_protocol: the evaluation protocol used unless another is asked for.
+    official_fingerprint: the content hash of the archive that publications use, where there is one.
+    """
+
+    name: str
+    spec: DataSpec
+    splits: tuple[str, ...] = ("train", "test")
+    default_protocol: str = "pixels"
+    official_fingerprint: str | None = None
+
+    @abstractmethod
+    def load(self, split: str) -> Split:
+        """The whole split, always in the same order. Raises TrilemmaError when the data is missing or damaged."""
+
+    def fingerprint(self) -> str:
+        """sha256 of the content of all splits (hex): equal data, equal fingerprint, whatever file it came from."""
+        from trilemma_bench.datasets.fingerprint import content_fingerprint
+
+        return content_fingerprint(self)
+
+    def mode_rule(self) -> ModeRule | None:
+        """How mode coverage is counted, for a dataset whose modes are known."""
+        return None
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A model that can be measured: `registry.models` maps its name to a class built as `cls(data, **settings)`.
+
+    Settings are the keyword-only, annotated arguments of `__init__`: the harness validates them from the signature.
+
+    network: the module whose evaluations are counted (NFE), averaged (EMA) and exported; None if there is none.
+    trained_as: the model whose training run this one samples from; a sampler names the model that it samples.
+    sampling_settings: settings that change how a trained model samples, not how it is trained.
+    """
+
+    network: nn.Module | None = None
+    trained_as: ClassVar[str | None] = None
+    sampling_settings: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__()
+        self.data = data
+
+    @abstractmethod
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """`count` samples: images as float in [−1, 1] or uint8, count×C×H×W; points as float in data units, count×D.
+
+        All randomness comes from `rng`, which lives on the model's device. Called without gradients, in eval mode.
+        """
+
+    def describe(self) -> str:
+        """A few words that tell this row of a table from another of the same model: '4 steps'; '' where none need."""
+        return ""
+
+
+class Trainable(GenerativeModel):
+    """A model that the harness can train. The harness owns loop, clock, budget, learning-rate schedule, EMA,
+    checkpoints and randomness; the model owns its step.
+
+    training_defaults: defaults of `config.TrainingSettings` for this model, such as `{"batch_size": 128}`.
+    """
+
+    network: nn.Module
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers at their full learning rates, by name; called once, after the model is on its device."""
+
+    @abstractmethod
+    def training_step(
+        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> dict[str, Tensor]:
+        """One update from `batch` (float; images in [−1, 1], points in data units; on the model's device).
+
+        Returns the losses by name, detached scalars; the harness checks that they are finite and logs them.
+        Randomness comes from torch's global generators, which the harness seeds, saves and restores.
+        """
+
+
+@runtime_checkable
+class FiniteSource(Protocol):
+    """A 'model' that is a finite list of samples, drawn without replacement in an order that the seed decides."""
+
+    def prepare(self, samples: Split, split: str) -> None:
+        """Receives the held-out split (never the reference's) before anything is drawn."""
+
+    def size(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Tensor:
+        """The samples at `indices` (int64), in the form that `GenerativeModel.sample` returns."""
+
+
+class FeatureExtractor(ABC):
+    """Turns samples into features: `registry.extractors` maps its name to a class built with (weights folder, device).
+
+    dim: number of features D. weights_sha256: hash of the weights, None without weights. resize: the resize applied
+    before the network, in words ('none', 'tf1-bilinear-299', …).
+    """
+
+    name: str
+    dim: int
+    weights_sha256: str | None = None
+    resize: str = "none"
+
+    @abstractmethod
+    def __call__(self, samples: Tensor) -> Tensor:
+        """A batch of samples (uint8 images or float points, on any device) → float32 features N×D."""
+
+    def check(self, data: DataSpec) -> None:
+        """Raises TrilemmaError when data of this shape cannot be measured with these features."""
+        return None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A pure function of a `Comparison` with its facts beside it.
+
+    needs: 'features' or 'modes'. range: the values it can take. source: the paper it comes from.
+    """
+
+    name: str
+    compute: Callable[[Comparison], float]
+    better: Better
+    needs: Literal["features", "modes"]
+    unit: str
+    title: str
+    range: tuple[float, float]
+    source: str
+    requires: Mapping[str, int] = field(default_factory=dict)
+
+    def score_name(self, extractor: str) -> str:
+        """The name of the score in a record: the Fréchet distance says which features it was measured on."""
+        if self.name != "fd":
+            return self.name
+        return "fid" if extractor == "inception" else f"fd_{extractor}"

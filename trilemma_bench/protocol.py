@@ -1,0 +1,59 @@
+"""Named evaluation protocols: they fix everything that must be equal before two numbers may be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FEATURE_METRICS = ("fd", "precision", "recall", "density", "coverage")
+MODE_METRICS = ("modes", "mode_kl", "high_quality")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """extractor: the features' name. samples: generated samples N. reference: the split compared against.
+
+    reference_samples: how many of its samples, None for all. k_precision_recall and k_density_coverage: neighbours.
+    metrics: names of registered metrics, those of modes are skipped where a dataset has none.
+    """
+
+    name: str
+    extractor: str
+    samples: int
+    reference: str = "train"
+    reference_samples: int | None = None
+    k_precision_recall: int = 3
+    k_density_coverage: int = 5
+    metrics: tuple[str, ...] = FEATURE_METRICS
+    quantisation: str = "round(255·clip(x, 0, 1)) to uint8"
+    title: str = ""
+
+
+POINTS = Protocol(
+    "points", "points", samples=10_000, reference="test", reference_samples=10_000,
+    metrics=(*FEATURE_METRICS, *MODE_METRICS), quantisation="none", title="raw coordinates, 10k held-out points",
+)  # fmt: skip
+DIGITS = Protocol(
+    "digits", "digits-cnn", samples=500, metrics=(*FEATURE_METRICS, *MODE_METRICS),
+    title="8×8 digit classifier, 500 samples against the training split",
+)  # fmt: skip
+STACKED_DIGITS = Protocol(
+    "stacked-digits", "digits-cnn", samples=10_000, reference_samples=10_000,
+    metrics=(*FEATURE_METRICS, *MODE_METRICS), title="8×8 digit classifier on each channel, 1000 modes",
+)  # fmt: skip
+MNIST = Protocol(
+    "mnist", "mnist-cnn", samples=10_000, reference_samples=10_000,
+    metrics=(*FEATURE_METRICS, *MODE_METRICS), title="28×28 digit classifier",
+)  # fmt: skip
+STACKED_MNIST = Protocol(
+    "stacked-mnist", "mnist-cnn", samples=26_000, reference_samples=26_000,
+    metrics=(*FEATURE_METRICS, *MODE_METRICS), title="digit classifier on each channel, 26k samples, 1000 modes",
+)  # fmt: skip
+CIFAR_RESNET56 = Protocol(
+    "cifar-resnet56", "cifar-resnet56", samples=10_000,
+    title="CIFAR-10 ResNet-56 penultimate features, 10k samples against the training split",
+)  # fmt: skip
+INCEPTION_50K = Protocol(
+    "inception-50k", "inception", samples=50_000,
+    title="TF-Inception pool3 with the TF1 resize, 50k samples against the training split",
+)  # fmt: skip
+PIXELS = Protocol("pixels", "pixels", samples=10_000, title="raw pixels: a smoke test, not a judgement of quality")

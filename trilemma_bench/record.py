@@ -1,0 +1,186 @@
+"""The record of a run: pure data, versioned and validated, written once. Imports nothing of ours, nor torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA = "trilemma-bench/record/1"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+JSONDict = dict[str, Any]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class ModelPart(_Part):
+    """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps')."""
+
+    name: str
+    variant: str = ""
+    parameters: int = Field(ge=0)
+    settings: JSONDict
+    plugin: str
+    version: str
+
+
+class DatasetPart(_Part):
+    """split: what the model was trained on; size: samples in it; note: what a reader of the row must know."""
+
+    name: str
+    split: str
+    fingerprint: str
+    size: int = Field(ge=0)
+    official: bool | None = None
+    note: str = ""
+
+
+class ProtocolPart(_Part):
+    """Everything that must be equal before two scores may be compared."""
+
+    name: str
+    extractor: str
+    weights_sha256: str | None
+    resize: str
+    quantisation: str
+    reference_split: str
+    reference_samples: int = Field(ge=0)
+    samples: int = Field(ge=0)
+    k_precision_recall: int
+    k_density_coverage: int
+    mode_rule: str | None = None
+
+
+class Score(_Part):
+    """value: never NaN; floor: the value that perfect samples have at this N, where it is not the ideal one."""
+
+    value: Finite
+    better: Literal["higher", "lower"]
+    unit: str
+    title: str = ""
+    interval: tuple[Finite, Finite] | None = None
+    interval_method: str | None = None
+    ideal: Finite | None = None
+    floor: Finite | None = None
+    note: str = ""
+
+
+class Speed(_Part):
+    """Sampling only, after warm-up, device synchronised; statistics are medians of the raw seconds.
+
+    nfe: network evaluations a sample, counted by hooks; raw_seconds: each timed batch of batch_size samples;
+    raw_latency_seconds: each timed batch of one.
+    """
+
+    nfe: float | None = Field(ge=0, allow_inf_nan=False)
+    seconds_per_image: Seconds
+    images_per_second: Finite
+    latency_seconds: Seconds
+    raw_seconds: list[Seconds]
+    raw_latency_seconds: list[Seconds]
+    batch_size: int = Field(ge=1)
+    warmup: int = Field(ge=0)
+    device: str
+    precision: str
+    compiled: bool = False
+    peak_memory_bytes: int | None = None
+    peak_memory_kind: str = ""
+
+
+class Training(_Part):
+    """images: training samples seen; parameters: of everything that was trained; seconds: training only."""
+
+    images: int
+    seconds: Seconds
+    steps: int
+    parameters: int
+    budget: str
+    digest: str
+    settings: JSONDict
+    checkpoint: str
+    checkpoint_sha256: str
+    run_id: str = Field(description="the run that trained it")
+    device: str = ""
+
+
+class Record(_Part):
+    """One run, whole. `status` is 'complete', 'failed' or 'interrupted'; only a complete run has scores."""
+
+    schema_: str = Field(default=SCHEMA, alias="schema")
+    id: str
+    status: Literal["complete", "failed", "interrupted"]
+    error: str | None = None
+    model: ModelPart
+    dataset: DatasetPart
+    protocol: ProtocolPart | None
+    seed: int
+    samples: int = Field(ge=0)
+    samples_sha256: str | None = None
+    scores: dict[str, Score] = {}
+    missing: dict[str, str] = Field(default={}, description="scores that could not be computed, and why")
+    mode_histogram: list[int] | None = None
+    speed: Speed | None = None
+    training: Training | None = None
+    environment: JSONDict = {}
+    command: str = ""
+    created: str
+    durations: dict[str, Seconds] = {}
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def label(self) -> str:
+        """The name of this run's row: the model, and its variant in brackets where it has one."""
+        return f"{self.model.name} ({self.model.variant})" if self.model.variant else self.model.name
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+class RecordError(ValueError):
+    """A file that is not a valid record; the message names the file and the first thing wrong."""
+
+
+def write_record(record: Record, path: Path) -> Path:
+    """Writes `record` to `path` atomically. Raises FileExistsError when one is there: a record is written once."""
+    if path.exists():
+        raise FileExistsError(f"{path}: a record is written once and never changed")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".record-", suffix=".json")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(record.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """The record at `path`. Raises RecordError when it is not one, or of a version that this program does not know."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path}: not a readable record ({error})") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise RecordError(f"{path}: schema {schema!r} is not the known {SCHEMA!r}")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"{path}: {where}: {first['msg']}") from error

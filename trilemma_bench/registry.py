@@ -1,0 +1,158 @@
+"""Names → objects: models, datasets, metrics, extractors and protocols, from entry points, decorators and files.
+
+The project's own models register by entry points, exactly as an outside package does. A plugin is imported only when
+its name is asked for; one that fails to import is reported by name and breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from trilemma_bench.errors import TrilemmaError, UsageError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name: where it comes from, and how to load it. target: 'module:Object', for messages."""
+
+    name: str
+    package: str
+    version: str
+    target: str
+    load: Callable[[], Any]
+
+
+class Registry(Generic[T]):
+    """The objects of one kind. `group` is the entry-point group that packages declare them under."""
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._local: dict[str, Entry] = {}
+        self._installed: dict[str, list[Entry]] | None = None
+        self._loaded: dict[str, T] = {}
+
+    def names(self) -> list[str]:
+        """Every registered name, sorted; importing nothing."""
+        return sorted({*self._entry_points(), *self._local})
+
+    def register(self, name: str, source: str = "") -> Callable[[T], T]:
+        """The decorator that registers a class or function under `name`."""
+
+        def decorate(target: T) -> T:
+            module = getattr(target, "__module__", "") or ""
+            origin = source or getattr(sys.modules.get(module), "__file__", None) or module
+            self._add(Entry(name, str(origin), "", f"{origin}:{getattr(target, '__name__', name)}", lambda: target))
+            return target
+
+        return decorate
+
+    def entry(self, name: str) -> Entry:
+        """The entry for `name`. Raises UsageError for an unknown name, or one that two plugins claim."""
+        claims = [*self._entry_points().get(name, [])]
+        if name in self._local:
+            claims.append(self._local[name])
+        if not claims:
+            raise unknown_name(self.kind, name, self.names())
+        if len(claims) > 1:
+            both = " and ".join(f"{claim.target} (from {claim.package})" for claim in claims)
+            raise UsageError(f"{self.kind} '{name}' is claimed by {both}: uninstall or rename one of them")
+        return claims[0]
+
+    def get(self, name: str) -> T:
+        """The object called `name`, or the one that 'file.py:Object' points to. Raises UsageError, TrilemmaError."""
+        if ".py:" in name:
+            path, _, attribute = name.rpartition(":")
+            return _attribute(load_file(Path(path)), attribute, path)
+        if name not in self._loaded:
+            entry = self.entry(name)
+            try:
+                self._loaded[name] = entry.load()
+            except TrilemmaError:
+                raise
+            except Exception as error:
+                raise TrilemmaError(
+                    f"{self.kind} '{name}' from package {entry.package} failed to import ({entry.target}): "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        return self._loaded[name]
+
+    def origin(self, name: str) -> tuple[str, str]:
+        """(package, version) that `name` comes from; for 'file.py:Object' the file and ''."""
+        if ".py:" in name:
+            return name.rpartition(":")[0], ""
+        entry = self.entry(name)
+        return entry.package, entry.version
+
+    def _add(self, entry: Entry) -> None:
+        other = self._local.get(entry.name)
+        if other and other.target != entry.target:
+            raise UsageError(
+                f"{self.kind} '{entry.name}' is claimed by {other.target} and {entry.target}: rename one of them"
+            )
+        self._local[entry.name] = entry
+        self._loaded.pop(entry.name, None)
+
+    def _entry_points(self) -> dict[str, list[Entry]]:
+        if self._installed is None:
+            self._installed = {}
+            seen = set()
+            for point in metadata.entry_points(group=self.group):
+                package = point.dist.name if point.dist else "unknown"
+                if (key := (point.name, package, point.value)) not in seen:
+                    seen.add(key)
+                    version = point.dist.version if point.dist else ""
+                    entry = Entry(point.name, package, version, point.value, point.load)
+                    self._installed.setdefault(point.name, []).append(entry)
+        return self._installed
+
+
+def load_file(path: Path) -> Any:
+    """The module in a plugin file; a file is executed once. Raises UsageError when missing, TrilemmaError on failure."""
+    if not path.is_file():
+        raise UsageError(f"plugin file {path} does not exist")
+    name = f"trilemma_plugin_{abs(hash(path.resolve())):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"plugin file {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except TrilemmaError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise TrilemmaError(f"plugin {path} failed to import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _attribute(module: Any, attribute: str, path: str) -> Any:
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise unknown_name(f"object in {path}", attribute, public)
+    return getattr(module, attribute)
+
+
+models: Registry[Any] = Registry("model", "trilemma_bench.models")
+datasets: Registry[Any] = Registry("dataset", "trilemma_bench.datasets")
+extractors: Registry[Any] = Registry("extractor", "trilemma_bench.extractors")
+metrics: Registry[Any] = Registry("metric", "trilemma_bench.metrics")
+protocols: Registry[Any] = Registry("protocol", "trilemma_bench.protocols")
+
+register_model = models.register
+register_dataset = datasets.register
+register_extractor = extractors.register
+register_metric = metrics.register
+register_protocol = protocols.register
