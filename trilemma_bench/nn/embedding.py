@@ -1,0 +1,51 @@
+"""Embeddings that feed a network more than the bare number: of time steps, and of a point's coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def timestep_embedding(steps: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoids of `steps` (shape N, any dtype): float32 N×dim, half sines, half cosines, wavelengths from 2π to
+    2π·max_period (Vaswani et al. 2017, §3.5, in the layout of Ho et al. 2020). An odd `dim` ends with a zero.
+    """
+    half = dim // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=steps.device) / max(half - 1, 1)
+    phase = steps.float()[:, None] * torch.exp(-math.log(max_period) * exponent)
+    embedding = torch.cat([phase.sin(), phase.cos()], dim=1)
+    return F.pad(embedding, (0, 1)) if dim % 2 else embedding
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoids through two dense layers: steps of shape (N,) → N×hidden."""
+
+    def __init__(self, dim: int, hidden: int, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layers = nn.Sequential(nn.Linear(dim, hidden), activation or nn.SiLU(), nn.Linear(hidden, hidden))
+
+    def forward(self, steps: Tensor) -> Tensor:
+        return self.layers(timestep_embedding(steps, self.dim))
+
+
+class FourierFeatures(nn.Module):
+    """Coordinates x (N×D) with the sines and cosines of 2π Bx beside them: N×(D + 2·count).
+
+    B is fixed, Gaussian with standard deviation `scale` (cycles per unit of x): a large scale lets a small network
+    resolve narrow structure (Tancik et al. 2020). It is part of the state, since it is random.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, count: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.out_features = dim + 2 * count
+        self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(dim, count))
+
+    def forward(self, points: Tensor) -> Tensor:
+        phase = points @ self.frequencies
+        return torch.cat([points, phase.sin(), phase.cos()], dim=1)

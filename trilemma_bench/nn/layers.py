@@ -1,0 +1,37 @@
+"""Small pieces that the networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit` (both ≥ 1)."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
+
+
+def group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
+    """GroupNorm with as many groups, up to 32, as divide `channels`; eps as in Ho et al. 2020."""
+    return nn.GroupNorm(largest_divisor(channels, 32), channels, eps=1e-6, affine=affine)
+
+
+def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
+    """Adds one feature that tells how much the samples of a group differ: N×C×… → N×(C+1)×… (Karras et al. 2018, §3).
+
+    It lets a discriminator see mode collapse. Samples i, i + N/G, i + 2N/G … form a group of G: the largest divisor of
+    N that is at most `group`.
+    """
+    size = largest_divisor(len(x), group)
+    grouped = x.reshape(size, -1, *x.shape[1:])
+    deviation = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().flatten(1).mean(dim=1)
+    feature = deviation.repeat(size).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
+    return torch.cat([x, feature], dim=1)
+
+
+def init_zero(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """Makes a layer start as zero, so that a residual branch or a noise prediction starts silent."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
