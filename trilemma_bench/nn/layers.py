@@ -12,8 +12,9 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
-    """GroupNorm with as many groups, up to 32, as divide `channels`; eps as in Ho et al. 2020."""
-    return nn.GroupNorm(largest_divisor(channels, 32), channels, eps=1e-6, affine=affine)
+    """GroupNorm with as many groups as divide `channels`: at most 32, and of 4 channels at least (Ho et al. 2020)."""
+    groups = largest_divisor(channels, max(1, min(32, channels // 4)))
+    return nn.GroupNorm(groups, channels, eps=1e-6, affine=affine)
 
 
 def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
