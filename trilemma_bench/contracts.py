@@ -64,15 +64,13 @@ class ModeRule:
 class Dataset(ABC):
     """A source of real data: `registry.datasets` maps its name to a class built with the data folder.
 
-    default_protocol: the evaluation protocol used unless another is asked for.
-    official_fingerprint: the content hash of the archive that publications use, where there is one.
+    default_protocol: the evaluation protocol used unless another is asked for. Nothing is downloaded before `load`.
     """
 
     name: str
     spec: DataSpec
     splits: tuple[str, ...] = ("train", "test")
     default_protocol: str = "pixels"
-    official_fingerprint: str | None = None
 
     @abstractmethod
     def load(self, split: str) -> Split:
@@ -83,6 +81,20 @@ class Dataset(ABC):
         from trilemma_bench.datasets.fingerprint import content_fingerprint
 
         return content_fingerprint(self)
+
+    @property
+    def official(self) -> bool | None:
+        """Whether the content is that of the archive which publications use; None where there is no such archive."""
+        return None
+
+    @property
+    def note(self) -> str:
+        """What a reader of a table must know of this copy of the data; '' where there is nothing to say."""
+        return ""
+
+    def available(self) -> str:
+        """Whether the data is on this machine, in words: 'bundled', 'found at …', 'missing: …'; reads no content."""
+        return "bundled"
 
     def mode_rule(self) -> ModeRule | None:
         """How mode coverage is counted, for a dataset whose modes are known."""

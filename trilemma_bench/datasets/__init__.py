@@ -1,0 +1,33 @@
+"""Sources of real data. `open_dataset` finds one by name; nothing is read or downloaded before `load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trilemma_bench import registry
+from trilemma_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from trilemma_bench.contracts import Dataset
+
+
+def open_dataset(name: str, root: Path | None = None) -> Dataset:
+    """The dataset called `name`: a registered name, 'folder:PATH', 'npz:PATH' or 'file.py:Class'.
+
+    root: the data folder, `paths.data_dir()` unless given. Raises UsageError for an unknown name, TrilemmaError when
+    the user's own images cannot be used.
+    """
+    from trilemma_bench.contracts import Dataset
+
+    kind, colon, path = name.partition(":")
+    if colon and kind in ("folder", "npz"):
+        if not path:
+            raise UsageError(f"dataset '{name}' names no path: write {kind}:PATH")
+        from trilemma_bench.datasets.folder import FolderDataset, NpzDataset
+
+        return (FolderDataset if kind == "folder" else NpzDataset)(Path(path).expanduser())
+    dataset = registry.datasets.get(name)(root)
+    if not isinstance(dataset, Dataset):
+        raise UsageError(f"dataset '{name}' is a {type(dataset).__name__}, not a subclass of trilemma_bench's Dataset")
+    return dataset
