@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,26 +13,28 @@ from trilemma_bench.errors import TrilemmaError
 T = TypeVar("T")
 
 
-def load_or_download(read: Callable[[bool], T], what: str, url: str, folder: Path) -> T:
-    """What `read(download)` returns: first from what is there, else with download, one process at a time.
+def load_or_download(read: Callable[[bool], T], what: str, files: Iterable[Path], source: str, folder: Path) -> T:
+    """What `read(download)` returns: without download when all `files` are there, else with, one process at a time.
 
-    Raises TrilemmaError that says what to fetch (`url`) and where to put it (`folder`).
+    Raises TrilemmaError that says what to delete, or what to fetch (`source`) and where to put it (`folder`).
     """
-    try:
-        return read(False)
-    except RuntimeError:
-        pass  # torchvision's word for 'not found or corrupted'
-    except Exception as error:
-        raise TrilemmaError(
-            f"{what} in {folder} is damaged ({_line(error)}): delete it and it is fetched again"
-        ) from error
+    if all(file.is_file() for file in files):
+        try:
+            return read(False)
+        except Exception as error:
+            raise TrilemmaError(
+                f"{what} in {folder} is damaged ({reason(error)}): delete its files to fetch them again"
+            ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
             return read(True)
     except Exception as error:
-        raise TrilemmaError(f"{what} could not be downloaded ({_line(error)}): fetch {url} into {folder}") from error
+        raise TrilemmaError(
+            f"{what} could not be downloaded ({reason(error)}): fetch {source} into {folder}"
+        ) from error
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """An exception in one line, for the brackets of a message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

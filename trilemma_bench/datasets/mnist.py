@@ -15,7 +15,7 @@ from trilemma_bench.datasets.splits import check_split
 from trilemma_bench.datasets.stacked import digit_modes, stack_digits
 from trilemma_bench.errors import TrilemmaError
 
-URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
 FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 # Of the four files with the published md5 sums.
 OFFICIAL_FINGERPRINT = "3bb0ba3ad821eb0df7ed0be778452510b01facebb0000bbb725ba09f04b4bf39"
@@ -48,11 +48,13 @@ class MNIST(Dataset):
 
     def load(self, split: str) -> Split:
         check_split(self, split)
-        images, labels = load_or_download(lambda download: self._read(split, download), "MNIST", URL, self.folder)
+        images, labels = load_or_download(
+            lambda download: self._read(split, download), "MNIST", self._files(), SOURCE, self.folder
+        )
         if images.dtype != torch.uint8 or images.shape[1:] != (28, 28) or len(images) != len(labels):
             raise TrilemmaError(
                 f"{self.folder}: the {split} split has images {tuple(images.shape)} and {len(labels)} labels, "
-                "not N×28×28 and N: delete the folder and it is fetched again"
+                "not N×28×28 and N: delete them to fetch them again"
             )
         return Split(images[:, None], labels.long())
 
@@ -60,8 +62,11 @@ class MNIST(Dataset):
         return digit_modes(_classify, "mnist-cnn", self.spec.shape[0])
 
     def available(self) -> str:
-        found = all((self.folder / name).is_file() for name in FILES)
-        return f"found at {self.folder}" if found else f"missing: would be downloaded from {URL}"
+        found = all(file.is_file() for file in self._files())
+        return f"found at {self.folder}" if found else f"missing: would be downloaded from {SOURCE}"
+
+    def _files(self) -> list[Path]:
+        return [self.folder / name for name in FILES]
 
     def _read(self, split: str, download: bool) -> tuple[Tensor, Tensor]:
         from torchvision import datasets
