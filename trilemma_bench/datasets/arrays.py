@@ -52,14 +52,13 @@ def _labels(labels: np.ndarray, count: int, path: Path) -> Tensor:
 def image_tensor(array: np.ndarray, where: str) -> Tensor:
     """uint8 N×H×W×C, N×H×W or N×C×H×W (C is 1 or 3) → uint8 N×C×H×W. Raises TrilemmaError for anything else."""
     _check_image_type(array, where)
+    given = shape_text(array.shape)
     if array.ndim == 3 and array.shape[-1] not in CHANNELS:
         array = array[..., None]
     if array.ndim == 4 and array.shape[-1] in CHANNELS:
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in CHANNELS or 0 in array.shape:
-        raise TrilemmaError(
-            f"{where}: images are {shape_text(array.shape)}, not N×H×W×C with 1 or 3 channels and at least one image"
-        )
+        raise TrilemmaError(f"{where}: images are {given}, not N×H×W×C with 1 or 3 channels and at least one image")
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
