@@ -105,10 +105,7 @@ class StackedMNIST(Dataset):
         return Split(F.pad(triples.samples, (PADDING,) * 4), triples.labels)
 
     def mode_rule(self) -> ModeRule:
-        def classify(images: Tensor) -> Tensor:
-            return _classify(images[..., PADDING:-PADDING, PADDING:-PADDING])
-
-        return digit_modes(classify, "mnist-cnn", self.spec.shape[0])
+        return digit_modes(_classify, "mnist-cnn", self.spec.shape[0])
 
     def available(self) -> str:
         return self.digits.available()

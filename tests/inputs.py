@@ -1,0 +1,40 @@
+"""What tests of bad input share: errors of one line, and small images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trilemma_bench.errors import TrilemmaError
+
+REAL_DATA = os.environ.get("TRILEMMA_TEST_DATA", "")
+needs_real_data = pytest.mark.skipif(not REAL_DATA, reason="TRILEMMA_TEST_DATA names no folder with real data")
+RNG = np.random.default_rng(0)
+
+
+@contextlib.contextmanager
+def fails(*words: str, kind: type[TrilemmaError] = TrilemmaError) -> Iterator[None]:
+    """The block raises one line that holds all `words`."""
+    with pytest.raises(kind) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def images(count: int, size: int = 6, channels: int = 3) -> np.ndarray:
+    return RNG.integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+
+
+def write_pngs(folder: Path, pixels: np.ndarray) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(pixels):
+        Image.fromarray(image.squeeze()).save(folder / f"{index:03}.png")
+    return folder

@@ -1,0 +1,241 @@
+"""The user's own images and samples: what is accepted, and one clear line for all else."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from inputs import RNG, fails, images, write_pngs
+from PIL import Image
+
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.datasets.cifar10 import CIFAR10
+from trilemma_bench.datasets.folder import FolderDataset, NpzDataset, array_samples, load_samples
+from trilemma_bench.datasets.mnist import MNIST
+from trilemma_bench.datasets.points import Gaussians25
+from trilemma_bench.errors import TrilemmaError, UsageError
+
+# The user's own images
+
+
+def test_a_folder_is_read_in_order_of_name_and_a_tenth_held_out(tmp_path):
+    pixels = images(25)
+    write_pngs(tmp_path / "cats" / "b", pixels[10:])
+    write_pngs(tmp_path / "cats" / "a", pixels[:10])
+    (tmp_path / "cats" / "readme.txt").write_text("not an image")
+    (tmp_path / "cats" / "a" / "._000.png").write_text("what macOS leaves")
+    data = open_dataset(f"folder:{tmp_path / 'cats'}")
+    train, test = data.load("train").samples, data.load("test").samples
+    assert (len(train), len(test)) == (22, 3)
+    everything = sorted(bytes(image.numpy()) for image in torch.cat([train, test]))
+    assert everything == sorted(bytes(image.transpose(2, 0, 1).tobytes()) for image in pixels)
+    assert torch.equal(load_samples(tmp_path / "cats"), torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    assert "25 images" in data.note
+    assert data.name == "folder:cats"
+    assert data.spec.shape == (3, 6, 6)
+    assert data.fingerprint() == open_dataset(f"folder:{tmp_path / 'cats'}").fingerprint()
+
+
+def test_a_folder_and_an_npz_of_the_same_splits_are_the_same_data(tmp_path):
+    train, test = images(7, channels=1), images(4, channels=1)
+    folder = write_pngs(tmp_path / "own" / "train", train).parent
+    write_pngs(folder / "test", test)
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    np.savez(arrays / "train.npz", images=train)
+    np.savez(arrays / "test.npz", images=test[..., 0])
+    one, other = FolderDataset(folder), NpzDataset(arrays)
+    assert one.spec == other.spec == DataSpec((1, 6, 6))
+    assert (one.note, one.official) == ("", None)
+    assert np.array_equal(one.load("test").samples[:, 0].numpy(), test[..., 0])
+    assert one.fingerprint() == other.fingerprint()
+    train[3, 2, 1] ^= 1
+    np.savez(arrays / "train.npz", images=train)
+    assert NpzDataset(arrays).fingerprint() != one.fingerprint()
+
+
+def test_labels_of_an_npz_belong_to_the_fingerprint(tmp_path):
+    pixels, labels = images(30), np.arange(30) % 3
+    pixels[:, 0, 0, 0] = labels
+    np.savez(tmp_path / "own.npz", images=pixels, labels=labels)
+    data = NpzDataset(tmp_path / "own.npz")
+    assert data.spec.classes == 3
+    for split in map(data.load, data.splits):
+        assert torch.equal(split.samples[:, 0, 0, 0].long(), split.labels)
+    np.savez(tmp_path / "other.npz", images=pixels, labels=labels[::-1])
+    assert NpzDataset(tmp_path / "other.npz").fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "JPEG"])
+def test_every_format_is_read(tmp_path, suffix):
+    Image.new("RGB", (5, 4), (200, 100, 50)).save(tmp_path / f"colour.{suffix}", lossless=True)
+    samples = load_samples(tmp_path)
+    assert samples.shape == (1, 3, 4, 5)
+    assert samples[0, :, 2, 2].tolist() == pytest.approx([200, 100, 50], abs=2)
+
+
+def _png_of_16_bits_a_channel(file: Path) -> None:
+    """An RGB one, written by hand: Pillow writes none, and reads it as 8 bits without a word."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header, rows = struct.pack(">IIBBBBB", 6, 6, 16, 2, 0, 0, 0), zlib.compress((b"\0" + bytes(36)) * 6)
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def _transparent_palette(file: Path) -> None:
+    Image.new("P", (6, 6)).save(file, transparency=0)
+
+
+def _animation(file: Path) -> None:
+    frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [
+        (_png_of_16_bits_a_channel, "16 bits"),
+        (lambda file: Image.fromarray(np.zeros((6, 6), np.uint16)).save(file), "16 bits"),
+        (lambda file: Image.new("RGBA", (6, 6)).save(file), "alpha"),
+        (lambda file: Image.new("LA", (6, 6)).save(file), "alpha"),
+        (_transparent_palette, "alpha"),
+        (_animation, "animation"),
+        (lambda file: Image.new("CMYK", (6, 6)).save(file, format="JPEG"), "CMYK"),
+        (lambda file: file.write_text("no image"), "damaged"),
+        (lambda file: file.write_bytes(b""), "damaged"),
+        (lambda file: file.write_bytes((file.parent / "000.png").read_bytes()[:-40]), "damaged"),
+        (lambda file: file.mkdir(), "damaged"),
+        (lambda file: Image.new("RGB", (7, 6)).save(file), "3×6×7"),
+        (lambda file: Image.new("L", (6, 6)).save(file), "1×6×6"),
+    ],
+)
+def test_a_bad_file_among_good_ones_is_named(tmp_path, write, word):
+    write_pngs(tmp_path, images(3))
+    write(tmp_path / "bad.png")
+    for read in (FolderDataset, load_samples):
+        with fails(str(tmp_path / "bad.png"), word):
+            read(tmp_path)
+
+
+def test_own_images_that_cannot_be_a_dataset(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with fails("holds no images"):
+        FolderDataset(empty)
+    with fails("no train.npz", "folder:"):
+        NpzDataset(empty)
+    with fails("is not a folder", kind=UsageError):
+        FolderDataset(tmp_path / "nowhere")
+    with fails("does not exist", kind=UsageError):
+        NpzDataset(tmp_path / "nowhere.npz")
+    with fails("only 1 image"):
+        FolderDataset(write_pngs(tmp_path / "single", images(1)))
+    half = write_pngs(tmp_path / "half" / "train", images(3)).parent
+    with fails("has train but no test"):
+        FolderDataset(half)
+    write_pngs(half / "test", images(3, size=5))
+    with fails("train is 3×6×6, test is 3×5×5"):
+        FolderDataset(half)
+
+
+# Samples that someone else made
+
+
+def test_the_layouts_of_image_arrays_are_the_same_samples(tmp_path):
+    pixels = images(5)
+    expected = torch.from_numpy(pixels.transpose(0, 3, 1, 2))
+    np.save(tmp_path / "nhwc.npy", pixels)
+    np.save(tmp_path / "nchw.npy", pixels.transpose(0, 3, 1, 2))
+    np.savez(tmp_path / "named.npz", images=pixels)
+    np.savez(tmp_path / "unnamed.npz", pixels)
+    write_pngs(tmp_path / "folder", pixels)
+    for name in ("nhwc.npy", "nchw.npy", "named.npz", "unnamed.npz", "folder"):
+        assert torch.equal(load_samples(tmp_path / name, DataSpec((3, 6, 6)), "own"), expected)
+    np.save(tmp_path / "grey.npy", pixels[..., 0])
+    assert torch.equal(load_samples(tmp_path / "grey.npy"), expected[:, :1])
+
+
+def test_points_are_read_as_float32(tmp_path):
+    points = RNG.standard_normal((10, 2))
+    np.savez(tmp_path / "points.npz", points=points)
+    np.save(tmp_path / "points.npy", points)
+    for name in ("points.npz", "points.npy"):
+        samples = load_samples(tmp_path / name, Gaussians25().spec, "gaussians25")
+        assert samples.dtype == torch.float32
+        assert np.array_equal(samples.numpy(), points.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (RNG.random((4, 6, 6, 3)), ("float64", "rint(x * 255)")),
+        (RNG.uniform(-1, 1, (4, 3, 6, 6)).astype(np.float32), ("float32", "(x + 1) * 127.5")),
+        (images(4).astype(np.float32), ("rint(x)",)),
+        (images(4).astype(np.int64), ("int64", "uint8")),
+        (images(4) > 9, ("bool",)),
+        (np.full((4, 6, 6, 3), np.nan), ("4 of 4 samples hold NaN", "number 0")),
+        (np.array([[0.0, 1.0], [np.inf, 0.0]]), ("1 of 2 samples", "number 1")),
+        (np.zeros((0, 2)), ("0×2",)),
+        (np.zeros((3, 2), np.int64), ("int64 3×2",)),
+        (images(4, channels=2), ("4×6×6×2", "1 or 3 channels")),
+        (images(1)[0], ("6×6×3",)),
+        (np.uint8(3), ("one number",)),
+        (images(0), ("0×6×6×3",)),
+    ],
+)
+def test_arrays_that_would_have_to_be_guessed_at(array, words):
+    with fails("samples", *words):
+        array_samples(np.asarray(array))
+
+
+def test_the_conversion_that_a_message_recommends_works():
+    """The advice for [−1, 1] gives the bytes that the harness itself would."""
+    expected = images(4)
+    x = expected.astype(np.float32) / 127.5 - 1
+    with pytest.raises(TrilemmaError) as caught:
+        array_samples(x)
+    advice = str(caught.value).rpartition(" by ")[2]
+    assert np.array_equal(eval(advice, {"numpy": np, "x": x}), expected)
+
+
+def test_samples_of_another_shape_than_the_dataset(tmp_path):
+    np.save(tmp_path / "images.npy", images(2, 64))
+    np.save(tmp_path / "points.npy", RNG.random((5, 3)))
+    cifar, toy = CIFAR10(tmp_path).spec, Gaussians25().spec
+    line = "samples are 3×64×64, dataset cifar10 is 3×32×32: resize them or name another dataset"
+    with pytest.raises(TrilemmaError) as caught:
+        load_samples(tmp_path / "images.npy", cifar, "cifar10")
+    assert str(caught.value) == line
+    with fails("dataset mnist is 1×28×28: convert them or"):
+        load_samples(tmp_path / "images.npy", MNIST(tmp_path).spec, "mnist")
+    with fails("samples are 3 coordinates, dataset gaussians25 is 2 coordinates: name another dataset"):
+        load_samples(tmp_path / "points.npy", toy, "gaussians25")
+    with fails("samples are 3 coordinates, dataset cifar10 is 3×32×32: name"):
+        load_samples(tmp_path / "points.npy", cifar, "cifar10")
+
+
+def test_files_that_hold_no_samples(tmp_path):
+    np.savez(tmp_path / "wrong_key.npz", pictures=images(2))
+    with fails("no 'images', only pictures"):
+        load_samples(tmp_path / "wrong_key.npz")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "huge.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999,), }".ljust(117)
+        + b"\n"
+    )
+    for name in ("objects.npy", "text.npz", "empty.npy", "huge.npy"):
+        with fails(name, "damaged or not"):
+            load_samples(tmp_path / name)
+    for name in ("nowhere", "nowhere.npz", "text.txt"):
+        with fails("neither a folder", kind=UsageError):
+            load_samples(tmp_path / name)
