@@ -1,0 +1,88 @@
+"""What a metric reads: two sets of features, and the modes that the generated samples were assigned to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.neighbours import Balls, ball_counts, nearest_distances
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Generated against reference samples. Neighbour searches are done once and shared by all metrics that need them.
+
+    generated: features N×D; reference: features M×D, on the same device. modes: int64 N, the mode of each generated
+    sample or −1 for low quality; a mode counts as covered with `mode_min_count` samples. closed_…: whether a sample
+    on the surface of a ball is inside it (`≤`), as each paper has it.
+
+    Raises TrilemmaError for features that are not finite, are empty or do not fit together.
+    """
+
+    generated: Tensor
+    reference: Tensor
+    k_precision_recall: int = 3
+    k_density_coverage: int = 5
+    modes: Tensor | None = None
+    mode_count: int | None = None
+    mode_min_count: int = 1
+    closed_precision_recall: bool = True
+    closed_density_coverage: bool = False
+
+    def __post_init__(self) -> None:
+        _check_features("generated", self.generated)
+        _check_features("reference", self.reference)
+        dims = self.generated.shape[1], self.reference.shape[1]
+        if dims[0] != dims[1]:
+            raise TrilemmaError(
+                f"generated samples have {dims[0]} features and reference samples {dims[1]}: use one extractor for both"
+            )
+        if min(self.k_precision_recall, self.k_density_coverage) < 1:
+            raise TrilemmaError("the number of neighbours k must be at least 1")
+        if self.modes is not None and len(self.modes) != len(self.generated):
+            raise TrilemmaError(f"{len(self.modes)} modes do not fit {len(self.generated)} generated samples")
+
+    @cached_property
+    def reference_distances(self) -> Tensor:
+        """Distances of each reference sample to its nearest others, ascending: float64 M×(largest k)."""
+        k = max(self.k_precision_recall, self.k_density_coverage)
+        return nearest_distances(self.reference, min(k, len(self.reference) - 1))
+
+    @cached_property
+    def generated_distances(self) -> Tensor:
+        """Distances of each generated sample to its nearest others, ascending: float64 N×(k of recall)."""
+        return nearest_distances(self.generated, min(self.k_precision_recall, len(self.generated) - 1))
+
+    @cached_property
+    def precision_balls(self) -> Balls:
+        """Generated samples in the balls around reference samples."""
+        radii = self.reference_distances[:, self.k_precision_recall - 1]
+        return ball_counts(self.generated, self.reference, radii, self.closed_precision_recall)
+
+    @cached_property
+    def recall_balls(self) -> Balls:
+        """Reference samples in the balls around generated samples."""
+        radii = self.generated_distances[:, self.k_precision_recall - 1]
+        return ball_counts(self.reference, self.generated, radii, self.closed_precision_recall)
+
+    @cached_property
+    def density_balls(self) -> Balls:
+        """Generated samples in the balls around reference samples, for density and coverage."""
+        radii = self.reference_distances[:, self.k_density_coverage - 1]
+        return ball_counts(self.generated, self.reference, radii, self.closed_density_coverage)
+
+
+def _check_features(side: str, features: Tensor) -> None:
+    if features.ndim != 2 or not features.is_floating_point():
+        raise TrilemmaError(f"{side} features must be floats N×D, got {features.dtype} {tuple(features.shape)}")
+    if not features.numel():
+        raise TrilemmaError(f"there are no {side} samples to measure")
+    if not (finite := torch.isfinite(features).all(dim=1)).all():
+        bad = int((~finite).sum())
+        raise TrilemmaError(
+            f"{bad} of {len(features)} {side} samples have features that are not finite: look at the samples for NaN"
+        )
