@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,9 @@ def read_images(folder: Path) -> Tensor:
 def read_image(file: Path) -> np.ndarray:
     """One image, uint8 C×H×W, RGB or greyscale. Raises TrilemmaError for any other kind and for a damaged file."""
     try:
-        with file.open("rb") as stream:
-            sixteen_bit = _is_16_bit_png(stream.read(PNG_BIT_DEPTH + 1))
-        with Image.open(file) as image:
-            fault = "has 16 bits a channel: save it with 8" if sixteen_bit else _fault(image)
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            fault = "has 16 bits a channel: save it with 8" if _is_16_bit_png(content) else _fault(image)
             pixels = None if fault else np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except Exception as error:
         raise TrilemmaError(f"{file} is damaged or not an image ({reason(error)}): replace or remove it") from error
@@ -58,9 +58,9 @@ def read_image(file: Path) -> np.ndarray:
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 
 
-def _is_16_bit_png(header: bytes) -> bool:
+def _is_16_bit_png(content: bytes) -> bool:
     # Pillow opens a 16-bit RGB PNG as 8-bit without a word.
-    return header.startswith(PNG_SIGNATURE) and header[PNG_BIT_DEPTH:] == b"\x10"
+    return content.startswith(PNG_SIGNATURE) and content[PNG_BIT_DEPTH : PNG_BIT_DEPTH + 1] == b"\x10"
 
 
 def _fault(image: Image.Image) -> str:
