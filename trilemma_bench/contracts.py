@@ -111,13 +111,14 @@ class GenerativeModel(nn.Module, ABC):
     sampling_settings: settings that change how a trained model samples, not how it is trained.
     """
 
-    network: nn.Module | None = None
+    network: nn.Module | None
     trained_as: ClassVar[str | None] = None
     sampling_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__()
         self.data = data
+        self.register_module("network", None)
 
     @abstractmethod
     def sample(self, count: int, rng: torch.Generator) -> Tensor:

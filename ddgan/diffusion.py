@@ -1,0 +1,60 @@
+"""The few-step diffusion of DDGAN (Xiao, Kreis & Vahdat 2022): pairs (x_t, x_{t+1}), and the posterior between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trilemma_bench.nn.schedules import alphas_cumprod, gaussian_posterior, vp_betas
+
+CLEAN_BETA = 1e-8  # of the step before the first, as in the reference: x_0 carries noise of 1e-4
+
+
+class Diffusion(nn.Module):
+    """Steps t = 0 … T−1, each from x_{t+1} back to x_t; t = 0 ends at the data. Works on any shape N×….
+
+    The variance-preserving schedule of §3 and appendix A of the paper: β_t from the VP-SDE's marginals.
+    """
+
+    signal: Tensor
+    noise: Tensor
+    step_signal: Tensor
+    step_noise: Tensor
+    posterior_x0: Tensor
+    posterior_xt: Tensor
+    posterior_noise: Tensor
+
+    def __init__(self, steps: int, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        super().__init__()
+        self.steps = steps
+        betas = vp_betas(steps, beta_min, beta_max)
+        padded = torch.cat([betas.new_tensor([CLEAN_BETA]), betas])
+        cumulative = alphas_cumprod(padded)
+        posterior = gaussian_posterior(betas)
+        tables = {
+            "signal": cumulative.sqrt(),
+            "noise": (1 - cumulative).sqrt(),
+            "step_signal": (1 - padded).sqrt(),
+            "step_noise": padded.sqrt(),
+            "posterior_x0": posterior.x0,
+            "posterior_xt": posterior.xt,
+            "posterior_noise": posterior.variance.sqrt(),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
+
+    def pair(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """A sample of (x_t, x_{t+1}) ~ q(· | x_0) for t (N) in 0 … T−1."""
+        x_t = at(self.signal, t, x0) * x0 + at(self.noise, t, x0) * torch.randn_like(x0)
+        x_next = at(self.step_signal, t + 1, x0) * x_t + at(self.step_noise, t + 1, x0) * torch.randn_like(x0)
+        return x_t, x_next
+
+    def posterior_sample(self, x0: Tensor, x_next: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_{t+1}, x_0) (eq. 5 of the paper), made from `noise` ~ N(0, I); at t = 0 it is x_0."""
+        mean = at(self.posterior_x0, t, x0) * x0 + at(self.posterior_xt, t, x0) * x_next
+        return mean + at(self.posterior_noise, t, x0) * noise
+
+
+def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """table[t] (N), shaped to multiply `like` (N×…)."""
+    return table[t].view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,236 @@
+"""The command line: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trilemma_bench.errors import TrilemmaError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MODEL = [
+    click.option("--model", required=True, metavar="NAME", help="A registered model, or file.py:Class."),
+]
+_DATASET = [
+    click.option("--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."),
+]
+_TRAINING = [
+    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML over the shipped config."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."),
+    click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train."),
+]
+_SAMPLING = [
+    click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Trained weights to use."),
+    click.option(
+        "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
+    ),
+]
+_MEASURING = [
+    click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given."),
+]
+_COMMON = [
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of training and samples."),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
+    click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py", help="Loads a plugin file."),
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True, metavar="DIR", help="Where results go."),
+]  # fmt: skip
+_PLACES = [
+    click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of TRILEMMA_DATA_DIR."),
+    click.option("--weights-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR."),
+    click.option("--quiet", is_flag=True, help="No progress bars."),
+]  # fmt: skip
+
+
+def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """Adds the options of `groups` to a command, in their order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class Main(click.Group):
+    """Turns every error into one line on stderr and the right exit code; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            _fail(ctx, "interrupted", 1)
+        except UsageError as error:
+            _fail(ctx, str(error), 2)
+        except TrilemmaError as error:
+            _fail(ctx, str(error), 1)
+        except OSError as error:
+            _fail(ctx, f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+        except Exception as error:
+            _fail(ctx, f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", 1)
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> None:
+    if ctx.params.get("debug"):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    ctx.exit(code)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.version_option(package_name="trilemma-bench")
+def main(debug: bool) -> None:
+    """Quality, coverage and speed of generative models, measured alike."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@main.command()
+@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _MEASURING, _COMMON, _PLACES)
+def run(**options: Any) -> None:
+    """Train unless a checkpoint is given or found, sample, measure, and write the run's folder."""
+    from trilemma_bench import pipeline
+    from trilemma_bench.report.terminal import terminal_table
+
+    record = pipeline.run(_options(options))
+    click.echo(terminal_table([record]))
+
+
+@main.command()
+@with_options(_MODEL, _DATASET, _TRAINING, _COMMON, _PLACES)
+def train(**options: Any) -> None:
+    """Train only; `run` and `sample` with the same settings find the checkpoint."""
+    from trilemma_bench import pipeline
+
+    click.echo(pipeline.train(_options(options)))
+
+
+@main.command()
+@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _COMMON, _PLACES)
+@click.option("--to", "path", type=click.Path(path_type=Path), default=Path("samples.npz"), show_default=True, metavar="FILE.npz", help="Where the samples go.")  # fmt: skip
+def sample(path: Path, **options: Any) -> None:
+    """Draw samples from a trained model into an .npz file."""
+    from trilemma_bench import pipeline
+
+    click.echo(pipeline.sample(_options(options), path))
+
+
+@main.command()
+@with_options(_DATASET, _MEASURING, _COMMON, _PLACES)
+@click.option("--samples", "source", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Folder of images, .npz or .npy.")  # fmt: skip
+@click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
+def evaluate(source: Path, name: str, **options: Any) -> None:
+    """Measure samples that someone else made."""
+    from trilemma_bench import pipeline
+    from trilemma_bench.datasets import open_dataset
+    from trilemma_bench.datasets.folder import load_samples
+    from trilemma_bench.report.terminal import terminal_table
+
+    settings = _options({**options, "model": name})
+    samples = load_samples(source.expanduser(), open_dataset(settings.dataset).spec, settings.dataset)
+    click.echo(terminal_table([pipeline.evaluate(settings, samples, str(source))]))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
+@with_options(_COMMON[1:], _PLACES)
+def suite(file: Path, **options: Any) -> None:
+    """Run all of a suite, and report on it. FILE may be the name of a shipped suite: demo."""
+    from trilemma_bench.report import write_report
+    from trilemma_bench.report.terminal import terminal_table
+    from trilemma_bench.suite import read_suite, run_suite
+
+    common = _apply_places(options)
+    _load_plugins(common.pop("plugins"))
+    chosen = read_suite(file)
+    result = run_suite(chosen, click.echo, **common)
+    if result.records:
+        report = write_report(result.records, options["out"] / "report")
+        click.echo(f"\n{terminal_table(result.records)}\n\nreport: {report}")
+    if result.failures:
+        raise TrilemmaError(f"{len(result.failures)} of {len(chosen.run)} runs failed: {'; '.join(result.failures)}")
+
+
+@main.command()
+@click.argument("dirs", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER", help="Where the report goes.")  # fmt: skip
+def report(dirs: tuple[Path, ...], out: Path) -> None:
+    """Tables and plots of all the records below DIR (default: results)."""
+    from trilemma_bench.report import write_report
+    from trilemma_bench.results import find_records
+
+    found = find_records(dirs or [Path("results")])
+    for line in found.skipped:
+        click.echo(f"skipped: {line}", err=True)
+    if not found.records:
+        raise UsageError(f"no records below {', '.join(map(str, dirs)) or 'results'}: run `trilemma-bench run` first")
+    click.echo(write_report([record for _, record in found.records], out, found.skipped))
+
+
+@main.command("list")
+@click.argument("kind", metavar="models|datasets|metrics|protocols|extractors")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py")
+def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
+    """What is registered, and by which package."""
+    from trilemma_bench.catalogue import catalogue
+
+    _load_plugins(plugins)
+    rows = catalogue(kind)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['error'] or row['about']}  [{row['package']}]")
+
+
+@main.command()
+@with_options(_PLACES[:2])
+def doctor(**options: Any) -> None:
+    """What this machine has, and where missing data and weights would come from."""
+    _apply_places(options)
+    from trilemma_bench.doctor import diagnosis
+
+    click.echo("\n".join(diagnosis()))
+
+
+def _options(options: dict[str, Any]) -> Any:
+    """The options of a command as `pipeline.Options`, with its plugins loaded."""
+    options = _apply_places(options)
+    _load_plugins(options.pop("plugins"))
+    from trilemma_bench.pipeline import Options
+
+    return Options(**options, say=click.echo)
+
+
+def _apply_places(options: dict[str, Any]) -> dict[str, Any]:
+    """Sets the data and weights folders for this process; returns the other options."""
+    options = dict(options)
+    for key, variable in (("data_dir", "TRILEMMA_DATA_DIR"), ("weights_dir", "TRILEMMA_WEIGHTS_DIR")):
+        if folder := options.pop(key, None):
+            os.environ[variable] = str(folder)
+    if "quiet" in options:
+        options["progress"] = not options.pop("quiet") and sys.stderr.isatty() | bool(
+            os.environ.get("TRILEMMA_PROGRESS")
+        )
+    return options
+
+
+def _load_plugins(files: tuple[Path, ...]) -> None:
+    from trilemma_bench.registry import load_file
+
+    for file in files:
+        load_file(file)

@@ -1,0 +1,212 @@
+"""One run's settings: model signature, TOML and flags → one validated object, with a digest.
+
+Later sources win: the model's defaults, `configs/<dataset>/<model>.toml`, `--config FILE`, `--set key=value`, `--budget`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import re
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from trilemma_bench.errors import UsageError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "kimg": 1e3, "Mimg": 1e6}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: until `seconds` of training have passed, or `images` samples have been seen."""
+
+    text: str
+    seconds: float = math.inf
+    images: float = math.inf
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """'90s', '10m', '2h' or '500kimg', '2Mimg'. Raises UsageError for anything else, zero included."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|kimg|Mimg)", text.strip())
+        if not match or float(match[1]) == 0:
+            raise UsageError(f"budget '{text}' is not a time (90s, 10m, 2h) or a number of images (500kimg, 2Mimg)")
+        amount = float(match[1]) * _UNITS[match[2]]
+        return cls(text.strip(), images=amount) if match[2].endswith("img") else cls(text.strip(), seconds=amount)
+
+    def progress(self, images: int, seconds: float) -> float:
+        """The share of the budget that is used up: 0 at the start, 1 or more at the end."""
+        return max(images / self.images, seconds / self.seconds)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingSettings(_Settings):
+    """What the training loop needs; a model states its own defaults in `Trainable.training_defaults`.
+
+    lr_final: share of the learning rate left at the end of a cosine. flip: random horizontal flips.
+    checkpoint_seconds: time between two checkpoints, which never changes the result.
+    """
+
+    batch_size: int = Field(default=128, ge=1)
+    budget: str = "10m"
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    lr_final: float = Field(default=0.0, ge=0, le=1)
+    lr_warmup_steps: int = Field(default=0, ge=0)
+    flip: bool = False
+    checkpoint_seconds: float = Field(default=120.0, gt=0)
+
+
+class SamplingSettings(_Settings):
+    """chunk_size: samples drawn at once, part of what makes samples repeatable.
+
+    The timing settings: the timed batch (the paper's 100), repetitions, untimed warm-up calls, and the seconds after
+    which a slow model is not repeated any more (at least 3 times all the same).
+    """
+
+    chunk_size: int = Field(default=1000, ge=1)
+    timing_batch: int = Field(default=100, ge=1)
+    timing_repetitions: int = Field(default=20, ge=3)
+    timing_warmup: int = Field(default=2, ge=1)
+    timing_seconds: float = Field(default=10.0, gt=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's result, resolved."""
+
+    model: dict[str, Any]
+    training: TrainingSettings
+    sampling: SamplingSettings
+
+    def flat(self) -> dict[str, Any]:
+        tables = {"training": self.training.model_dump(), "sampling": self.sampling.model_dump()}
+        return {"model": self.model, **tables}
+
+
+def resolve(
+    model_class: type,
+    *,
+    model: str,
+    dataset: str,
+    config: Path | None = None,
+    overrides: Iterable[str] = (),
+    budget: str | None = None,
+) -> Settings:
+    """The run's settings from all sources. Raises UsageError that names the key, the value and what is allowed."""
+    tables: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "sampling": {}}
+    tables["training"].update(getattr(model_class, "training_defaults", {}))
+    for path in [*builtin_configs(model_class, model, dataset), *([config] if config else [])]:
+        _merge(tables, read_toml(path), str(path))
+    schema = model_schema(model_class)
+    for override in overrides:
+        _override(tables, override, schema)
+    if budget is not None:
+        tables["training"]["budget"] = budget
+    settings = Settings(
+        _validate(schema, tables["model"], f"model '{model}'").model_dump(),
+        _validate(TrainingSettings, tables["training"], "training"),  # type: ignore[arg-type]
+        _validate(SamplingSettings, tables["sampling"], "sampling"),  # type: ignore[arg-type]
+    )
+    Budget.parse(settings.training.budget)
+    return settings
+
+
+def model_schema(model_class: type) -> type[BaseModel]:
+    """The keyword-only arguments of the class's `__init__`, as a validating schema."""
+    hints = typing.get_type_hints(model_class.__init__)  # type: ignore[misc]
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(model_class).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    forbid = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+    return create_model(f"{model_class.__name__}Settings", __config__=forbid, **fields)
+
+
+def configs_dir() -> Path:
+    """The shipped configs: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def builtin_configs(model_class: type, model: str, dataset: str) -> list[Path]:
+    """The shipped configs of this run: a sampler reads the config of the model that it samples first."""
+    folder = configs_dir() / dataset.replace(":", "_").replace("/", "_")
+    names = [getattr(model_class, "trained_as", None), model]
+    return [path for name in dict.fromkeys(names) if name and (path := folder / f"{name}.toml").is_file()]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The TOML file at `path`. Raises UsageError when missing or malformed, with the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"config file {path} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """sha256 (hex) of a JSON-able mapping, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _merge(tables: dict[str, dict[str, Any]], more: Mapping[str, Any], where: str) -> None:
+    for table, values in more.items():
+        if table not in tables or not isinstance(values, Mapping):
+            raise UsageError(f"{where}: {unknown_name('config table', table, tables)}")
+        tables[table].update(values)
+
+
+def _override(tables: dict[str, dict[str, Any]], text: str, schema: type[BaseModel]) -> None:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--set '{text}': expected key=value, for example --set batch_size=64")
+    table, _, name = key.strip().rpartition(".")
+    known = {
+        "model": set(schema.model_fields),
+        "training": set(TrainingSettings.model_fields),
+        "sampling": set(SamplingSettings.model_fields),
+    }
+    if table and table not in known:
+        raise unknown_name("config table", table, known)
+    owners = [owner for owner in ([table] if table else known) if name in known[owner]]
+    if not owners:
+        raise unknown_name("setting", key.strip(), set().union(*known.values()) if not table else known[table])
+    tables[owners[0]][name] = _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(schema: type[BaseModel], values: Mapping[str, Any], where: str) -> BaseModel:
+    unknown = set(values) - set(schema.model_fields)
+    if unknown:
+        raise unknown_name(f"{where} setting", min(unknown), schema.model_fields)
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where} setting '{key}' = {first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,82 @@
+"""Facts of the machine and the software that a run happened on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from trilemma_bench.errors import UsageError
+from trilemma_bench.timing import cpu_name
+
+PACKAGES = ("trilemma-bench", "torch", "torchvision", "torch-fidelity", "clean-fid", "numpy", "scipy", "scikit-learn")
+
+
+def environment() -> dict[str, Any]:
+    """JSON-able facts: operating system, Python, packages, code version, CPU, memory and GPUs."""
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "commit": code_commit(),
+        "cpu": cpu_name(),
+        "cpu_cores": psutil.cpu_count(logical=True),
+        "torch_threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
+        "cuda": torch.version.cuda if gpus else None,
+    }
+
+
+def package_version(name: str) -> str:
+    """The installed version, or 'not installed'."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def code_commit() -> str | None:
+    """The git commit of the checkout that this code runs from ('+' when changed); None when installed elsewhere."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda' or 'cuda:N' → a device that this machine has. Raises UsageError otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device '{name}' is not auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UsageError(f"device '{name}' is not here: torch {torch.__version__} sees {found} CUDA devices; use cpu")
+    return device
+
+
+def command_line() -> str:
+    """The command that repeats this process, or '' when called from Python."""
+    import shlex
+
+    program = Path(sys.argv[0]).name
+    return shlex.join(["trilemma-bench", *sys.argv[1:]]) if program.startswith("trilemma-bench") else ""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

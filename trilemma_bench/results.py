@@ -1,0 +1,111 @@
+"""The store of records: found on disk, read as a pandas frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from trilemma_bench.record import Record, RecordError, Speed, Training, read_record
+
+RECORD_NAME = "record.json"
+
+
+class Found(NamedTuple):
+    """records: each with its file, oldest first. skipped: a line for each file or folder that could not be used."""
+
+    records: list[tuple[Path, Record]]
+    skipped: list[str]
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """The record files below `path`, or `path` itself when it is a file."""
+    if path.is_file():
+        yield path
+    for folder, _, names in os.walk(path):
+        if RECORD_NAME in names:
+            yield Path(folder, RECORD_NAME)
+
+
+def find_records(dirs: Iterable[Path | str]) -> Found:
+    """Every record below `dirs`, each once however often it is reached. What is no record is skipped and reported."""
+    found: dict[str, tuple[Path, Record]] = {}
+    skipped: dict[str, None] = {}
+    for top in map(Path, dirs):
+        if not top.exists():
+            skipped[f"{top}: no such folder"] = None
+        for path in sorted(_candidates(top)):
+            try:
+                record = read_record(path)
+                found.setdefault(record.to_json(), (path, record))
+            except RecordError as error:
+                skipped[" ".join(str(error).split())] = None
+    return Found(sorted(found.values(), key=lambda item: (item[1].created, item[1].id)), list(skipped))
+
+
+def load_results(folder: Path | str) -> pd.DataFrame:
+    """The runs below `folder`, a row each: what was run, each score by its name, speed, cost and the record's path.
+
+    Times are in seconds, memory in bytes; what a run does not have is NaN or None. See `find_records` for what is
+    left out, and why.
+    """
+    found = find_records([folder]).records
+    return to_frame([record for _, record in found], [path for path, _ in found])
+
+
+def to_frame(records: Iterable[Record], paths: Sequence[Path] | None = None) -> pd.DataFrame:
+    """A row for each record, as `load_results` returns it; without `paths` the path column is empty."""
+    records = list(records)
+    names = list(dict.fromkeys(name for record in records for name in (*record.scores, *record.missing)))
+    files = [None] * len(records) if paths is None else [str(path) for path in paths]
+    rows = [_row(record, names, file) for record, file in zip(records, files, strict=True)]
+    frame = pd.DataFrame(rows, columns=list(_row(None, names, None)))
+    return frame.astype(dict.fromkeys(map(_score_column, names), "float64"))
+
+
+def _row(record: Record | None, names: list[str], path: str | None) -> dict[str, Any]:
+    facts, costs = _facts(record), _costs(record)
+    scores = {} if record is None else {name: score.value for name, score in record.scores.items()}
+    return {**facts, **{_score_column(name): scores.get(name) for name in names}, **costs, "path": path}
+
+
+def _score_column(name: str) -> str:
+    """A plugin's score that is called like a fact of the run must not replace the fact."""
+    return f"score_{name}" if name in {*_facts(None), *_costs(None), "path"} else name
+
+
+def _facts(record: Record | None) -> dict[str, Any]:
+    names = ("id", "created", "status", "error", "dataset", "model", "variant", "label", "protocol", "samples", "seed")
+    if record is None:
+        return dict.fromkeys(names)
+    protocol = record.protocol.name if record.protocol else None
+    model, dataset = record.model, record.dataset
+    values = (record.id, record.created, record.status, record.error, dataset.name, model.name, model.variant)
+    return dict(zip(names, (*values, record.label, protocol, record.samples, record.seed), strict=True))
+
+
+SPEED_COLUMNS = (
+    "nfe",
+    "seconds_per_image",
+    "images_per_second",
+    "latency_seconds",
+    "peak_memory_bytes",
+    "batch_size",
+    "device",
+)
+
+
+def _costs(record: Record | None) -> dict[str, Any]:
+    speed: Speed | None = record.speed if record else None
+    training: Training | None = record.training if record else None
+    return {
+        **{name: getattr(speed, name, None) for name in SPEED_COLUMNS},
+        "dtype": speed.precision if speed else None,
+        "parameters": record.model.parameters if record else None,
+        "training_seconds": training.seconds if training else None,
+        "training_images": training.images if training else None,
+        "fingerprint": record.dataset.fingerprint if record else None,
+    }

@@ -1,0 +1,85 @@
+"""A suite: many runs from one TOML file, one after the other, and a report of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trilemma_bench.config import configs_dir, read_toml
+from trilemma_bench.errors import TrilemmaError, UsageError
+
+if TYPE_CHECKING:
+    from trilemma_bench.record import Record
+
+
+class SuiteRun(BaseModel):
+    """One run of a suite: the options of `trilemma-bench run`; `set` is a table of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    dataset: str
+    config: Path | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    samples: int | None = None
+    seed: int = 0
+    budget: str | None = None
+    protocol: str | None = None
+
+
+class Suite(BaseModel):
+    """title: what the suite shows; runs: in the order in which they are done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = ""
+    run: list[SuiteRun] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """records of the runs that were completed; failures: 'model on dataset: message' of the others."""
+
+    records: list[Record]
+    failures: list[str]
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in `path`, or the shipped suite of that name. Raises UsageError with the key that is wrong."""
+    shipped = configs_dir() / "suites" / (path.name if path.suffix else f"{path.name}.toml")
+    if not path.is_file() and shipped.is_file() and path.parent in (Path("."), Path("configs/suites")):
+        path = shipped
+    try:
+        return Suite.model_validate(read_toml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"suite {path}: {where}: {first['msg']}") from None
+
+
+def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteResult:
+    """Runs all; one that fails is reported and does not stop the others. `common`: device, out, progress."""
+    from trilemma_bench import api, pipeline
+
+    options = [(item, _options(item)) for item in suite.run]
+    for item, facts in options:  # a typo in the last run is found before the first one starts
+        pipeline.prepare(api.options_of(item.model, item.dataset, item.set, {**facts, **common}))
+    records, failures = [], []
+    for number, (item, facts) in enumerate(options, 1):
+        say(f"[{number}/{len(options)}] {item.model} on {item.dataset}")
+        try:
+            records.append(
+                api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
+            )
+        except TrilemmaError as error:
+            failures.append(f"{item.model} on {item.dataset}: {error}")
+            say(f"failed: {error}")
+    return SuiteResult(records, failures)
+
+
+def _options(item: SuiteRun) -> dict[str, Any]:
+    return item.model_dump(exclude={"model", "dataset", "set"})

@@ -1,0 +1,140 @@
+"""The clock: warm-up, synchronised readings, raw seconds, memory and network evaluations."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trilemma_bench.config import SamplingSettings
+from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.record import Speed
+from trilemma_bench.seeding import generator
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all that was asked of it: before every reading of the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class EvaluationCounter:
+    """Counts the rows that pass through a network: rows / samples is the number of function evaluations (NFE)."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    @contextlib.contextmanager
+    def watch(self, network: nn.Module | None) -> Iterator[EvaluationCounter]:
+        if network is None:
+            yield self
+            return
+        hook = network.register_forward_hook(self._count)
+        try:
+            yield self
+        finally:
+            hook.remove()
+
+    def _count(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        assert isinstance(first, Tensor), "a network returns a tensor, or a tuple that starts with one"
+        self.rows += len(first)
+
+
+def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: torch.device, seed: int) -> Speed:
+    """Times `model.sample` alone: batches of `timing_batch`, then batches of one; peak memory of the large batches."""
+    batch, counter = settings.timing_batch, EvaluationCounter()
+    with counter.watch(model.network):
+        _draw(model, 1, generator(device, "timing", seed))
+    reset_peak_memory(device)
+    raw = _timed(model, batch, settings, generator(device, "timing", seed))
+    memory, kind = peak_memory(device)
+    latency = _timed(model, 1, settings, generator(device, "timing", seed))
+    seconds = statistics.median(raw) / batch
+    return Speed(
+        nfe=counter.rows if model.network is not None else None,
+        seconds_per_image=seconds,
+        images_per_second=1 / seconds,
+        latency_seconds=statistics.median(latency),
+        raw_seconds=raw,
+        raw_latency_seconds=latency,
+        batch_size=batch,
+        warmup=settings.timing_warmup,
+        device=device_name(device),
+        precision="float32",
+        peak_memory_bytes=memory,
+        peak_memory_kind=kind,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The device as people call it: the GPU's name, or the CPU's with the number of threads used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()} ({torch.get_num_threads()} threads)"
+
+
+def cpu_name() -> str:
+    """The processor's model name where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new peak: the allocator's on CUDA, the process's where Linux allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> tuple[int, str]:
+    """(bytes, what was measured): allocated device memory, or the resident set of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "device memory allocated"
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024, "resident set of the process"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set of the process"
+
+
+@torch.no_grad()
+def _draw(model: GenerativeModel, count: int, rng: torch.Generator) -> Tensor:
+    model.eval()
+    return model.sample(count, rng)
+
+
+def _timed(model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator) -> list[float]:
+    """Raw seconds of repeated batches; a slow model is repeated fewer times, but never fewer than three."""
+    device = rng.device
+    first = _seconds(lambda: _draw(model, count, rng), device)
+    if first < settings.timing_seconds / 4:
+        for _ in range(settings.timing_warmup - 1):
+            _draw(model, count, rng)
+    raw: list[float] = []
+    while len(raw) < 3 or (len(raw) < settings.timing_repetitions and sum(raw) < settings.timing_seconds):
+        raw.append(_seconds(lambda: _draw(model, count, rng), device))
+    return raw
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,157 @@
+"""Weights of feature extractors: where each comes from, found in one folder, downloaded on first use, always verified.
+
+A weights file is opened only after its sha256 has been compared with the table's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from trilemma_bench import paths
+from trilemma_bench.errors import TrilemmaError, unknown_name
+
+TIMEOUT_SECONDS = 30
+CHUNK_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A published weights file. size: bytes."""
+
+    name: str
+    filename: str
+    sha256: str
+    size: int
+    url: str
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is looked for, and downloaded to."""
+        return paths.weights_dir() / self.filename
+
+
+@dataclass(frozen=True)
+class WeightStatus:
+    """What `doctor` tells of a weights file. present: a file of the right size is at `path`; it is not hashed here."""
+
+    name: str
+    path: Path
+    present: bool
+    url: str
+    sha256: str
+    size: int
+    licence: str
+
+
+WEIGHTS = {
+    weight.name: weight
+    for weight in (
+        Weight(
+            "cifar-resnet56",
+            "resnet56-4bfd9763.th",
+            "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
+            3_471_733,
+            "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet56-4bfd9763.th",
+            "BSD-2-Clause (Yerlan Idelbayev)",
+        ),
+        Weight(
+            "inception",
+            "weights-inception-2015-12-05-6726825d.pth",
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            95_628_359,
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+            "Apache-2.0 (Google, converted by torch-fidelity)",
+        ),
+    )
+}
+
+
+def find(name: str) -> Path:
+    """The verified file of the weights `name`, downloaded first where it is missing.
+
+    Raises UsageError for an unknown name, TrilemmaError when the file is damaged or cannot be had.
+    """
+    if name not in WEIGHTS:
+        raise unknown_name("weights", name, WEIGHTS)
+    weight = WEIGHTS[name]
+    if not weight.path.is_file():
+        _fetch(weight)
+    if (found := sha256_of(weight.path)) != weight.sha256:
+        raise TrilemmaError(
+            f"weights {weight.path} are damaged (sha256 {found[:12]}…, not {weight.sha256[:12]}…): "
+            f"delete the file, and it is downloaded again from {weight.url}"
+        )
+    return weight.path
+
+
+def status() -> list[WeightStatus]:
+    """Every known weights file: where it would be, whether it is there, where it comes from."""
+    return [
+        WeightStatus(
+            weight.name, weight.path, _has_size(weight), weight.url, weight.sha256, weight.size, weight.licence
+        )
+        for weight in WEIGHTS.values()
+    ]
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _has_size(weight: Weight) -> bool:
+    return weight.path.is_file() and weight.path.stat().st_size == weight.size
+
+
+def _fetch(weight: Weight) -> None:
+    """Downloads `weight` to its path, one process at a time. Raises TrilemmaError."""
+    partial = weight.path.with_name(weight.filename + ".part")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{partial}.lock"):
+            if not weight.path.is_file():
+                _download(weight, partial)
+                os.replace(partial, weight.path)
+    except (OSError, HTTPException) as error:
+        raise TrilemmaError(
+            f"weights '{weight.name}' are not at {weight.path} and could not be downloaded "
+            f"({' '.join(str(error).split())}): get {weight.url} ({weight.size / 1e6:.0f} MB) and put it there, "
+            "or set TRILEMMA_WEIGHTS_DIR to the folder that holds it"
+        ) from error
+
+
+def _download(weight: Weight, partial: Path) -> None:
+    """Goes on where an interrupted download stopped. A partial file that is whole but wrong is thrown away."""
+    done = partial.stat().st_size if partial.is_file() else 0
+    if done < weight.size:
+        _receive(weight, partial, done)
+    if (size := partial.stat().st_size) < weight.size:
+        raise OSError(f"the connection ended after {size:,} of {weight.size:,} bytes; the next try goes on from there")
+    if sha256_of(partial) != weight.sha256:
+        partial.unlink()
+        raise OSError("what was downloaded has the wrong sha256")
+
+
+def _receive(weight: Weight, partial: Path, done: int) -> None:
+    request = Request(weight.url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        if response.status != 206:  # the server sends the whole file, not the rest of it
+            done = 0
+        bar = tqdm(total=weight.size, initial=done, unit="B", unit_scale=True, desc=weight.filename)
+        with partial.open("ab" if done else "wb") as file, bar:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
