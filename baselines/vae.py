@@ -1,0 +1,98 @@
+"""A variational autoencoder (Kingma & Welling 2014) with a Gaussian likelihood of one learned variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
+from trilemma_bench.nn.mlp import MLP
+
+
+class VAE(Trainable):
+    """Encoder and decoder are perceptrons for points (hidden, layers), convolutional for images (channels).
+
+    The likelihood is N(decoder(z), σ²), with one σ for all coordinates that is learned (Rybkin et al. 2021), or kept
+    at noise_std where learn_noise is false. beta: the weight of the KL term. A sample is the decoder's mean for
+    images, as is usual, and the mean with its noise for points.
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "budget": "5000kimg", "ema_decay": 0.999}
+
+    def __init__(
+        self,
+        data: DataSpec,
+        *,
+        latent: int = 32,
+        hidden: int = 256,
+        layers: int = 3,
+        channels: int = 64,
+        lr: float = 1e-3,
+        beta: float = 1.0,
+        noise_std: float = 0.3,
+        learn_noise: bool = True,
+    ) -> None:
+        super().__init__(data)
+        self.latent, self.lr, self.beta = latent, lr, beta
+        self.unit = 1.0 if data.is_image else data.scale
+        decoder: nn.Module
+        if data.is_image:
+            self.encoder: nn.Module = ConvEncoder(data.shape, 2 * latent, channels)
+            decoder = nn.Sequential(ConvDecoder(latent, data.shape, channels), nn.Tanh())
+        else:
+            self.encoder = MLP(data.shape[0], 2 * latent, hidden=hidden, layers=layers)
+            decoder = MLP(latent, data.shape[0], hidden=hidden, layers=layers)
+        self.network: Likelihood = Likelihood(decoder, noise_std, learn_noise)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return {"network": torch.optim.Adam(learned, lr=self.lr, fused=True)}
+
+    def training_step(
+        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> dict[str, Tensor]:
+        """One step on the negative evidence lower bound, in nats per coordinate (up to a constant)."""
+        x = batch / self.unit
+        mean, log_std = self.encoder(x).chunk(2, dim=1)
+        latents = mean + log_std.exp() * torch.randn_like(mean)
+        reconstruction = self.network.negative_log_likelihood(x, latents)
+        divergence = gaussian_kl(mean, log_std).mean() / x[0].numel()
+        loss = reconstruction + self.beta * divergence
+        optimizers["network"].zero_grad(set_to_none=True)
+        loss.backward()
+        optimizers["network"].step()
+        return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
+        mean = self.network(latents)
+        if self.data.is_image:
+            return mean
+        noise = torch.randn(mean.shape, generator=rng, device=rng.device)
+        return (mean + self.network.log_std.exp() * noise) * self.unit
+
+
+class Likelihood(nn.Module):
+    """p(x | z) = N(decoder(z), σ²): the decoder with its σ beside it. Called, it returns the mean."""
+
+    def __init__(self, decoder: nn.Module, noise_std: float, learned: bool) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.log_std = nn.Parameter(torch.tensor(noise_std).log(), requires_grad=learned)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.decoder(latents)
+
+    def negative_log_likelihood(self, x: Tensor, latents: Tensor) -> Tensor:
+        """−log p(x | z) per coordinate, without the constant ½ log 2π: a scalar."""
+        scaled = (x - self(latents)) * torch.exp(-self.log_std)
+        return 0.5 * scaled.square().mean() + self.log_std
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std²) ‖ N(0, 1)) of N×latent, summed over the latents: shape N (Kingma & Welling 2014, App. B)."""
+    return (0.5 * (mean.square() + torch.exp(2 * log_std) - 1) - log_std).sum(dim=1)

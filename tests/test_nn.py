@@ -1,0 +1,224 @@
+"""The network blocks against analytic cases and the papers' numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
+from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding
+from trilemma_bench.nn.layers import group_norm, largest_divisor, minibatch_stddev
+from trilemma_bench.nn.mlp import MLP
+from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_kernel
+from trilemma_bench.nn.schedules import (
+    alphas_cumprod,
+    gaussian_posterior,
+    linear_betas,
+    respaced_betas,
+    vp_betas,
+    vp_log_mean_coefficient,
+)
+from trilemma_bench.nn.unet import UNet
+
+
+def close(actual: torch.Tensor, expected: list[float], atol: float = 1e-8) -> bool:
+    return torch.allclose(actual, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=atol)
+
+
+class TestSchedules:
+    @pytest.mark.parametrize(
+        ("steps", "betas"),
+        [
+            (1, [0.99995681]),
+            (2, [0.92132403, 0.99945103]),
+            (4, [0.47825530, 0.84920600, 0.95641771, 0.98740390]),
+            (8, [0.15644526, 0.38149278, 0.54650106, 0.66748765, 0.75619687, 0.82123982, 0.86893031, 0.90389770]),
+        ],
+    )
+    def test_vp_betas_are_those_of_ddgan(self, steps, betas):
+        assert close(vp_betas(steps), betas)
+
+    def test_alphas_cumprod_of_four_steps(self):
+        assert close(alphas_cumprod(vp_betas(4)), [0.52174470, 0.07867597, 0.00342888, 0.0000431905])
+
+    def test_posterior_of_four_steps(self):
+        posterior = gaussian_posterior(vp_betas(4))
+        assert close(posterior.x0, [1, 0.66577836, 0.26919089, 0.05782154])
+        assert close(posterior.xt, [0, 0.20157628, 0.19300081, 0.11185234])
+        assert close(posterior.variance, [0, 0.44081915, 0.88420244, 0.98406071])
+
+    def test_vp_signal_almost_whole_at_the_start(self):
+        signal = torch.exp(2 * vp_log_mean_coefficient(torch.tensor(1e-3, dtype=torch.float64)))
+        assert signal.item() == pytest.approx(0.999890, abs=1e-6)
+
+    def test_linear_betas_are_those_of_ddpm(self):
+        betas = linear_betas()
+        assert betas.dtype == torch.float64
+        assert len(betas) == 1000
+        assert betas[[0, 1, -1]].tolist() == pytest.approx([1e-4, 1e-4 + 0.0199 / 999, 0.02], abs=1e-12)
+        # Ho et al. 2020, §4: next to nothing of the data is left at the end.
+        assert alphas_cumprod(betas)[-1].item() == pytest.approx(4.0358e-5, rel=1e-3)
+
+    def test_respacing_keeps_the_marginals(self):
+        bar = alphas_cumprod(linear_betas())
+        kept = torch.tensor([0, 10, 500, 999])
+        assert torch.allclose(alphas_cumprod(respaced_betas(bar, kept)), bar[kept], rtol=1e-12)
+
+    def test_respacing_to_all_steps_changes_nothing(self):
+        betas = linear_betas()
+        assert torch.allclose(respaced_betas(alphas_cumprod(betas), torch.arange(1000)), betas, rtol=0, atol=1e-13)
+
+
+class TestEmbedding:
+    def test_sines_then_cosines_of_the_steps(self):
+        row = timestep_embedding(torch.tensor([3]), 4)[0]
+        slow = 3 / 10_000
+        assert row.tolist() == pytest.approx([math.sin(3), math.sin(slow), math.cos(3), math.cos(slow)], abs=1e-6)
+
+    def test_every_step_of_a_thousand_is_told_apart(self):
+        rows = timestep_embedding(torch.arange(1000), 64)
+        distance = torch.cdist(rows, rows) + 9 * torch.eye(1000)
+        assert distance.min() > 0.1
+
+    def test_odd_width(self):
+        assert timestep_embedding(torch.arange(2), 5).shape == (2, 5)
+
+    def test_fourier_features_keep_the_input_and_are_in_the_state(self):
+        features = FourierFeatures(2, 8, scale=0.5)
+        points = torch.randn(3, 2)
+        out = features(points)
+        assert out.shape == (3, features.out_features) == (3, 18)
+        assert torch.equal(out[:, :2], points)
+        assert torch.allclose(out[:, 2:10] ** 2 + out[:, 10:] ** 2, torch.ones(3, 8), atol=1e-5)
+        assert "frequencies" in features.state_dict()
+
+
+class TestLayers:
+    @pytest.mark.parametrize(("number", "limit", "expected"), [(144, 32, 24), (64, 32, 32), (7, 4, 1), (6, 6, 6)])
+    def test_largest_divisor(self, number, limit, expected):
+        assert largest_divisor(number, limit) == expected
+
+    @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (144, 24), (32, 8), (3, 1)])
+    def test_group_norm_divides_any_width(self, channels, groups):
+        assert group_norm(channels).num_groups == groups
+
+    def test_minibatch_stddev_of_equal_samples_is_zero(self):
+        x = torch.randn(1, 3, 4, 4).expand(8, 3, 4, 4)
+        out = minibatch_stddev(x)
+        assert out.shape == (8, 4, 4, 4)
+        assert out[:, 3].max() < 1.1e-4
+
+    def test_minibatch_stddev_is_the_deviation_within_each_group(self):
+        x = torch.tensor([0.0, 10.0, 2.0, 10.0]).view(4, 1)  # groups of two: samples 0 and 2, 1 and 3
+        assert minibatch_stddev(x, group=2)[:, 1].tolist() == pytest.approx([1, 0, 1, 0], abs=2e-4)
+
+    def test_minibatch_stddev_takes_any_batch_size(self):
+        assert minibatch_stddev(torch.randn(7, 5), group=4).shape == (7, 6)
+
+
+class TestResample:
+    def test_kernel_sums_to_its_gain(self):
+        assert fir_kernel(gain=4.0).sum().item() == pytest.approx(4)
+        assert fir_kernel()[0].tolist() == pytest.approx([1 / 64, 3 / 64, 3 / 64, 1 / 64])
+
+    @pytest.mark.parametrize(("resample", "size"), [(FIRUpsample(), 16), (FIRDownsample(), 4)])
+    def test_a_constant_stays_constant_inside(self, resample, size):
+        out = resample(torch.full((2, 3, 8, 8), 0.7))
+        assert out.shape == (2, 3, size, size)
+        assert torch.allclose(out[..., 1:-1, 1:-1], torch.tensor(0.7), atol=1e-6)
+
+    def test_a_ramp_stays_a_ramp_inside(self):
+        ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+        # Pixel centres: the doubled image samples the ramp a quarter of a pixel to each side.
+        expected = torch.arange(16.0) / 2 - 0.25
+        assert torch.allclose(FIRUpsample()(ramp)[0, 0, 8, 2:-2], expected[2:-2], atol=1e-5)
+        assert torch.allclose(FIRDownsample()(ramp)[0, 0, 2, 1:-1], torch.tensor([2.5, 4.5]), atol=1e-5)
+
+    def test_an_impulse_becomes_the_kernel(self):
+        impulse = torch.zeros(1, 2, 4, 4)
+        impulse[0, 1, 2, 2] = 1
+        out = FIRUpsample()(impulse)
+        assert torch.allclose(out[0, 1, 3:7, 3:7], fir_kernel(gain=4.0))
+        assert out[0, 0].abs().max() == 0
+
+    def test_up_then_down_keeps_the_total(self):
+        image = torch.zeros(1, 1, 12, 12)
+        image[..., 4:8, 4:8] = torch.randn(4, 4)
+        assert FIRDownsample()(FIRUpsample()(image)).sum().item() == pytest.approx(image.sum().item(), abs=1e-4)
+
+    def test_two_taps_up_repeat_each_pixel(self):
+        image = torch.randn(1, 1, 4, 4)
+        assert torch.allclose(FIRUpsample((1, 1))(image), image.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+    @pytest.mark.parametrize("resample", [FIRUpsample(), FIRDownsample()])
+    def test_second_derivatives(self, resample):
+        image = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradgradcheck(lambda x: resample(x) ** 2, (image,))
+
+    def test_holds_no_state(self):
+        assert not FIRUpsample().state_dict()
+
+
+class TestMLP:
+    def test_time_changes_the_output_once_trained(self):
+        network = MLP(2, 2, hidden=16, time_dim=8)
+        x = torch.randn(5, 2)
+        early, late = torch.zeros(5), torch.full((5,), 900)
+        assert torch.allclose(network(x, early), network(x, late))  # the styles start as no change
+        nn.init.normal_(network.time.project.weight)
+        assert not torch.allclose(network(x, early), network(x, late), atol=1e-3)
+
+    def test_one_step_for_all_equals_a_step_each(self):
+        network = MLP(2, 3, hidden=16, fourier_features=4, time_dim=8)
+        nn.init.normal_(network.time.project.weight)
+        x = torch.randn(5, 2)
+        assert torch.allclose(network(x, torch.tensor([7])), network(x, torch.full((5,), 7)), atol=1e-6)
+
+
+class TestUNet:
+    def test_the_cifar10_network_has_the_papers_size(self):
+        with torch.device("meta"):
+            network = UNet(
+                3, 32, channels=128, multipliers=(1, 2, 2, 2), res_blocks=2, attention_resolutions=(16,), dropout=0.1
+            )
+        # The port with 35.87 M counts a fixed table of 1000 × 128 embeddings too.
+        assert sum(each.numel() for each in network.parameters()) + 1000 * 128 == 35_874_307
+
+    @pytest.mark.parametrize("size", [8, 28, 32, 64])
+    def test_shape_and_silent_start(self, size):
+        network = UNet(3, size, channels=8, res_blocks=1)
+        out = network(torch.randn(2, 3, size, size), torch.tensor([5]))
+        assert out.shape == (2, 3, size, size)
+        assert out.abs().max() == 0
+
+    def test_one_step_for_all_equals_a_step_each(self):
+        network = UNet(1, 8, channels=8, multipliers=(1, 2), res_blocks=1, attention_resolutions=(4,))
+        for each in network.parameters():
+            nn.init.normal_(each, std=0.2)
+        x = torch.randn(3, 1, 8, 8)
+        out = network(x, torch.tensor([7]))
+        assert torch.allclose(out, network(x, torch.full((3,), 7)), atol=1e-4)
+        assert not torch.allclose(out, network(x, torch.tensor([700])), atol=1e-2)
+
+    def test_a_size_that_cannot_be_halved(self):
+        with pytest.raises(ValueError, match="28 pixels cannot be halved 3 times"):
+            UNet(1, 28, channels=8, multipliers=(1, 1, 1, 1))
+
+
+class TestConv:
+    @pytest.mark.parametrize("size", [8, 28, 32, 64])
+    def test_shapes(self, size):
+        images = ConvDecoder(5, (3, size, size), 4)(torch.randn(2, 5))
+        assert images.shape == (2, 3, size, size)
+        assert ConvEncoder((3, size, size), 7, 4)(images).shape == (2, 7)
+
+    def test_the_minibatch_deviation_lets_samples_see_each_other(self):
+        torch.manual_seed(0)
+        images = torch.randn(4, 1, 8, 8)
+        changed = torch.cat([images[:3], images[3:] + 1])
+        alone, compared = ConvEncoder((1, 8, 8), 1, 4), ConvEncoder((1, 8, 8), 1, 4, compares_samples=True)
+        assert torch.allclose(alone(images)[0], alone(changed)[0], atol=1e-6)
+        assert not torch.allclose(compared(images)[0], compared(changed)[0], atol=1e-4)
