@@ -30,6 +30,14 @@ def _candidates(path: Path) -> Iterator[Path]:
             yield Path(folder, RECORD_NAME)
 
 
+def _read(path: Path) -> Record | str:
+    """The record, or the line that says why it is none."""
+    try:
+        return read_record(path)
+    except RecordError as error:
+        return " ".join(str(error).split())
+
+
 def find_records(dirs: Iterable[Path | str]) -> Found:
     """Every record below `dirs`, each once however often it is reached. What is no record is skipped and reported."""
     found: dict[str, tuple[Path, Record]] = {}
@@ -38,11 +46,11 @@ def find_records(dirs: Iterable[Path | str]) -> Found:
         if not top.exists():
             skipped[f"{top}: no such folder"] = None
         for path in sorted(_candidates(top)):
-            try:
-                record = read_record(path)
+            record = _read(path)
+            if isinstance(record, str):
+                skipped[record] = None
+            else:
                 found.setdefault(record.to_json(), (path, record))
-            except RecordError as error:
-                skipped[" ".join(str(error).split())] = None
     return Found(sorted(found.values(), key=lambda item: (item[1].created, item[1].id)), list(skipped))
 
 

@@ -1,0 +1,72 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+DASH = "—"
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+
+_Units = Sequence[tuple[float, str]]
+_SECONDS: _Units = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_COUNTS: _Units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BYTES: _Units = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def figure(value: float) -> str:
+    """Three significant figures, without an exponent where that stays short: 0.0123, 3.75, 146, 12,346."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def share(value: float) -> str:
+    """A share, or another number near 1, with three decimals."""
+    return f"{value:.3f}"
+
+
+def _scaled(value: float, units: _Units) -> str:
+    # 0.9995 of a unit already rounds to one of it
+    size, unit = next((item for item in units if abs(value) >= 0.9995 * item[0]), units[-1])
+    return f"{figure(value / size)} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A time with the unit that suits it, from ns to h; minutes from two minutes on."""
+    return "0 s" if value == 0 else _scaled(value, _SECONDS if value >= 120 else _SECONDS[2:])
+
+
+def brief_seconds(value: float) -> str:
+    """A time for an axis: 1 ms, 20 µs."""
+    size, unit = next((item for item in _SECONDS[2:] if value >= 0.9995 * item[0]), _SECONDS[-1])
+    return f"{value / size:.4g} {unit}" if value else "0 s"
+
+
+def count(value: float) -> str:
+    """A number of things: 512, 39.8 k, 35.7 M."""
+    return f"{value:g}" if abs(value) < 999.5 else _scaled(value, _COUNTS)
+
+
+def size(value: float) -> str:
+    """Memory, from bytes to TiB."""
+    return f"{value:.0f} B" if value < 1024 else _scaled(value, _BYTES)
+
+
+def plain(text: object) -> str:
+    """One line without control characters: nothing in a record may steer a terminal or break a table."""
+    kept = (char if char.isprintable() else " " for char in str(text))
+    return " ".join("".join(kept).split())
+
+
+def markdown(text: object) -> str:
+    """`text` as literal text in Markdown, table cells included: neither markup nor HTML."""
+    return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", html.escape(plain(text), quote=False))
+
+
+def slug(text: str) -> str:
+    """A safe name for a file: letters, digits, dots and dashes."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:60].strip("-") or "group"

@@ -1,0 +1,261 @@
+"""Scatter plots of two columns of a table, with the Pareto front, for eyes of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import matplotlib
+import matplotlib.patheffects
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from trilemma_bench.report import format as fmt
+from trilemma_bench.report.columns import Column
+from trilemma_bench.report.labels import place
+from trilemma_bench.report.table import Row, Table, front_of
+
+MARKERS = "osD^vPX<>"
+INK, SOFT, FAINT = "#222222", "#555555", "#8a8a8a"
+# beyond this many rows a point carries its number in the table, and only the front is named
+NAMED_ROWS = 14
+_FRONT = "Pareto front: no row is better in both"
+
+Axis = Literal["x", "y"]
+Floats = NDArray[np.float64]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our look, for this block only; SVGs come out the same each time."""
+    look = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.85)}
+    fixed: dict[str, Any] = {
+        "svg.hashsalt": "trilemma",
+        "axes.edgecolor": FAINT,
+        "grid.color": "#e4e4e4",
+        "axes.axisbelow": True,
+    }
+    everything: Any = {**look, **fixed, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(everything):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of width × height inches that no global state knows of."""
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def literal(text: str) -> str:
+    """`text` as matplotlib is to print it: a dollar sign starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def look(number: int) -> tuple[Any, str]:
+    """The colour and marker of a table's row: both differ, so that either alone tells rows apart."""
+    palette = seaborn.color_palette("colorblind")
+    return palette[(number - 1) % len(palette)], MARKERS[(number - 1) % len(MARKERS)]
+
+
+def shown_rows(table: Table, x: Column, y: Column) -> list[Row]:
+    """The competitors that have both values."""
+    return [row for row in table.competitors if x.value(row.record) is not None and y.value(row.record) is not None]
+
+
+def left_out(table: Table, x: Column, y: Column) -> list[str]:
+    """A line for each competitor that the plot cannot show, with the reason."""
+    lines = []
+    for row in table.competitors:
+        missing = [column for column in (x, y) if column.value(row.record) is None]
+        lines += [f"{row.name} is not shown: no {c.title} ({fmt.plain(c.reason(row.record))})" for c in missing[:1]]
+    return lines
+
+
+def values(rows: Sequence[Row], column: Column) -> Floats:
+    numbers = (column.value(row.record) for row in rows)
+    return np.array([np.nan if number is None else number for number in numbers], dtype=float)
+
+
+def reference_value(table: Table, column: Column) -> float | None:
+    """What real data reach in this column, where the table has such a row."""
+    found = (column.value(row.record) for row in table.rows if row.reference)
+    return next((value for value in found if value is not None), None)
+
+
+def scatter(table: Table, x: Column, y: Column) -> Figure:
+    """`y` against `x`, a mark for each row, with the front of the two and what real data reach."""
+    rows = shown_rows(table, x, y)
+    with style():
+        figure = new_figure(6.4, 4.7)
+        axes = figure.add_subplot()
+        title(axes, table, f"{y.title} and {x.title.lower() if x.log else x.title}")
+        set_axes(axes, table, rows, x, y)
+        front = np.array(front_of([row.record for row in rows], [x, y]), dtype=bool)
+        _draw_front(axes, rows, front, x, y)
+        for row, on_front in zip(rows, front, strict=True):
+            _draw_row(axes, row, x, y, bool(on_front))
+        draw_reference(axes, table, x, y)
+        legend(axes, table, x, y)
+        label_points(axes, names_of(rows, front), values(rows, x), values(rows, y), np.full(len(rows), 6.0), front)
+    return figure
+
+
+def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
+    """What is written beside the points: names; where these are too many, numbers for all that are not on the front."""
+    few = len(rows) <= NAMED_ROWS
+    return [row.name if few or on_front else str(row.number) for row, on_front in zip(rows, front, strict=True)]
+
+
+def title(axes: Axes, table: Table, text: str) -> None:
+    axes.set_title(literal(f"{_short(table.title)}: {text}"), loc="left", fontsize=12, pad=22, weight="bold")
+    facts = [f"protocol {table.group['protocol']}", f"{table.group['samples measured']:,} samples", table.device]
+    subtitle = literal(_short(" · ".join(fmt.plain(fact) for fact in facts if fact), 84))
+    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9, color=SOFT)
+
+
+def _short(text: str, width: int = 36) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def set_axes(axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column) -> None:
+    """Scales, limits, and axis titles with unit and direction."""
+    for axis, column in (("x", x), ("y", y)):
+        reference = reference_value(table, column)
+        numbers = np.append(values(rows, column), [] if reference is None else [reference])
+        _scale(axes, axis, column, numbers)  # type: ignore[arg-type]
+        getattr(axes, f"set_{axis}label")(literal(axis_title(column, axis)))  # type: ignore[arg-type]
+
+
+def axis_title(column: Column, axis: Axis) -> str:
+    """'Time per image (lower is better ←)': what it is and where the good end is."""
+    arrow = {("lower", "x"): "←", ("higher", "x"): "→", ("lower", "y"): "↓", ("higher", "y"): "↑"}
+    unit = f", {column.unit}" if column.unit else ""
+    return f"{column.title}{unit}  ({column.better} is better {arrow[column.better or 'higher', axis]})"
+
+
+def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats) -> None:
+    positive = numbers[numbers > 0]
+    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 20 * positive.min()))
+    set_scale, set_limits = getattr(axes, f"set_{axis}scale"), getattr(axes, f"set_{axis}lim")
+    ticks = getattr(axes, f"{axis}axis")
+    if wide and (numbers > 0).all():
+        set_scale("log")
+    elif wide:
+        set_scale("symlog", linthresh=positive.min())
+    low, high = _padded(ticks.get_transform().transform(numbers), 0.35 if wide else 0.02 * float(np.abs(numbers).max()))
+    set_limits(*ticks.get_transform().inverted().transform(np.array([low, high])))
+    if ticks.get_scale() == "log" and high - low < 2.5:
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ticks.set_minor_formatter(NullFormatter())
+    if wide:
+        text = fmt.brief_seconds if column.is_time else (lambda value: f"{value:.6g}")
+        ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def _padded(numbers: Floats, least: float) -> tuple[float, float]:
+    low, high = float(numbers.min()), float(numbers.max())
+    pad = max(0.14 * (high - low), least, 1e-9)
+    return low - pad, high + pad
+
+
+def _draw_front(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Column, y: Column) -> None:
+    """The border of what is reached: to its far side no row is better in both."""
+    xs, ys = values(rows, x)[front], values(rows, y)[front]
+    order = np.lexsort((ys if x.better == "lower" else -ys, xs))
+    where: Any = "steps-post" if x.better == "lower" else "steps-pre"
+    axes.plot(xs[order], ys[order], drawstyle=where, color=FAINT, linewidth=1.4, linestyle=(0, (5, 2)), zorder=1.5)
+
+
+def _draw_row(axes: Axes, row: Row, x: Column, y: Column, on_front: bool) -> None:
+    color, marker = look(row.number)
+    at_x, at_y = float(values([row], x)[0]), float(values([row], y)[0])
+    for column, vertical in ((x, False), (y, True)):
+        score = row.record.scores.get(column.key)
+        if score and score.interval:
+            low, high = score.interval
+            ends = ([at_x, at_x], [low, high]) if vertical else ([low, high], [at_y, at_y])
+            axes.plot(*ends, color=color, linewidth=1.5, zorder=2)
+    edge, width = (INK, 1.8) if on_front else ("white", 0.8)
+    axes.plot(at_x, at_y, marker, color=color, markersize=11, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+
+
+def draw_reference(axes: Axes, table: Table, x: Column, y: Column) -> None:
+    """Real data: a hollow star where both values are known, else a line at the one that is."""
+    at_x, at_y = reference_value(table, x), reference_value(table, y)
+    if at_x is not None and at_y is not None:
+        axes.plot(at_x, at_y, "*", markersize=15, markerfacecolor="white", markeredgecolor=INK, zorder=2.5)
+    elif at_y is not None:
+        axes.axhline(at_y, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    elif at_x is not None:
+        axes.axvline(at_x, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+
+
+def legend(axes: Axes, table: Table, x: Column, y: Column, front_text: str = _FRONT, line: Any = (0, (5, 2))) -> None:
+    """What the marks mean, below the axes, where it covers nothing."""
+    front: dict[str, Any] = {
+        "markerfacecolor": "#dddddd",
+        "markeredgecolor": INK,
+        "markeredgewidth": 1.8,
+        "color": FAINT,
+    }
+    axes.plot([], [], marker="o", markersize=10, linestyle=line, label=front_text, **front)
+    known = [reference_value(table, column) is not None for column in (x, y)]
+    if all(known):
+        axes.plot([], [], "*", color=INK, markerfacecolor="white", markersize=13, label="real data")
+    elif any(known):
+        axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (1, 2)), label="real data")
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+
+
+def label_points(
+    axes: Axes, names: Sequence[str], xs: Floats, ys: Floats, radii: Floats, bold: NDArray[np.bool_]
+) -> None:
+    """Writes `names` beside the points without overlap; a thin line leads to one far off. radii: points."""
+    figure: Any = axes.figure
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    pixels_a_point = figure.dpi / 72
+    anchors = axes.transData.transform(np.stack([xs, ys], axis=1).reshape(-1, 2))
+    texts = [
+        axes.annotate(
+            literal(name), (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=9, color=INK,
+            weight="bold" if strong else "normal", zorder=5, annotation_clip=False,
+            path_effects=[matplotlib.patheffects.withStroke(linewidth=2.5, foreground="white")],
+        )
+        for name, x, y, strong in zip(names, xs, ys, bold, strict=True)
+    ]  # fmt: skip
+    sizes = np.array([text.get_window_extent().size for text in texts]).reshape(-1, 2) + np.array([6, 3])
+    frame = axes.get_window_extent()
+    radii = radii * pixels_a_point
+    centres = place(anchors, sizes, radii, np.array(frame.extents), _obstacles(axes))
+    for text, anchor, centre, size, radius in zip(texts, anchors, centres, sizes, radii, strict=True):
+        text.set_position((centre - anchor) / pixels_a_point)
+        _leader(axes, anchor, centre, size, radius)
+
+
+def _obstacles(axes: Axes) -> Floats:
+    """Boxes in pixels along the lines that are drawn, so that labels keep off them."""
+    boxes = []
+    for line in axes.lines:
+        path = line.get_path().transformed(line.get_transform())
+        if len(path) > 1:
+            points = np.asarray(path.interpolated(40).vertices)
+            boxes.append(np.concatenate([points - 1, points + 1], axis=1))
+    return np.concatenate(boxes) if boxes else np.empty((0, 4))
+
+
+def _leader(axes: Axes, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:
+    nearest = np.clip(anchor, centre - size / 2, centre + size / 2)
+    gap = float(np.hypot(*(nearest - anchor)))
+    if gap < radius + 10:
+        return
+    start = anchor + (nearest - anchor) * (radius / gap)
+    ends = axes.transData.inverted().transform(np.stack([start, nearest]))
+    axes.plot(*ends.T, color=FAINT, linewidth=0.8, zorder=1.8)
