@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +20,8 @@ class Mapping(nn.Module):
     def __init__(self, latent_dim: int, style_dim: int, layers: int) -> None:
         super().__init__()
         widths = [latent_dim] + [style_dim] * (layers + 1)
-        self.layers = nn.Sequential(
-            *[m for i, o in zip(widths, widths[1:], strict=False) for m in (nn.Linear(i, o), nn.SiLU())]
-        )
+        dense = [[nn.Linear(*pair), nn.SiLU()] for pair in pairwise(widths)]
+        self.layers = nn.Sequential(*chain.from_iterable(dense))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
@@ -42,7 +43,7 @@ class AdaGN(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """The 'BigGAN' block of NCSN++: AdaGN – SiLU – resampling – conv – time – AdaGN – SiLU – conv, output (x + h)/√2."""
+    """The 'BigGAN' block: AdaGN – SiLU – resampling – conv – time – AdaGN – SiLU – conv, output (x + h)/√2."""
 
     def __init__(
         self, inputs: int, outputs: int, style_dim: int, time_dim: int, resample: nn.Module | None = None

@@ -29,7 +29,7 @@ FORMAT = "trilemma-bench/checkpoint/1"
 
 @dataclass(frozen=True)
 class Header:
-    """The facts inside a checkpoint. digest: of everything that decided the training (see `pipeline.training_digest`)."""
+    """The facts inside a checkpoint. digest: of everything that decided the training (`job.training_digest`)."""
 
     model: str
     settings: dict[str, Any]

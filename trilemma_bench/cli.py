@@ -14,6 +14,9 @@ import click
 
 from trilemma_bench.errors import TrilemmaError, UsageError
 
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MODEL = [
@@ -23,12 +26,12 @@ _DATASET = [
     click.option("--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."),
 ]
 _TRAINING = [
-    click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML over the shipped config."),
+    click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config."),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."),
     click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train."),
 ]
 _SAMPLING = [
-    click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Trained weights to use."),
+    click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use."),
     click.option(
         "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
     ),
@@ -39,14 +42,16 @@ _MEASURING = [
 _COMMON = [
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of training and samples."),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
-    click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py", help="Loads a plugin file."),
-    click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True, metavar="DIR", help="Where results go."),
-]  # fmt: skip
+    click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file."),
+    click.option(
+        "--out", type=FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Where results go."
+    ),
+]
 _PLACES = [
-    click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of TRILEMMA_DATA_DIR."),
-    click.option("--weights-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR."),
+    click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR."),
+    click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR."),
     click.option("--quiet", is_flag=True, help="No progress bars."),
-]  # fmt: skip
+]
 
 
 def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
@@ -119,7 +124,15 @@ def train(**options: Any) -> None:
 
 @main.command()
 @with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _COMMON, _PLACES)
-@click.option("--to", "path", type=click.Path(path_type=Path), default=Path("samples.npz"), show_default=True, metavar="FILE.npz", help="Where the samples go.")  # fmt: skip
+@click.option(
+    "--to",
+    "path",
+    type=FILE,
+    default=Path("samples.npz"),
+    show_default=True,
+    metavar="FILE.npz",
+    help="Where the samples go.",
+)
 def sample(path: Path, **options: Any) -> None:
     """Draw samples from a trained model into an .npz file."""
     from trilemma_bench import pipeline
@@ -129,7 +142,7 @@ def sample(path: Path, **options: Any) -> None:
 
 @main.command()
 @with_options(_DATASET, _MEASURING, _COMMON, _PLACES)
-@click.option("--samples", "source", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Folder of images, .npz or .npy.")  # fmt: skip
+@click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
 def evaluate(source: Path, name: str, **options: Any) -> None:
     """Measure samples that someone else made."""
@@ -144,7 +157,7 @@ def evaluate(source: Path, name: str, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
+@click.argument("file", type=FILE, metavar="FILE.toml")
 @with_options(_COMMON[1:], _PLACES)
 def suite(file: Path, **options: Any) -> None:
     """Run all of a suite, and report on it. FILE may be the name of a shipped suite: demo."""
@@ -164,8 +177,8 @@ def suite(file: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("dirs", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER", help="Where the report goes.")  # fmt: skip
+@click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
+@click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
 def report(dirs: tuple[Path, ...], out: Path) -> None:
     """Tables and plots of all the records below DIR (default: results)."""
     from trilemma_bench.report import write_report
@@ -182,7 +195,7 @@ def report(dirs: tuple[Path, ...], out: Path) -> None:
 @main.command("list")
 @click.argument("kind", metavar="models|datasets|metrics|protocols|extractors")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py")
+@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py")
 def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
     """What is registered, and by which package."""
     from trilemma_bench.catalogue import catalogue

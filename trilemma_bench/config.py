@@ -1,6 +1,7 @@
 """One run's settings: model signature, TOML and flags → one validated object, with a digest.
 
-Later sources win: the model's defaults, `configs/<dataset>/<model>.toml`, `--config FILE`, `--set key=value`, `--budget`.
+Later sources win: the model's defaults, `configs/<dataset>/<model>.toml`, `--config FILE`, `--set key=value`,
+`--budget`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ number. Images are uint8 tensors N×C×H×W between all parts; points are float3
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,12 +54,18 @@ class ModeRule:
     """How samples are assigned to a dataset's known modes.
 
     assign: samples → int64 N, a mode in 0…count−1, or −1 for a sample of low quality, which counts for no mode.
-    rule: the assignment in words, for the record.
+    rule: the assignment in words, for the record. min_share: the share of all samples that a mode needs to count as
+    covered; 0 asks for one sample.
     """
 
     count: int
     assign: Callable[[Tensor], Tensor]
     rule: str
+    min_share: float = 0.0
+
+    def min_count(self, samples: int) -> int:
+        """Samples that a mode needs to count as covered, among `samples`."""
+        return max(1, math.ceil(self.min_share * samples))
 
 
 class Dataset(ABC):

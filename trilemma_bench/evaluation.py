@@ -63,6 +63,7 @@ class Evaluator:
             k_density_coverage=self.protocol.k_density_coverage,
             modes=modes,
             mode_count=self.mode_rule.count if self.mode_rule else None,
+            mode_min_count=self.mode_rule.min_count(len(samples)) if self.mode_rule else 1,
         )
         scores, missing = self._scores(comparison)
         histogram = (

@@ -116,7 +116,7 @@ class Registry(Generic[T]):
 
 
 def load_file(path: Path) -> Any:
-    """The module in a plugin file; a file is executed once. Raises UsageError when missing, TrilemmaError on failure."""
+    """The module in a plugin file, executed once. Raises UsageError when missing, TrilemmaError on failure."""
     if not path.is_file():
         raise UsageError(f"plugin file {path} does not exist")
     name = f"trilemma_plugin_{abs(hash(path.resolve())):x}"

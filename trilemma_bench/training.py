@@ -73,14 +73,15 @@ class EMA:
         self.decay = decay
         self.updates = 0
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self._pairs = list(self.network.parameters()), list(network.parameters())
+        self._averages: list[Tensor] = list(self.network.parameters())
+        self._currents: list[Tensor] = list(network.parameters())
         self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._pairs[0], self._pairs[1], 1 - decay)
+        torch._foreach_lerp_(self._averages, self._currents, 1 - decay)
         for average, current in self._buffers:
             average.copy_(current)
 
@@ -140,7 +141,8 @@ class Trainer:
         except KeyboardInterrupt:
             self._save(complete=False)
             raise Interrupted(
-                f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: the same command goes on from it"
+                f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: "
+                "the same command goes on from it"
             ) from None
         self._save(complete=True)
         self.model.network.load_state_dict(self.ema.network.state_dict())
@@ -192,7 +194,8 @@ class Trainer:
         line = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3), **means}
         with (self.place.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        bar.n = min(bar.total, self.images if math.isfinite(self.budget.images) else round(self.seconds))
+        done = self.images if math.isfinite(self.budget.images) else round(self.seconds)
+        bar.n = min(done, round(self.budget.images if math.isfinite(self.budget.images) else self.budget.seconds))
         bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in means.items()))
         self._sums, self._since_log = {}, 0
 
@@ -220,8 +223,7 @@ class Trainer:
         )
 
     def _save(self, complete: bool) -> None:
-        facts = {"images": self.images, "steps": self.step, "seconds": self.seconds, "complete": complete}
-        self.header = replace(self.header, **facts)
+        self.header = replace(self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete)
         folder = self.place.folder
         if complete:
             checkpoint.save_weights(self.ema.network, self.header, folder / checkpoint.WEIGHTS_FILE)

@@ -1,0 +1,156 @@
+"""A run before it starts: what the user asked for, resolved and checked, and the folder that its results go to."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from trilemma_bench import checkpoint, config, registry
+from trilemma_bench.contracts import Dataset, GenerativeModel, Trainable
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.environment import package_version, resolve_device
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.evaluation import resolve_protocol
+from trilemma_bench.protocol import Protocol
+from trilemma_bench.record import Training
+
+TRAIN_SPLIT = "train"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, as the command line has it; see `trilemma-bench run --help`."""
+
+    model: str
+    dataset: str
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    checkpoint: Path | None = None
+    samples: int | None = None
+    seed: int = 0
+    budget: str | None = None
+    protocol: str | None = None
+    device: str = "auto"
+    out: Path = Path("results")
+    progress: bool = True
+    say: Callable[[str], None] = print
+
+
+@dataclass
+class Job:
+    """One run, resolved and checked: everything that can be wrong before the work starts has been looked at."""
+
+    options: Options
+    settings: config.Settings
+    dataset: Dataset
+    protocol: Protocol
+    device: torch.device
+    model_class: type[GenerativeModel]
+    id: str = ""
+    created: str = ""
+    durations: dict[str, float] = field(default_factory=dict)
+    training: Training | None = None
+
+    @property
+    def trained_as(self) -> str:
+        return self.model_class.trained_as or self.options.model
+
+    @property
+    def trainable(self) -> bool:
+        return issubclass(self.model_class, Trainable)
+
+    @property
+    def folder(self) -> Path:
+        names = checkpoint.folder_name(self.options.dataset), checkpoint.folder_name(self.options.model)
+        return self.options.out.joinpath(*names, self.id)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.durations[stage] = self.durations.get(stage, 0.0) + time.perf_counter() - start
+
+
+def prepare(options: Options) -> Job:
+    """Resolves every name and setting, without training, sampling or writing anything. Raises UsageError."""
+    model_class = registry.models.get(options.model)
+    if not (isinstance(model_class, type) and issubclass(model_class, GenerativeModel)):
+        raise UsageError(f"model '{options.model}' is not a subclass of trilemma_bench's GenerativeModel")
+    dataset = open_dataset(options.dataset)
+    settings = config.resolve(
+        model_class,
+        model=options.model,
+        dataset=options.dataset,
+        config=options.config,
+        overrides=options.overrides,
+        budget=options.budget,
+    )
+    protocol = resolve_protocol(options.protocol, dataset, options.samples)
+    return Job(options, settings, dataset, protocol, resolve_device(options.device), model_class)
+
+
+def open_folder(job: Job) -> None:
+    """Makes the run's folder, under an id that no other run has."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    job.created = now.isoformat(timespec="seconds")
+    facts = {
+        **job.settings.flat(),
+        "dataset": job.options.dataset,
+        "model": job.options.model,
+        "seed": job.options.seed,
+    }
+    stem = f"{now:%Y%m%d-%H%M%S}-{config.digest(facts)[:6]}"
+    for attempt in range(1000):
+        job.id = stem if attempt == 0 else f"{stem}-{attempt}"
+        try:
+            job.folder.mkdir(parents=True)
+            return
+        except FileExistsError:
+            if job.folder.is_dir():
+                continue
+            raise
+    raise TrilemmaError(f"could not make a new folder beside {job.folder}")
+
+
+def training_digest(job: Job) -> str:
+    """Hash of everything that decides a training run's result: sampling settings are not part of it."""
+    hidden = job.model_class.sampling_settings
+    training = job.settings.training.model_dump(exclude={"checkpoint_seconds"})
+    facts = {
+        "model": job.trained_as,
+        "plugin": _plugin_identity(job.trained_as),
+        "settings": {key: value for key, value in job.settings.model.items() if key not in hidden},
+        "training": training,
+        "dataset": job.dataset.fingerprint(),
+        "split": TRAIN_SPLIT,
+        "seed": job.options.seed,
+    }
+    return config.digest(facts)
+
+
+def held_out_split(job: Job) -> str:
+    """The split that stands for unseen real data: one that the protocol does not compare against."""
+    others = [split for split in job.dataset.splits if split != job.protocol.reference]
+    if not others:
+        raise UsageError(
+            f"dataset '{job.dataset.name}' has no split besides '{job.protocol.reference}': nothing is held out"
+        )
+    return others[-1]
+
+
+def _plugin_identity(model: str) -> str:
+    """The package and version of a model's code; for a plugin file the hash of its content."""
+    package, version = registry.models.origin(model)
+    path = Path(package)
+    if path.suffix == ".py" and path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{package} {version or package_version(package)}"

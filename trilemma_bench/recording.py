@@ -1,0 +1,101 @@
+"""The record of a job: of one that was completed, and of one that failed."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trilemma_bench import checkpoint, registry
+from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.environment import command_line, environment
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.evaluation import Evaluation
+from trilemma_bench.job import TRAIN_SPLIT, Job
+from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed, write_record
+from trilemma_bench.trained import count_parameters
+from trilemma_bench.training import Interrupted
+
+
+def write_record_of(job: Job, model: ModelPart, evaluation: Evaluation, speed: Speed | None) -> Record:
+    """Writes the finished run's record into its folder."""
+    record = _record(
+        job,
+        model,
+        evaluation.protocol,
+        status="complete",
+        samples=evaluation.protocol.samples,
+        samples_sha256=evaluation.samples_sha256,
+        scores=evaluation.scores,
+        missing=evaluation.missing,
+        mode_histogram=evaluation.mode_histogram,
+        speed=speed,
+        training=job.training,
+    )
+    write_record(record, job.folder / "record.json")
+    return record
+
+
+def model_part(job: Job, model: GenerativeModel) -> ModelPart:
+    package, version = registry.models.origin(job.options.model)
+    return ModelPart(
+        name=checkpoint.folder_name(job.options.model),
+        variant=model.describe(),
+        parameters=count_parameters(model.network) if model.network is not None else 0,
+        settings=job.settings.model,
+        plugin=package,
+        version=version,
+    )
+
+
+@contextmanager
+def recorded_failure(job: Job) -> Iterator[None]:
+    """Leaves a record that says what failed, and passes the error on."""
+    try:
+        yield
+    except BaseException as error:
+        interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
+        message = str(error) or type(error).__name__
+        if not isinstance(error, (TrilemmaError, KeyboardInterrupt)):
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            message = f"{type(error).__name__}: {message} ({Path(last.filename).name}:{last.lineno})"
+        part = ModelPart(
+            name=checkpoint.folder_name(job.options.model),
+            parameters=0,
+            settings=job.settings.model,
+            plugin="",
+            version="",
+        )
+        status = "interrupted" if interrupted else "failed"
+        try:
+            write_record(_record(job, part, None, status=status, samples=0, error=message), job.folder / "record.json")
+        except OSError as problem:
+            job.options.say(f"the failure could not be recorded in {job.folder}: {problem}")
+        raise
+
+
+def _record(job: Job, model: ModelPart, protocol: ProtocolPart | None, **facts: Any) -> Record:
+    dataset = job.dataset
+    train_size = len(dataset.load(TRAIN_SPLIT)) if facts["status"] == "complete" else 0
+    part = DatasetPart(
+        name=checkpoint.folder_name(dataset.name),
+        split=TRAIN_SPLIT,
+        fingerprint=dataset.fingerprint() if facts["status"] == "complete" else "",
+        size=train_size,
+        official=dataset.official,
+        note=dataset.note,
+    )
+    return Record(
+        id=job.id,
+        model=model,
+        dataset=part,
+        protocol=protocol,
+        seed=job.options.seed,
+        environment=environment(),
+        command=command_line(),
+        created=job.created,
+        durations=job.durations,
+        **facts,
+    )

@@ -1,0 +1,129 @@
+"""The training stage: a model with weights, from a checkpoint that is given or found, or trained now."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from trilemma_bench import checkpoint
+from trilemma_bench.contracts import FiniteSource, GenerativeModel, Trainable
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
+from trilemma_bench.record import Training
+from trilemma_bench.training import Place, Trainer, seed_everything
+
+
+def trained_model(job: Job) -> GenerativeModel:
+    """The model with trained weights: from `--checkpoint`, from a run found under results, or trained now."""
+    model = build_model(job)
+    if not isinstance(model, Trainable):
+        return model
+    if job.options.checkpoint:
+        _use_checkpoint(job, model, job.options.checkpoint)
+    elif found := checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=True):
+        job.options.say(f"using the checkpoint in {found}; nothing is trained")
+        _link(found / checkpoint.WEIGHTS_FILE, job.folder / checkpoint.WEIGHTS_FILE)
+        _use_checkpoint(job, model, job.folder / checkpoint.WEIGHTS_FILE)
+    else:
+        _train(job, model)
+    return model
+
+
+def existing_model(job: Job) -> GenerativeModel:
+    """The model for `sample`, which never trains."""
+    model = build_model(job)
+    if isinstance(model, Trainable):
+        path = job.options.checkpoint
+        if path is None:
+            found = checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=True)
+            if found is None:
+                raise TrilemmaError(
+                    f"no trained '{job.trained_as}' with these settings under {job.options.out}: "
+                    "train it first, or give --checkpoint FILE"
+                )
+            path = found / checkpoint.WEIGHTS_FILE
+        _use_checkpoint(job, model, path)
+    return model
+
+
+def build_model(job: Job) -> GenerativeModel:
+    """The model with fresh weights, a function of the seed, on the run's device."""
+    seed_everything(job.options.seed)
+    model = job.model_class(job.dataset.spec, **job.settings.model).to(job.device)
+    if isinstance(model, FiniteSource):
+        split = held_out_split(job)
+        model.prepare(job.dataset.load(split), split)
+    return model
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _train(job: Job, model: Trainable) -> None:
+    digest = training_digest(job)
+    resume = checkpoint.find(job.options.out, job.dataset.name, digest, complete=False)
+    header = checkpoint.Header(
+        model=job.trained_as,
+        settings=job.settings.model,
+        shape=job.dataset.spec.shape,
+        dataset=job.dataset.name,
+        fingerprint=job.dataset.fingerprint(),
+        digest=digest,
+        run_id=job.id,
+        parameters=count_parameters(model),
+        budget=job.settings.training.budget,
+        training=job.settings.training.model_dump(),
+        device=str(job.device),
+    )
+    place = Place(job.folder, job.device, resume, job.options.say, job.options.progress)
+    data = job.dataset.load(TRAIN_SPLIT).samples
+    trainer = Trainer(model, data, job.settings.training, job.options.seed, header, place)
+    with job.timed("training"):
+        header = trainer.run()
+    if resume:
+        (resume / checkpoint.STATE_FILE).unlink(missing_ok=True)
+    job.training = _training_part(header, job.folder / checkpoint.WEIGHTS_FILE)
+
+
+def _use_checkpoint(job: Job, model: Trainable, path: Path) -> None:
+    """Loads `path` into `model` after checking that it was trained as this model on data of this shape."""
+    header = checkpoint.read_header(path)
+    if header.model != job.trained_as:
+        raise TrilemmaError(f"checkpoint {path} is of model '{header.model}', not '{job.trained_as}': name that model")
+    if header.shape != job.dataset.spec.shape:
+        raise TrilemmaError(
+            f"checkpoint {path} makes samples of shape {header.shape}, dataset '{job.dataset.name}' "
+            f"has {job.dataset.spec.shape}: name the dataset it was trained on ('{header.dataset}')"
+        )
+    if not header.complete:
+        job.options.say(f"note: {path} is from an unfinished training run ({header.images:,} images)")
+    checkpoint.load_weights(model.network, path)
+    job.training = _training_part(header, path)
+
+
+def _training_part(header: checkpoint.Header, path: Path) -> Training:
+    return Training(
+        images=header.images,
+        seconds=header.seconds,
+        steps=header.steps,
+        parameters=header.parameters,
+        budget=header.budget,
+        digest=header.digest,
+        settings=header.training or {},
+        checkpoint=path.name,
+        checkpoint_sha256=checkpoint.file_sha256(path),
+        run_id=header.run_id,
+        device=header.device,
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same checkpoint in two folders: a hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
