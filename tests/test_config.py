@@ -1,0 +1,97 @@
+"""Settings: where they come from, which source wins, and what a wrong one says."""
+
+from __future__ import annotations
+
+import pytest
+
+from baselines.ddpm import DDIM
+from ddgan.model import DDGAN
+from trilemma_bench.config import Budget, builtin_configs, configs_dir, digest, read_toml, resolve
+from trilemma_bench.errors import UsageError
+
+
+def ddgan(**sources):
+    return resolve(DDGAN, model="ddgan", dataset="gaussians25", **sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "images"),
+    [
+        ("90s", 90, None),
+        ("10m", 600, None),
+        ("2h", 7200, None),
+        ("500kimg", None, 500_000),
+        ("1.5Mimg", None, 1_500_000),
+    ],
+)
+def test_budgets(text, seconds, images):
+    budget = Budget.parse(text)
+    assert budget.progress(images or 0, seconds or 0) == 1
+    assert budget.progress((images or 0) // 2, (seconds or 0) / 2) == 0.5
+
+
+@pytest.mark.parametrize("text", ["10x", "", "s", "-5s", "0s", "10", "1e3s", "ten minutes"])
+def test_a_budget_that_is_none_says_what_one_looks_like(text):
+    with pytest.raises(UsageError, match="90s, 10m, 2h"):
+        Budget.parse(text)
+
+
+def test_the_shipped_config_is_the_recipe_and_flags_win_over_it(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[model]\nsteps = 2\nhidden = 64\n[training]\nbatch_size = 8\n")
+    assert ddgan().training.batch_size == 512
+    assert ddgan(config=file).training.batch_size == 8
+    both = ddgan(config=file, overrides=["hidden=32", "training.budget='1m'"], budget="5s")
+    assert (both.model["steps"], both.model["hidden"], both.training.budget) == (2, 32, "5s")
+
+
+def test_a_sampler_is_trained_by_the_config_of_the_model_it_samples():
+    names = [path.name for path in builtin_configs(DDIM, "ddim", "gaussians25")]
+    assert names[0] == "ddpm.toml"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", "unknown setting 'stepz'. Did you mean 'steps'"),
+        ("model.batch_size=3", "unknown setting 'model.batch_size'"),
+        ("trainin.batch_size=3", "Did you mean 'training'"),
+        ("steps", "expected key=value"),
+        ("steps=four", "steps.*'four'"),
+        ("batch_size=0", "batch_size"),
+        ("ema_decay=1.5", "ema_decay"),
+    ],
+)
+def test_a_wrong_setting_is_named(override, message):
+    with pytest.raises(UsageError, match=message):
+        ddgan(overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[model\n", "not valid TOML"), ("[modell]\nsteps = 1", "Did you mean 'model'"), ("[model]\nstep = 1", "'steps'")],
+)
+def test_a_wrong_config_file_is_named(tmp_path, text, message):
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        ddgan(config=file)
+
+
+def test_a_missing_config_file_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        ddgan(config=tmp_path / "absent.toml")
+
+
+def test_every_shipped_config_is_valid():
+    from trilemma_bench import registry
+
+    files = sorted(path for path in configs_dir().glob("*/*.toml") if path.parent.name != "suites")
+    assert files
+    for path in files:
+        resolve(registry.models.get(path.stem), model=path.stem, dataset=path.parent.name)
+        assert read_toml(path)
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})

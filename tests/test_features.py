@@ -1,0 +1,343 @@
+"""Extractors and the cache of reference features."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from trilemma_bench import paths, weights
+from trilemma_bench.contracts import Dataset, DataSpec, FeatureExtractor, Split
+from trilemma_bench.datasets.digits import Digits, StackedDigits
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.features import cifar_resnet, reference
+from trilemma_bench.features.cifar_resnet import CifarResNet56, ResNet
+from trilemma_bench.features.digit_classifier import DATA, DigitsCNN, MnistCNN
+from trilemma_bench.features.extraction import extract, in_batches
+from trilemma_bench.features.inception import Inception
+from trilemma_bench.features.raw import Pixels, Points
+from trilemma_bench.features.reference import reference_features
+
+
+def images(n, channels=3, side=32, seed=0):
+    return torch.randint(
+        256, (n, channels, side, side), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
+
+
+# Extraction
+
+
+def test_extract_is_the_extractor_in_batches():
+    samples = images(10)
+    for batch_size in (1, 4, 256):
+        features = extract(Pixels(), samples, batch_size)
+        assert torch.equal(features, samples.reshape(10, -1) / 255)
+    assert features.dtype == torch.float32
+    assert not features.is_inference()
+
+
+def test_extract_says_what_is_wrong():
+    class Broken(Pixels):
+        def __call__(self, samples):
+            return samples.sum()[None]
+
+    with pytest.raises(TrilemmaError, match="no samples"):
+        extract(Pixels(), images(0))
+    with pytest.raises(TrilemmaError, match=r"'pixels' must return floats N×D, but gave torch.int64 \(1,\)"):
+        extract(Broken(), images(4))
+
+
+def test_in_batches_keeps_the_type_and_the_order():
+    assert in_batches(lambda x: x * 2, torch.arange(10), 3).tolist() == list(range(0, 20, 2))
+
+
+# Raw features
+
+
+def test_points_are_their_own_features():
+    points = torch.randn(5, 2)
+    assert torch.equal(extract(Points(), points), points)
+
+
+def test_raw_extractors_know_their_dimension_and_their_data():
+    points, pixels = Points(), Pixels()
+    points.check(DataSpec((2,)))
+    pixels.check(DataSpec((3, 8, 8)))
+    assert (points.dim, pixels.dim) == (2, 192)
+    with pytest.raises(TrilemmaError, match="not images"):
+        points.check(DataSpec((3, 8, 8)))
+    with pytest.raises(TrilemmaError, match="not points"):
+        pixels.check(DataSpec((2,)))
+
+
+# Digit classifiers
+
+
+def test_digits_cnn_reads_held_out_digits():
+    held_out, extractor = Digits().load("test"), DigitsCNN()
+    accuracy = float((extractor.classify(held_out.samples)[:, 0] == held_out.labels).double().mean())
+    assert accuracy >= 0.97
+    assert accuracy == pytest.approx(extractor.accuracy, abs=0.005)
+    assert extractor.facts["dataset_fingerprint"] == Digits().fingerprint()
+
+
+def test_stacked_digits_are_read_channel_by_channel():
+    split, extractor = StackedDigits().load("test"), DigitsCNN()
+    few = split.samples[:200]
+    digits = extractor.classify(few)
+    assert digits.shape == (200, 3)
+    number = (digits * torch.tensor([100, 10, 1])).sum(1)
+    assert float((number == split.labels[:200]).double().mean()) > 0.95
+    features = extract(extractor, few)
+    single = extract(extractor, few[:, 1:2])
+    assert (features.shape, single.shape) == ((200, 192), (200, 64))
+    torch.testing.assert_close(features[:, 64:128], single, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("extractor", [DigitsCNN, MnistCNN])
+def test_shipped_weights_are_small_and_say_what_they_are(extractor):
+    path = DATA / f"{extractor.name}.safetensors"
+    assert path.stat().st_size < 600_000
+    built = extractor()
+    assert built.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert built.accuracy >= {"digits-cnn": 0.97, "mnist-cnn": 0.99}[extractor.name]
+    assert {"held_out", "dataset_fingerprint", "seed"} <= built.facts.keys()
+
+
+def test_mnist_cnn_cuts_off_the_border_of_padded_digits():
+    extractor, digits = MnistCNN(), images(4, 1, 28)
+    padded = torch.nn.functional.pad(digits, (2, 2, 2, 2))
+    torch.testing.assert_close(extract(extractor, padded), extract(extractor, digits))
+    assert torch.equal(extractor.classify(padded), extractor.classify(digits))
+
+
+def test_mnist_cnn_tells_simple_shapes_apart():
+    """A bar is a one, a ring a zero."""
+    bar, ring = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    bar[0, 5:23, 13:15] = 255
+    y, x = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
+    ring[0, ((x / 6) ** 2 + (y / 8) ** 2 - 1).abs() < 0.35] = 255
+    assert MnistCNN().classify(torch.stack([bar, ring]))[:, 0].tolist() == [1, 0]
+
+
+def test_digit_classifiers_refuse_other_data():
+    extractor = DigitsCNN()
+    extractor.check(DataSpec((3, 8, 8)))
+    assert extractor.dim == 192
+    for shape in ((3, 32, 32), (2,), (2, 8, 8)):
+        with pytest.raises(TrilemmaError, match="measures 8×8 digits"):
+            extractor.check(DataSpec(shape))
+    with pytest.raises(TrilemmaError, match="needs uint8 images"):
+        extractor(torch.zeros(2, 1, 8, 8))
+
+
+# CIFAR ResNet
+
+
+@pytest.fixture
+def seeded_resnet(monkeypatch):
+    """A weights file in the published format, made from a seed, in the place of the real one."""
+    torch.manual_seed(0)
+    network = ResNet(blocks=9)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.2, 0.6)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    install(monkeypatch, "cifar-resnet56", {"state_dict": state, "best_prec1": 10.0})
+    return network.eval()
+
+
+def install(monkeypatch, name, content):
+    weight = weights.WEIGHTS[name]
+    weight.path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, weight.path)
+    made = replace(weight, sha256=weights.sha256_of(weight.path), size=weight.path.stat().st_size)
+    monkeypatch.setitem(weights.WEIGHTS, name, made)
+
+
+def test_resnet56_has_the_papers_size():
+    """0.85 M parameters (He et al. 2016, table 6), 55 convolutions and one linear layer."""
+    network = ResNet(blocks=9)
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(0.85e6, abs=0.01e6)
+    layers = [m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert len(layers) == 56
+
+
+def test_resnet_shortcut_without_residual_subsamples_and_pads():
+    block = cifar_resnet.Block(16, 32, stride=2).eval()
+    torch.nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(2, 16, 8, 8)
+    out = block(x)
+    assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
+    assert out[:, :8].abs().max() == out[:, 24:].abs().max() == 0
+
+
+def test_cifar_resnet56_loads_the_published_format(seeded_resnet):
+    extractor, samples = CifarResNet56(), images(5)
+    features = extract(extractor, samples, batch_size=2)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = seeded_resnet.features((samples / 255 - mean) / std).detach()
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+    assert features.shape == (5, 64)
+    assert features.std() > 0
+    assert extractor.weights_sha256 == weights.WEIGHTS["cifar-resnet56"].sha256
+
+
+def test_cifar_resnet56_refuses_other_data(seeded_resnet):
+    with pytest.raises(TrilemmaError, match="32×32 RGB images, not data of shape 1×28×28"):
+        CifarResNet56().check(DataSpec((1, 28, 28)))
+
+
+@pytest.mark.parametrize(("extractor", "name"), [(CifarResNet56, "cifar-resnet56"), (Inception, "inception")])
+def test_missing_weights_fail_at_construction(extractor, name, monkeypatch):
+    unreachable = replace(weights.WEIGHTS[name], url="http://127.0.0.1:9/none")
+    monkeypatch.setitem(weights.WEIGHTS, name, unreachable)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(TrilemmaError, match=rf"weights '{name}' are not at .* put it there"):
+        extractor()
+
+
+# Inception
+
+
+@pytest.fixture
+def seeded_inception(monkeypatch):
+    """torch-fidelity's network with weights from a seed, installed in the place of the real file."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    torch.manual_seed(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        patch.setattr(torch, "load", lambda *_, **__: None)
+        network = FeatureExtractorInceptionV3("seeded", ["2048"], feature_extractor_weights_path="unused")
+    install(monkeypatch, "inception", network.state_dict())
+    return network
+
+
+def test_inception_is_torch_fidelitys(seeded_inception):
+    samples = images(2)
+    extractor = Inception()
+    features = extract(extractor, samples)
+    assert torch.equal(features, seeded_inception(samples)[0])
+    assert (features.shape, extractor.dim, extractor.resize) == ((2, 2048), 2048, "tf1-bilinear-299")
+    assert features.std() > 0
+    with pytest.raises(TrilemmaError, match="RGB images, not data of shape 1×8×8"):
+        extractor.check(DataSpec((1, 8, 8)))
+
+
+# Reference features
+
+
+class Toy(Dataset):
+    name = "toy"
+    spec = DataSpec((3, 4, 4))
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def load(self, split):
+        return Split(images(6, side=4, seed=self.seed + (split == "test")))
+
+
+class Counting(Pixels):
+    calls = 0
+
+    def __call__(self, samples):
+        Counting.calls += 1
+        return super().__call__(samples)
+
+
+@pytest.fixture
+def counting():
+    Counting.calls = 0
+    return Counting()
+
+
+def cached_file():
+    (path,) = (paths.cache_dir() / "features").glob("*.safetensors")
+    return path
+
+
+def test_reference_features_are_computed_once(counting):
+    first, second = (reference_features(Toy(), "train", counting) for _ in range(2))
+    assert torch.equal(first, Toy().load("train").samples.flatten(1) / 255)
+    assert torch.equal(first, second)
+    assert counting.calls == 1
+    with safe_open(cached_file(), framework="pt") as file:
+        facts = file.metadata()
+    assert facts["dataset"] == Toy().fingerprint()
+    assert (facts["split"], facts["extractor"], facts["weights"], facts["resize"]) == (
+        "train",
+        "pixels",
+        "none",
+        "none",
+    )
+
+
+def test_whatever_changes_the_features_changes_the_key(counting):
+    reference_features(Toy(), "train", counting)
+    reference_features(Toy(seed=5), "train", counting)
+    reference_features(Toy(), "test", counting)
+    for fact in ("weights_sha256", "resize", "name"):
+        changed = Counting()
+        setattr(changed, fact, "another")
+        reference_features(Toy(), "train", changed)
+    assert counting.calls == 6
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "text"])
+def test_a_damaged_cache_is_computed_again_with_a_warning(counting, damage):
+    expected = reference_features(Toy(), "train", counting)
+    path = cached_file()
+    content = bytearray(path.read_bytes())
+    if damage == "bit":
+        content[-3] ^= 1
+    path.write_bytes({"cut": content[: len(content) // 2], "bit": content, "text": b"not this"}[damage])
+    with pytest.warns(UserWarning, match="damaged"):
+        found = reference_features(Toy(), "train", counting)
+    assert torch.equal(found, expected)
+    assert torch.equal(reference_features(Toy(), "train", counting), expected)
+    assert counting.calls == 2
+
+
+def test_another_files_facts_are_not_believed(counting):
+    reference_features(Toy(seed=9), "train", counting)
+    other = cached_file()
+    path = reference.cache_path(reference._facts(Toy(), "train", counting))
+    other.rename(path)
+    with pytest.warns(UserWarning, match="damaged"):
+        features = reference_features(Toy(), "train", counting)
+    assert torch.equal(features, extract(Pixels(), Toy().load("train").samples))
+
+
+def test_no_place_for_the_cache_is_a_warning(counting, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="not cached"):
+        features = reference_features(Toy(), "train", counting)
+    assert len(features) == 6
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        features = reference_features(Toy(), "train", counting)
+    assert len(features) == 6
+    assert not list((paths.cache_dir() / "features").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("extractor", [Points, Pixels, DigitsCNN, MnistCNN])
+def test_extractors_keep_the_contract(extractor):
+    built = extractor("cpu")
+    assert isinstance(built, FeatureExtractor)
+    assert built.name
+    assert isinstance(built.resize, str)

@@ -1,0 +1,119 @@
+"""What may be ranked together, and which rows no other row beats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records import make_protocol, make_record, make_speed
+
+from trilemma_bench.statistics import comparable, is_reference, pareto_front
+
+CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
+
+
+def test_front_of_the_textbook_example():
+    cost_and_gain = [[1, 1], [2, 3], [3, 2], [3, 4], [4, 4]]
+    assert pareto_front(cost_and_gain, ["lower", "higher"]).tolist() == [True, True, False, True, False]
+
+
+def test_directions_turn_the_front_round():
+    rows = [[1, 1], [2, 2]]
+    assert pareto_front(rows, ["lower", "lower"]).tolist() == [True, False]
+    assert pareto_front(rows, ["higher", "higher"]).tolist() == [False, True]
+    assert pareto_front(rows, ["lower", "higher"]).tolist() == [True, True]
+
+
+def test_three_dimensions_save_a_row_that_two_condemn():
+    assert pareto_front([[1, 1], [2, 2]], ["lower", "lower"]).tolist() == [True, False]
+    assert pareto_front([[1, 1, 0.1], [2, 2, 0.9]], ["lower", "lower", "higher"]).all()
+
+
+def test_equal_rows_stay_together():
+    assert pareto_front([[1, 5], [1, 5], [2, 6]], ["lower", "lower"]).tolist() == [True, True, False]
+
+
+def test_a_missing_value_is_never_on_the_front_and_beats_nobody():
+    assert pareto_front([[np.nan, 0], [1, 1]], ["lower", "lower"]).tolist() == [False, True]
+
+
+def test_no_rows_and_one_row():
+    assert pareto_front([], ["lower", "higher"]).tolist() == []
+    assert pareto_front([[3, 4]], ["lower", "higher"]).tolist() == [True]
+
+
+points = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12)
+
+
+@given(points)
+def test_front_is_what_nobody_dominates_and_covers_everything(rows):
+    mask = pareto_front(rows, ["higher"] * 3)
+    front = [row for row, kept in zip(rows, mask, strict=True) if kept]
+    better = lambda a, b: a != b and all(x >= y for x, y in zip(a, b, strict=True))  # noqa: E731
+    assert front
+    for row, kept in zip(rows, mask, strict=True):
+        assert any(better(other, row) for other in front) == (not kept)
+
+
+def test_equal_conditions_share_a_group():
+    groups = comparable([make_record("a", speed=CPU), make_record("b", speed=CPU)])
+    assert [[record.model.name for record in group.records] for group in groups] == [["a", "b"]]
+
+
+FIELDS = {
+    "name": "other",
+    "extractor": "pixels",
+    "weights_sha256": "f" * 64,
+    "resize": "clean",
+    "quantisation": "floor",
+    "reference_split": "train",
+    "reference_samples": 5_000,
+    "samples": 5_000,
+    "k_precision_recall": 5,
+    "k_density_coverage": 3,
+    "mode_rule": "3 standard deviations",
+}
+
+
+def test_every_field_of_the_protocol_is_tried_below():
+    assert set(FIELDS) == set(make_protocol().model_dump())
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_each_field_of_the_protocol_separates_and_is_named(field):
+    one, other = comparable(
+        [make_record(speed=CPU), make_record(speed=CPU, protocol={field: FIELDS[field]}, samples=10_000)]
+    )
+    name = "protocol" if field == "name" else field
+    assert len(other.differences(one)) == 1
+    assert other.differences(one)[0].startswith(f"{name}: {str(FIELDS[field])[:12]}")
+
+
+def test_dataset_content_samples_and_device_separate():
+    base = make_record(speed=CPU)
+    other_data = base.model_copy(update={"dataset": base.dataset.model_copy(update={"fingerprint": "e" * 64})})
+    variants = [make_record(dataset="digits", speed=CPU), other_data, make_record(speed=GPU)]
+    variants.append(base.model_copy(update={"samples": 77}))
+    for variant in variants:
+        assert len(comparable([base, variant])) == 2
+    assert comparable([base, variants[2]])[1].differences(comparable([base])[0]) == ["device: cuda, not cpu"]
+
+
+def test_what_no_device_decided_belongs_to_every_device():
+    real, uploaded = make_record("real-data", speed=GPU), make_record("uploaded")
+    groups = comparable([real, make_record("a", speed=CPU), make_record("b", speed=GPU), uploaded])
+    names = [[record.model.name for record in group.records] for group in groups]
+    assert [group["device"] for group in groups] == ["cpu", "cuda"]
+    assert names == [["a", "real-data", "uploaded"], ["b", "real-data", "uploaded"]]
+
+
+def test_untimed_rows_alone_form_a_group_without_device():
+    (group,) = comparable([make_record("real-data"), make_record("uploaded")])
+    assert group["device"] is None
+    assert is_reference(group.records[0])
+    assert not is_reference(group.records[1])
+
+
+def test_failed_runs_are_in_no_group():
+    assert comparable([make_record(status="failed", error="x"), make_record(status="interrupted")]) == []

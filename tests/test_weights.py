@@ -1,0 +1,128 @@
+"""Weights: found, verified, downloaded, resumed; and one clear line when they cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from trilemma_bench import paths, weights
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.weights import Weight, find, status
+
+CONTENT = bytes(range(256)) * 300
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves CONTENT, with ranges; `cut` bytes at most, to play a broken connection."""
+
+    cut: int | None = None
+    ranges = True
+    asked: list[str | None] = []
+    body = CONTENT
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.asked.append(asked)
+        start = int(asked.split("=")[1].rstrip("-")) if asked and self.ranges else 0
+        self.send_response(206 if start else 200)
+        self.end_headers()
+        self.wfile.write(self.body[start : self.cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A handler class whose behaviour a test may change, served on this machine, and the weight 'toy' that it has."""
+    handler = type("Handler", (Server,), {"asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        offer(monkeypatch, f"http://127.0.0.1:{httpd.server_port}/toy.bin")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield handler
+        httpd.shutdown()
+
+
+def offer(monkeypatch, url):
+    toy = Weight("toy", "toy.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), url, "none")
+    monkeypatch.setattr(weights, "WEIGHTS", {"toy": toy})
+
+
+def test_missing_weights_are_downloaded_once(server):
+    path = find("toy")
+    assert path == paths.weights_dir() / "toy.bin"
+    assert path.read_bytes() == CONTENT
+    assert find("toy") == path
+    assert server.asked == [None]
+    assert not path.with_name("toy.bin.part").exists()
+
+
+def test_an_interrupted_download_goes_on(server):
+    server.cut = 50_000
+    with pytest.raises(TrilemmaError, match="ended after 50,000 of 76,800 bytes"):
+        find("toy")
+    server.cut = None
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=50000-"]
+
+
+def test_a_server_without_ranges_starts_over(server):
+    server.cut, server.ranges = 50_000, False
+    with pytest.raises(TrilemmaError):
+        find("toy")
+    server.cut = None
+    assert find("toy").read_bytes() == CONTENT
+
+
+def test_a_wrong_download_is_never_kept(server):
+    server.body = CONTENT[::-1]
+    with pytest.raises(TrilemmaError, match="wrong sha256"):
+        find("toy")
+    assert not list(paths.weights_dir().glob("toy.bin*part"))
+    server.body = CONTENT
+    assert find("toy").read_bytes() == CONTENT
+
+
+def test_no_network_is_one_line_with_address_and_place(monkeypatch):
+    offer(monkeypatch, "http://127.0.0.1:9/toy.bin")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(TrilemmaError) as caught:
+        find("toy")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("'toy'", "http://127.0.0.1:9/toy.bin", str(paths.weights_dir() / "toy.bin"), "TRILEMMA_WEIGHTS_DIR"):
+        assert part in message
+
+
+def test_a_damaged_file_is_refused_before_it_is_opened(server):
+    path = find("toy")
+    path.write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(TrilemmaError, match=r"toy\.bin are damaged .* delete the file"):
+        find("toy")
+
+
+def test_unknown_weights_suggest_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'inception'"):
+        find("incepton")
+
+
+def test_status_tells_what_is_there(server):
+    assert [entry.present for entry in status()] == [False]
+    path = find("toy")
+    (entry,) = status()
+    assert (entry.name, entry.path, entry.present, entry.size) == ("toy", path, True, len(CONTENT))
+    path.write_bytes(b"half")
+    assert not status()[0].present
+
+
+def test_the_table_is_complete():
+    for name, weight in weights.WEIGHTS.items():
+        assert weight.name == name
+        assert len(weight.sha256) == 64
+        assert weight.sha256[:8] in weight.filename  # both publishers put it there
+        assert weight.url.endswith(weight.filename)
+        assert weight.size > 10**6
