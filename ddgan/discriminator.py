@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn.embedding import TimestepEmbedding
-from trilemma_bench.nn.layers import minibatch_stddev
+from trilemma_bench.nn.layers import init_fan_average, minibatch_stddev
 from trilemma_bench.nn.resample import FIRDownsample
 
 SQRT_HALF = 0.5**0.5
@@ -50,6 +50,7 @@ class ImageDiscriminator(nn.Module):
         self.conv = nn.Conv2d(width + 1, width, 3, padding=1)
         self.activation = nn.LeakyReLU(0.2)
         self.last = nn.Linear(width, 1)
+        self.apply(init_fan_average)
 
     def forward(self, x: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
         time = self.time(t)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn.embedding import TimestepEmbedding
-from trilemma_bench.nn.layers import group_norm, init_zero
+from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample
 
 SQRT_HALF = 0.5**0.5
@@ -34,8 +34,11 @@ class AdaGN(nn.Module):
         super().__init__()
         self.norm = group_norm(channels, affine=False)
         self.style = nn.Linear(style_dim, 2 * channels)
+
+    def reset(self) -> None:
+        """Gain 1 and bias 0 for a style of zero."""
         with torch.no_grad():
-            self.style.bias.copy_(torch.cat([torch.ones(channels), torch.zeros(channels)]))
+            self.style.bias.copy_(torch.cat([torch.ones(self.norm.num_channels), torch.zeros(self.norm.num_channels)]))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         gain, bias = self.style(style)[:, :, None, None].chunk(2, dim=1)
@@ -51,7 +54,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = AdaGN(inputs, style_dim), AdaGN(outputs, style_dim)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv2 = init_zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_dim, outputs)
         self.resample = resample or nn.Identity()
         changes = inputs != outputs or resample is not None
@@ -103,9 +106,18 @@ class ImageGenerator(nn.Module):
                 self.up.append(ResBlock(width + skips.pop(), width := multiplier * channels, *dims))
             if level:
                 self.up.append(ResBlock(width, width, *dims, FIRUpsample()))
-        self.last = nn.Sequential(
-            group_norm(width), nn.SiLU(), init_zero(nn.Conv2d(width, shape[0], 3, padding=1)), nn.Tanh()
-        )
+        self.last = nn.Sequential(group_norm(width), nn.SiLU(), nn.Conv2d(width, shape[0], 3, padding=1), nn.Tanh())
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Residual branches and the output start silent, styles at gain 1 and bias 0."""
+        self.apply(init_fan_average)
+        for module in self.modules():
+            if isinstance(module, ResBlock):
+                init_zero(module.conv2)
+            elif isinstance(module, AdaGN):
+                module.reset()
+        init_zero(self.last[2])
 
     def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         style, time = self.mapping(z if self.latent_dim else x.new_ones(len(x), 1)), self.time(t)

@@ -51,7 +51,7 @@ class Header:
 
 def save_weights(network: nn.Module, header: Header, path: Path) -> None:
     """Writes the network's parameters and buffers with `header`, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     metadata = {"header": json.dumps(asdict(header))}
     atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+
+FRAME = 96  # grey level of the line between the images of a grid
 
 
 def to_float(samples: Tensor) -> Tensor:
@@ -25,8 +27,9 @@ def quantise(samples: Tensor) -> Tensor:
 def save_grid(samples: Tensor, path: Path, pixels: int = 640) -> None:
     """A PNG of the first images of uint8 N×C×H×W in a square grid, enlarged without smoothing to about `pixels`."""
     side = max(1, min(10, math.isqrt(len(samples))))
-    _, channels, height, width = samples.shape
-    tiles = samples[: side * side].permute(0, 2, 3, 1).reshape(side, side, height, width, channels)
+    framed = nn.functional.pad(samples[: side * side], (0, 1, 0, 1), value=FRAME)
+    _, channels, height, width = framed.shape
+    tiles = framed.permute(0, 2, 3, 1).reshape(side, side, height, width, channels)
     sheet = tiles.permute(0, 2, 1, 3, 4).reshape(side * height, side * width, channels).numpy()
     image = Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
     factor = max(1, round(pixels / max(image.size)))
