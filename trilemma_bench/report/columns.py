@@ -92,7 +92,7 @@ def score_column(name: str, records: Iterable[Record]) -> Column:
         _score_text(name),
         lambda record: record.missing.get(name, "not measured in this run"),
         log=_family(name) in ("fid", "fd_"),
-        unit=fmt.plain(first.unit) if first and first.unit != "share" else "",
+        unit=fmt.plain(first.unit) if first and first.unit not in ("share", name) else "",
         meaning=meaning,
     )
 
@@ -109,7 +109,7 @@ def _speed(field: str) -> Value:
 
 
 def _training(field: str) -> Value:
-    return lambda record: None if record.training is None else getattr(record.training, field)
+    return lambda record: None if record.training is None or is_reference(record) else getattr(record.training, field)
 
 
 def _why_untimed(record: Record) -> str:

@@ -9,7 +9,7 @@ Array = NDArray[np.float64]
 
 _GAPS = np.array([2.0, 8, 16, 26, 38, 52, 68, 90, 120])
 _ANGLES = np.deg2rad(np.arange(0, 360, 22.5))
-_OUTSIDE, _COVERED, _AMBIGUOUS = 50.0, 20.0, 2.0
+_OUTSIDE, _COVERED, _AMBIGUOUS = 50.0, 20.0, 6.0
 
 
 def place(anchors: Array, sizes: Array, radii: Array, bounds: Array, obstacles: Array) -> Array:

@@ -114,13 +114,14 @@ def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
 
 
 def title(axes: Axes, table: Table, text: str) -> None:
-    axes.set_title(literal(f"{_short(table.title)}: {text}"), loc="left", fontsize=12, pad=22, weight="bold")
+    axes.set_title(literal(f"{short(table.title)}: {text}"), loc="left", fontsize=12, pad=22, weight="bold")
     facts = [f"protocol {table.group['protocol']}", f"{table.group['samples measured']:,} samples", table.device]
-    subtitle = literal(_short(" · ".join(fmt.plain(fact) for fact in facts if fact), 84))
+    subtitle = literal(short(" · ".join(fmt.plain(fact) for fact in facts if fact), 84))
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9, color=SOFT)
 
 
-def _short(text: str, width: int = 36) -> str:
+def short(text: str, width: int = 36) -> str:
+    """`text`, cut to `width` characters where it is longer."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -128,9 +129,15 @@ def set_axes(axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column
     """Scales, limits, and axis titles with unit and direction."""
     for axis, column in (("x", x), ("y", y)):
         reference = reference_value(table, column)
-        numbers = np.append(values(rows, column), [] if reference is None else [reference])
+        extra = [*([] if reference is None else [reference]), *_interval_ends(rows, column)]
+        numbers = np.append(values(rows, column), extra)
         _scale(axes, axis, column, numbers)  # type: ignore[arg-type]
         getattr(axes, f"set_{axis}label")(literal(axis_title(column, axis)))  # type: ignore[arg-type]
+
+
+def _interval_ends(rows: Sequence[Row], column: Column) -> list[float]:
+    scores = (row.record.scores.get(column.key) for row in rows)
+    return [end for score in scores if score and score.interval for end in score.interval]
 
 
 def axis_title(column: Column, axis: Axis) -> str:
@@ -141,27 +148,38 @@ def axis_title(column: Column, axis: Axis) -> str:
 
 
 def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats) -> None:
+    """Logarithmic for times, and for distances that span more than a decade; a zero makes it linear near zero."""
     positive = numbers[numbers > 0]
     wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 20 * positive.min()))
-    set_scale, set_limits = getattr(axes, f"set_{axis}scale"), getattr(axes, f"set_{axis}lim")
     ticks = getattr(axes, f"{axis}axis")
-    if wide and (numbers > 0).all():
+    set_scale = getattr(axes, f"set_{axis}scale")
+    least = 0.02 * float(np.abs(numbers).max()) or 0.05
+    if wide and len(positive) == len(numbers):
         set_scale("log")
+        least = 0.35
     elif wide:
         set_scale("symlog", linthresh=positive.min())
-    low, high = _padded(ticks.get_transform().transform(numbers), 0.35 if wide else 0.02 * float(np.abs(numbers).max()))
-    set_limits(*ticks.get_transform().inverted().transform(np.array([low, high])))
-    if ticks.get_scale() == "log" and high - low < 2.5:
+        least = 0.35 * positive.min()
+    transform = ticks.get_transform()
+    low, high = _padded(transform.transform(numbers), least)
+    if ticks.get_scale() == "log":
+        low, high = np.clip((low, high), -307, 308)  # what a float can hold
+    getattr(axes, f"set_{axis}lim")(*transform.inverted().transform(np.array([low, high])))
+    if wide:
+        _wide_ticks(ticks, column, dense=ticks.get_scale() == "log" and high - low < 2.5)
+
+
+def _wide_ticks(ticks: Any, column: Column, dense: bool) -> None:
+    if dense:
         ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ticks.set_minor_formatter(NullFormatter())
-    if wide:
-        text = fmt.brief_seconds if column.is_time else (lambda value: f"{value:.6g}")
-        ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    text = fmt.brief_seconds if column.is_time else (lambda value: f"{value:.6g}")
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: "" if value < 0 else text(value)))
 
 
 def _padded(numbers: Floats, least: float) -> tuple[float, float]:
     low, high = float(numbers.min()), float(numbers.max())
-    pad = max(0.14 * (high - low), least, 1e-9)
+    pad = max(0.14 * (high - low), least)
     return low - pad, high + pad
 
 

@@ -69,12 +69,23 @@ def _heading(table: Table) -> list[str]:
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Names to the left, numbers to the right; names are cut where the line would be wider than WIDTH."""
-    widths = [max(len(line[i].rstrip()) for line in lines) for i in range(1, len(lines[0]))]
+    columns = [_trimmed([line[i] for line in lines]) for i in range(1, len(lines[0]))]
+    widths = [max(map(len, column)) for column in columns]
     gap = "  " if sum(widths) + 2 * len(widths) + 20 <= WIDTH else " "
     room = max(8, WIDTH - sum(widths) - len(gap) * len(widths))
     name = min(room, max(len(line[0]) for line in lines))
-    rows = ([_clip(line[0], name).ljust(name), *map(str.rjust, line[1:], widths)] for line in lines)
+    numbers = zip(*columns, strict=True)
+    rows = (
+        [_clip(line[0], name).ljust(name), *map(str.rjust, cells, widths)]
+        for line, cells in zip(lines, numbers, strict=True)
+    )
     return [gap.join(row).rstrip() for row in rows]
+
+
+def _trimmed(column: list[str]) -> list[str]:
+    """Without the room for stars where there are none; below stars, the heading keeps to the numbers."""
+    starred = any(cell.endswith("*") for cell in column)
+    return [column[0] + " ", *column[1:]] if starred else [cell.rstrip() for cell in column]
 
 
 def _clip(text: str, width: int) -> str:

@@ -27,6 +27,7 @@ from trilemma_bench.report.plots import (
     names_of,
     new_figure,
     set_axes,
+    short,
     shown_rows,
     style,
     title,
@@ -135,6 +136,6 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=8, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    axes.set_title(literal(row.name[:28]), fontsize=9.5, weight="bold" if row.front else "normal", pad=3)
+    axes.set_title(literal(short(row.name, 26)), fontsize=9.5, weight="bold" if row.front else "normal", pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")
