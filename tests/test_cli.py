@@ -1,0 +1,176 @@
+"""The command line as people script against it: options, exit codes, one line for every error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from trilemma_bench.cli import main
+
+FAST = [
+    *("--device", "cpu", "--samples", "200", "--budget", "1kimg", "--quiet"),
+    *("--set", "hidden=16", "--set", "timing_seconds=0.1", "--set", "timing_repetitions=3"),
+]
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def fails(code, message, *arguments):
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    lines = result.stderr.strip().splitlines()
+    assert message in lines[-1]
+    return lines
+
+
+def test_run_prints_the_row_and_the_report_reads_it(tmp_path):
+    out = tmp_path / "results"
+    result = call("run", "--model", "ddgan", "--dataset", "gaussians25", *FAST, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "ddgan (T=4)" in result.stdout
+    report = call("report", out, "--out", tmp_path / "report")
+    assert report.exit_code == 0, report.output
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert (tmp_path / "report" / "results.csv").read_text().count("ddgan") >= 1
+
+
+def test_each_stage_alone(tmp_path):
+    common = ["--dataset", "gaussians25", "--device", "cpu", "--quiet", "--out", tmp_path]
+    training = ["--budget", "1kimg", "--set", "hidden=16"]
+    assert call("train", "--model", "ddgan", *training, *common).exit_code == 0
+    again = call("train", "--model", "ddgan", *training, *common)
+    assert "already trained" in again.stdout
+    path = tmp_path / "samples.npz"
+    sampled = call("sample", "--model", "ddgan", "--samples", "300", *training, *common, "--to", path)
+    assert sampled.exit_code == 0, sampled.output
+    measured = call("evaluate", "--samples", path, "--name", "mine", *common)
+    assert measured.exit_code == 0, measured.output
+    assert "mine" in measured.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "arguments"),
+    [
+        (2, "Did you mean 'ddgan'?", ["run", "--model", "ddgn", "--dataset", "digits"]),
+        (2, "Did you mean 'digits'?", ["run", "--model", "ddgan", "--dataset", "digit"]),
+        (2, "Did you mean 'points'?", ["run", "--model", "ddgan", "--dataset", "digits", "--protocol", "point"]),
+        (2, "budget '10x' is not", ["run", "--model", "ddgan", "--dataset", "digits", "--budget", "10x"]),
+        (2, "Did you mean 'steps'?", ["run", "--model", "ddgan", "--dataset", "digits", "--set", "stepz=2"]),
+        (2, "device 'gpu'", ["run", "--model", "ddgan", "--dataset", "digits", "--device", "gpu"]),
+        (2, "No such option", ["run", "--model", "ddgan", "--dataset", "digits", "--bugdet", "1s"]),
+        (2, "does not exist", ["run", "--model", "ddgan", "--dataset", "digits", "--plugin", "absent.py"]),
+        (2, "does not exist", ["suite", "absent.toml"]),
+        (2, "no records below", ["report", "absent", "--out", "r"]),
+        (2, "neither a folder", ["evaluate", "--samples", "absent", "--dataset", "digits"]),
+        (2, "Did you mean 'models'?", ["list", "model"]),
+        (2, "CUDA devices; use cpu", ["run", "--model", "ddgan", "--dataset", "digits", "--device", "cuda:99"]),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_line(code, message, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails(code, message, *arguments)
+    assert not list(tmp_path.glob("results"))
+
+
+def test_missing_weights_are_reported_before_anything_is_done(tmp_path, monkeypatch):
+    images = tmp_path / "images.npz"
+    np.savez(images, images=np.zeros((20, 32, 32, 3), dtype=np.uint8))
+    monkeypatch.setattr("trilemma_bench.weights._fetch", offline)
+    arguments = [
+        "run",
+        "--model",
+        "vae",
+        "--dataset",
+        f"npz:{images}",
+        "--protocol",
+        "inception-50k",
+        "--out",
+        tmp_path / "r",
+    ]
+    lines = fails(1, "weights-inception", *arguments)
+    assert len(lines) == 1
+    assert not (tmp_path / "r").exists()
+
+
+def offline(weight):
+    from trilemma_bench.errors import TrilemmaError
+
+    raise TrilemmaError(f"{weight.filename} is missing: get it from {weight.url} and put it at {weight.path}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    fails(1, "Permission denied", "run", "--model", "real-data", "--dataset", "gaussians25", "--out", tmp_path / "r")
+
+
+def test_an_output_folder_that_is_a_file_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    arguments = ["run", "--model", "real-data", "--dataset", "gaussians25", "--out", file / "below"]
+    fails(1, "Not a directory", *arguments)
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys; from trilemma_bench.cli import main
+"
+        "try: main(['--help'])
+except SystemExit: pass
+assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Quality, coverage and speed" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "extractors"])
+def test_lists_are_readable_by_people_and_programs(kind):
+    rows = json.loads(call("list", kind, "--json").stdout)
+    assert all(row["about"] for row in rows if not row["error"])
+    text = call("list", kind).stdout
+    assert all(row["name"] in text for row in rows)
+
+
+def test_doctor_says_where_missing_things_would_come_from():
+    text = call("doctor").stdout
+    for part in ("GPU", "torch 2", "bundled", "missing: from https://", "TRILEMMA_DATA_DIR", "all can be imported"):
+        assert part in text
+
+
+def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        '[[run]]\nmodel = "ddgan"\ndataset = "gaussians25"\nbudget = "1kimg"\nset = {hidden = 16, lr_generator = 1e30}\n'
+        '[[run]]\nmodel = "real-data"\ndataset = "gaussians25"\nsamples = 100\n'
+    )
+    result = call("suite", suite, "--out", tmp_path / "out", "--quiet", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "1 of 2 runs failed: ddgan on gaussians25" in result.stderr
+    assert "real-data" in result.stdout
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
+
+
+def test_a_typo_in_a_suites_last_run_is_found_before_its_first_starts(tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text('[[run]]\nmodel = "vae"\ndataset = "digits"\n[[run]]\nmodel = "vea"\ndataset = "digits"\n')
+    fails(2, "Did you mean 'vae'?", "suite", suite, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "run"), ("[[run]]\nmodel='vae'\n", "dataset"), ("[[rnu]]\n", "run")],
+
+)
+def test_a_wrong_suite_file_is_named(tmp_path, text, message):
+    suite = tmp_path / "bad.toml"
+    suite.write_text(text)
+    fails(2, message, "suite", suite)

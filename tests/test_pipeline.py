@@ -1,0 +1,249 @@
+"""The whole way from one call to a record: found checkpoints, equal scores, failures that are recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import trilemma_bench as tb
+from trilemma_bench import checkpoint, pipeline, registry
+from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.record import read_record
+
+FAST = {"hidden": 16, "batch_size": 32, "timing_repetitions": 3, "timing_seconds": 0.1, "diffusion_steps": 10}
+BUDGET = "1kimg"
+PROMISED = {
+    "record": {
+        *("schema", "id", "status", "model", "dataset", "protocol", "seed", "samples", "scores", "speed"),
+        *("training", "environment", "created", "durations"),
+    },
+    "model": {"name", "parameters", "settings", "plugin", "version"},
+    "speed": {
+        *("nfe", "seconds_per_image", "images_per_second", "latency_seconds", "raw_seconds", "batch_size"),
+        *("device", "precision", "peak_memory_bytes"),
+    },
+}
+
+
+def go(out, model="ddgan", dataset="gaussians25", **options):
+    known = {*model_schema(registry.models.get(model)).model_fields, "batch_size", *SamplingSettings.model_fields}
+    settings = {key: value for key, value in FAST.items() if key in known} | options.pop("settings", {})
+    facts = {"samples": 500, "budget": BUDGET, "progress": False, "device": "cpu", **options}
+    return tb.run(model=model, dataset=dataset, settings=settings, out=out, **facts)
+
+
+def folder_of(record, out):
+    return out / record.dataset.name / record.model.name / record.id
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    return go(out), out
+
+
+def test_a_run_leaves_its_folder_whole(first):
+    record, out = first
+    folder = folder_of(record, out)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"record.json", "samples.png", "checkpoint.safetensors", "training.jsonl"}
+    assert read_record(folder / "record.json").to_json() == record.to_json()
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_record_says_what_was_done(first):
+    record, _ = first
+    assert record.status == "complete"
+    assert record.speed.nfe == 4
+    assert len(record.speed.raw_seconds) >= 3
+    assert (record.training.images, record.training.steps) == (1024, 32)
+    assert record.protocol.samples == record.samples == 500
+    assert sum(record.mode_histogram) / 500 == record.scores["high_quality"].value
+    names = {"fd_points", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality"}
+    assert set(record.scores) | set(record.missing) == names
+    assert len(record.dataset.fingerprint) == 64
+    assert record.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_a_second_run_trains_nothing_and_scores_the_same_to_the_last_digit(first):
+    record, out = first
+    said = []
+    again = go(out, say=said.append)
+    assert any("nothing is trained" in line for line in said)
+    assert again.id != record.id
+    assert again.training.run_id == record.id
+    assert again.samples_sha256 == record.samples_sha256
+    assert {name: score.value for name, score in again.scores.items()} == {
+        name: score.value for name, score in record.scores.items()
+    }
+
+
+def test_another_seed_gives_other_samples(first):
+    record, out = first
+    assert go(out, seed=1).samples_sha256 != record.samples_sha256
+
+
+def test_results_load_as_a_frame_with_a_row_a_run(first):
+    record, out = first
+    frame = tb.load_results(out)
+    row = frame[frame["id"] == record.id].iloc[0]
+    assert row["fd_points"] == record.scores["fd_points"].value
+    assert row["nfe"] == 4
+
+
+def test_a_sampler_uses_the_training_run_of_its_model(tmp_path):
+    ddpm = go(tmp_path, model="ddpm")
+    ddim = go(tmp_path, model="ddim", settings={"sampling_steps": 5})
+    assert ddim.training.run_id == ddpm.id
+    assert (ddpm.speed.nfe, ddim.speed.nfe) == (10, 5)
+
+
+def test_real_data_is_the_held_out_split(tmp_path):
+    record = go(tmp_path, model="real-data", samples=2000, budget=None)
+    assert record.scores["high_quality"].value > 0.99
+    assert record.scores["modes"].value == 25
+    assert record.speed is None
+    assert record.training is None
+
+
+def test_more_real_samples_than_there_are_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(tb.UsageError, match="--samples 500"):
+        tb.run(model="real-data", dataset="digits", samples=501, out=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    from trilemma_bench.training import Interrupted, Trainer
+
+    step = Trainer._step
+
+    def stop_at_nine(self, progress):
+        if self.step == 9:
+            raise KeyboardInterrupt
+        step(self, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", stop_at_nine)
+        with pytest.raises(Interrupted):
+            go(tmp_path)
+    (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
+    assert read_record(folder / "record.json").status == "interrupted"
+    said = []
+    record = go(tmp_path, say=said.append)
+    assert any("resuming from step 9" in line for line in said)
+    assert record.samples_sha256 == go(tmp_path / "whole").samples_sha256
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
+    with pytest.raises(tb.TrilemmaError, match=r"became nan between steps"):
+        go(tmp_path, settings={"lr_generator": 1e30})
+    (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
+    assert read_record(folder / "record.json").status == "failed"
+
+
+def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
+    record, out = first
+    options = {
+        "settings": {key: value for key, value in FAST.items() if key != "diffusion_steps"},
+        "budget": BUDGET,
+        "out": out,
+    }
+    facts = {"samples": 500, "progress": False, "device": "cpu", **options}
+    path = tb.sample(tmp_path / "s.npz", model="ddgan", dataset="gaussians25", **facts)
+    points = np.load(path)["points"]
+    again = tb.evaluate(path, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
+    assert points.shape == (500, 2)
+    assert again.samples_sha256 == record.samples_sha256
+    assert again.scores["fd_points"].value == record.scores["fd_points"].value
+    array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
+    assert array.samples_sha256 == record.samples_sha256
+
+
+def test_sampling_without_a_trained_model_says_what_to_do(tmp_path):
+    with pytest.raises(tb.TrilemmaError, match="train it first, or give --checkpoint"):
+        tb.sample(tmp_path / "s.npz", model="ddgan", dataset="gaussians25", out=tmp_path, device="cpu")
+
+
+def test_a_checkpoint_of_another_model_is_refused(first, tmp_path):
+    record, out = first
+    path = folder_of(record, out) / "checkpoint.safetensors"
+    with pytest.raises(tb.TrilemmaError, match="is of model 'ddgan', not 'gan'"):
+        go(tmp_path, model="gan", checkpoint=path)
+    with pytest.raises(tb.TrilemmaError, match=r"makes samples of shape \(2,\).*'digits'"):
+        go(tmp_path, dataset="digits", checkpoint=path)
+    with pytest.raises(tb.TrilemmaError, match="does not fit this model's settings"):
+        go(tmp_path, checkpoint=path, settings={"hidden": 17})
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5])
+def test_a_checkpoint_cut_in_half_is_refused(first, tmp_path, keep):
+    record, out = first
+    content = (folder_of(record, out) / "checkpoint.safetensors").read_bytes()
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(tb.TrilemmaError, match="damaged"):
+        go(tmp_path, checkpoint=path)
+
+
+def test_a_checkpoint_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(tb.TrilemmaError, match=r"absent\.safetensors does not exist"):
+        go(tmp_path, checkpoint=tmp_path / "absent.safetensors")
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint"
+    checkpoint.atomic(path, lambda name: Path(name).write_text("old"))
+
+    def full(name):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(tb.TrilemmaError, match=r"No space left on device; what was there before is kept"):
+        checkpoint.atomic(path, full)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_samples_of_another_size_are_refused_with_both_sizes(tmp_path):
+    images = np.zeros((10, 16, 16, 1), dtype=np.uint8)
+    with pytest.raises(tb.TrilemmaError, match=r"1×16×16.*digits.*1×8×8"):
+        tb.evaluate(images, dataset="digits", out=tmp_path, progress=False)
+
+
+def test_fewer_samples_than_a_metric_needs_leaves_a_reason_not_a_number(tmp_path):
+    record = tb.evaluate(np.zeros((3, 2), dtype=np.float32), dataset="gaussians25", out=tmp_path, progress=False)
+    assert "recall" in record.missing
+    assert "recall" not in record.scores
+
+
+def test_images_of_digits_score_as_real_ones(tmp_path):
+    from trilemma_bench.datasets import open_dataset
+
+    images = open_dataset("digits").load("test").samples.permute(0, 2, 3, 1).numpy()
+    record = tb.evaluate(images, dataset="digits", out=tmp_path, progress=False, device="cpu")
+    real = go(tmp_path, model="real-data", dataset="digits", samples=None, budget=None)
+    for name in ("fd_digits-cnn", "precision", "recall"):
+        assert record.scores[name].value == pytest.approx(real.scores[name].value, abs=1e-9)
+
+
+def test_a_record_is_valid_json_with_the_promised_fields(first):
+    record, _ = first
+    data = json.loads(record.to_json())
+    promised = (
+        "schema id status model dataset protocol seed samples scores speed training environment created durations"
+    )
+    assert set(promised.split()) <= set(data)
+    assert set("name parameters settings plugin version".split()) <= set(data["model"])
+    speed = "nfe seconds_per_image images_per_second latency_seconds raw_seconds batch_size device precision"
+    assert set(f"{speed} peak_memory_bytes".split()) <= set(data["speed"])
+
+
+def test_a_run_id_is_never_used_twice(tmp_path):
+    options = pipeline.Options(
+        "real-data", "gaussians25", samples=10, out=tmp_path, progress=False, say=lambda text: None
+    )
+    ids = {pipeline.run(options).id for _ in range(3)}
+    assert len(ids) == 3
