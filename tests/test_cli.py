@@ -120,13 +120,14 @@ def test_an_output_folder_that_is_a_file_is_named(tmp_path):
 
 
 def test_help_answers_without_importing_torch():
-    code = (
-        "import sys; from trilemma_bench.cli import main
-"
-        "try: main(['--help'])
-except SystemExit: pass
-assert 'torch' not in sys.modules"
-    )
+    code = """
+import sys
+from trilemma_bench.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Quality, coverage and speed" in done.stdout
@@ -167,8 +168,8 @@ def test_a_typo_in_a_suites_last_run_is_found_before_its_first_starts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "run"), ("[[run]]\nmodel='vae'\n", "dataset"), ("[[rnu]]\n", "run")],
-
+    ("text", "message"),
+    [("", "run"), ("[[run]]\nmodel='vae'\n", "dataset"), ("[[rnu]]\n", "run")],
 )
 def test_a_wrong_suite_file_is_named(tmp_path, text, message):
     suite = tmp_path / "bad.toml"

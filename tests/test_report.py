@@ -15,7 +15,7 @@ from records import demo_records, make_record, make_scores, make_speed
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report import format_row, terminal_table, write_report
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import axis_title, scatter
+from trilemma_bench.report.plots import axis_title, left_out, scatter
 from trilemma_bench.report.table import Table, tables
 from trilemma_bench.report.trilemma import goodness, trilemma
 
@@ -195,6 +195,12 @@ def test_every_competitor_is_drawn_and_named_and_time_is_logarithmic(toy):
     assert expected <= drawn
 
 
+def test_rows_that_a_plot_cannot_show_are_named_with_the_reason():
+    lacking = make_record("a", scores={"recall": 0.5}, missing={"fd_x": "singular"}, speed=make_speed(1, 1))
+    (table,) = tables([lacking, make_record("b", scores={"fd_x": 1.0, "recall": 0.5}, speed=make_speed(1, 1))])
+    assert left_out(table, table.speed, table.quality) == ["a is not shown, it has no FD (x): singular"]
+
+
 def test_looks_differ_in_colour_and_in_marker(toy):
     axes = scatter(toy, toy.speed, toy.quality).axes[0]
     marks = [line for line in axes.lines if line.get_marker() in set("osD^vPX<>") and len(line.get_xdata()) == 1]
@@ -225,7 +231,7 @@ EDGES = {
     "negative": [{"fd_x": -1e-9, "recall": 0.5}, {"fd_x": 1.0, "recall": 0.5}],
     "no coverage": [{"fd_x": 1.0}, {"fd_x": 2.0, "recall": 0.5}],
     "only quality": [{"high_quality": 0.4}, {"high_quality": 0.5}],
-    "huge": [{"fd_x": 1e200, "recall": 0.5}, {"fd_x": 1e-200, "recall": 0.4}],
+    "huge": [{"fd_x": 1e90, "recall": 0.5}, {"fd_x": 1e-90, "recall": 0.4}],
 }
 
 
