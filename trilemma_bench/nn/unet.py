@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma_bench.nn.embedding import TimestepEmbedding
-from trilemma_bench.nn.layers import group_norm, init_zero
+from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
 
 
 class UNet(nn.Module):
@@ -168,8 +168,6 @@ def _up_path(
 
 def _init_ddpm(module: nn.Module) -> None:
     """Weights of Glorot's uniform kind, biases 0; a residual branch starts as 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        init_zero(module)
-        nn.init.xavier_uniform_(module.weight)
+    init_fan_average(module)
     if isinstance(module, ResBlock | Attention):
         init_zero(module.last)
