@@ -74,7 +74,9 @@ def left_out(table: Table, x: Column, y: Column) -> list[str]:
     lines = []
     for row in table.competitors:
         missing = [column for column in (x, y) if column.value(row.record) is None]
-        lines += [f"{row.name} is not shown: no {c.title} ({fmt.plain(c.reason(row.record))})" for c in missing[:1]]
+        lines += [
+            f"{row.name} is not shown, it has no {c.title}: {fmt.plain(c.reason(row.record))}" for c in missing[:1]
+        ]
     return lines
 
 
