@@ -1,26 +1,23 @@
-"""Extractors and the cache of reference features."""
+"""Extractors: what each computes, on which data, with which weights."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
 
-from trilemma_bench import paths, weights
-from trilemma_bench.contracts import Dataset, DataSpec, FeatureExtractor, Split
+from trilemma_bench import weights
+from trilemma_bench.contracts import DataSpec, FeatureExtractor
 from trilemma_bench.datasets.digits import Digits, StackedDigits
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.features import cifar_resnet, reference
+from trilemma_bench.features import cifar_resnet
 from trilemma_bench.features.cifar_resnet import CifarResNet56, ResNet
 from trilemma_bench.features.digit_classifier import DATA, DigitsCNN, MnistCNN
 from trilemma_bench.features.extraction import extract, in_batches
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.features.raw import Pixels, Points
-from trilemma_bench.features.reference import reference_features
 
 
 def images(n, channels=3, side=32, seed=0):
@@ -229,110 +226,6 @@ def test_inception_is_torch_fidelitys(seeded_inception):
     assert features.std() > 0
     with pytest.raises(TrilemmaError, match="RGB images, not data of shape 1×8×8"):
         extractor.check(DataSpec((1, 8, 8)))
-
-
-# Reference features
-
-
-class Toy(Dataset):
-    name = "toy"
-    spec = DataSpec((3, 4, 4))
-
-    def __init__(self, seed=0):
-        self.seed = seed
-
-    def load(self, split):
-        return Split(images(6, side=4, seed=self.seed + (split == "test")))
-
-
-class Counting(Pixels):
-    calls = 0
-
-    def __call__(self, samples):
-        Counting.calls += 1
-        return super().__call__(samples)
-
-
-@pytest.fixture
-def counting():
-    Counting.calls = 0
-    return Counting()
-
-
-def cached_file():
-    (path,) = (paths.cache_dir() / "features").glob("*.safetensors")
-    return path
-
-
-def test_reference_features_are_computed_once(counting):
-    first, second = (reference_features(Toy(), "train", counting) for _ in range(2))
-    assert torch.equal(first, Toy().load("train").samples.flatten(1) / 255)
-    assert torch.equal(first, second)
-    assert counting.calls == 1
-    with safe_open(cached_file(), framework="pt") as file:
-        facts = file.metadata()
-    assert facts["dataset"] == Toy().fingerprint()
-    assert (facts["split"], facts["extractor"], facts["weights"], facts["resize"]) == (
-        "train",
-        "pixels",
-        "none",
-        "none",
-    )
-
-
-def test_whatever_changes_the_features_changes_the_key(counting):
-    reference_features(Toy(), "train", counting)
-    reference_features(Toy(seed=5), "train", counting)
-    reference_features(Toy(), "test", counting)
-    for fact in ("weights_sha256", "resize", "name"):
-        changed = Counting()
-        setattr(changed, fact, "another")
-        reference_features(Toy(), "train", changed)
-    assert counting.calls == 6
-
-
-@pytest.mark.parametrize("damage", ["cut", "bit", "text"])
-def test_a_damaged_cache_is_computed_again_with_a_warning(counting, damage):
-    expected = reference_features(Toy(), "train", counting)
-    path = cached_file()
-    content = bytearray(path.read_bytes())
-    if damage == "bit":
-        content[-3] ^= 1
-    path.write_bytes({"cut": content[: len(content) // 2], "bit": content, "text": b"not this"}[damage])
-    with pytest.warns(UserWarning, match="damaged"):
-        found = reference_features(Toy(), "train", counting)
-    assert torch.equal(found, expected)
-    assert torch.equal(reference_features(Toy(), "train", counting), expected)
-    assert counting.calls == 2
-
-
-def test_another_files_facts_are_not_believed(counting):
-    reference_features(Toy(seed=9), "train", counting)
-    other = cached_file()
-    path = reference.cache_path(reference._facts(Toy(), "train", counting))
-    other.rename(path)
-    with pytest.warns(UserWarning, match="damaged"):
-        features = reference_features(Toy(), "train", counting)
-    assert torch.equal(features, extract(Pixels(), Toy().load("train").samples))
-
-
-def test_no_place_for_the_cache_is_a_warning(counting, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="not cached"):
-        features = reference_features(Toy(), "train", counting)
-    assert len(features) == 6
-
-
-def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(UserWarning, match="No space left"):
-        features = reference_features(Toy(), "train", counting)
-    assert len(features) == 6
-    assert not list((paths.cache_dir() / "features").glob("*.tmp"))
 
 
 @pytest.mark.parametrize("extractor", [Points, Pixels, DigitsCNN, MnistCNN])
