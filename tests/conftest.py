@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trilemma_bench import registry
+
 torch.set_num_threads(1)
 
 
@@ -14,3 +16,11 @@ def _private_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TRILEMMA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+
+@pytest.fixture(autouse=True)
+def _private_plugins(monkeypatch):
+    """What a test registers is gone after it."""
+    for kind in (registry.models, registry.datasets, registry.extractors, registry.metrics, registry.protocols):
+        monkeypatch.setattr(kind, "_local", dict(kind._local))
+        monkeypatch.setattr(kind, "_loaded", dict(kind._loaded))

@@ -150,7 +150,8 @@ def test_doctor_says_where_missing_things_would_come_from():
 def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):
     suite = tmp_path / "mine.toml"
     suite.write_text(
-        '[[run]]\nmodel = "ddgan"\ndataset = "gaussians25"\nbudget = "1kimg"\nset = {hidden = 16, lr_generator = 1e30}\n'
+        '[[run]]\nmodel = "ddgan"\ndataset = "gaussians25"\nbudget = "1kimg"\n'
+        "set = {hidden = 16, lr_generator = 1e30}\n"
         '[[run]]\nmodel = "real-data"\ndataset = "gaussians25"\nsamples = 100\n'
     )
     result = call("suite", suite, "--out", tmp_path / "out", "--quiet", "--device", "cpu")
