@@ -20,7 +20,9 @@ DDIM_SPACINGS = {"uniform": uniform_steps, "quadratic": quadratic_steps}
 
 
 class DDPM(Trainable):
-    """Learns the noise ε in x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε by its mean squared error; samples step by step.
+    """DDPM (Ho et al. 2020): denoising diffusion in many small Gaussian steps.
+
+    Learns the noise ε in x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε by its mean squared error; samples step by step.
 
     Points use hidden, layers, fourier_*; images use channels, channel_multipliers, res_blocks, attention_resolutions
     and dropout (see `nn.mlp.MLP` and `nn.unet.UNet`). sampling_steps: how many of diffusion_steps a sample visits, all
@@ -122,7 +124,7 @@ class DDPM(Trainable):
 
 
 class DDIM(DDPM):
-    """A trained DDPM, sampled in few steps (Song et al. 2021).
+    """DDIM (Song et al. 2021): a trained DDPM, sampled in few steps.
 
     sampling_steps: at least 2. eta: 0 for the deterministic sampler, 1 for DDPM's noise. spacing: which steps are
     visited, 'uniform' or 'quadratic' (the paper's for CIFAR-10). The other settings are DDPM's.

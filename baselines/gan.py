@@ -15,7 +15,9 @@ from trilemma_bench.nn.mlp import MLP
 
 
 class GAN(Trainable):
-    """Generator and discriminator are perceptrons for points (hidden, layers), convolutional for images (channels).
+    """A GAN with the non-saturating loss (Goodfellow et al. 2014) and an R1 penalty: one step from noise to data.
+
+    Generator and discriminator are perceptrons for points (hidden, layers), convolutional for images (channels).
 
     latent: width of z. r1: the penalty's weight γ, applied every r1_interval steps and then that many times stronger
     (Karras et al. 2020). lr, lr_discriminator: learning rates of Adam, whose betas are (0.5, 0.9).

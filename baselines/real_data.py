@@ -10,7 +10,10 @@ from trilemma_bench.errors import TrilemmaError
 
 
 class RealData(GenerativeModel):
-    """A `FiniteSource`: the samples of the split that the reference does not come from, each at most once."""
+    """Held-out real data: the ceiling of every table.
+
+    A `FiniteSource`: the samples of the split that the reference does not come from, each at most once.
+    """
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__(data)

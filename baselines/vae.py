@@ -14,7 +14,9 @@ from trilemma_bench.nn.mlp import MLP
 
 
 class VAE(Trainable):
-    """Encoder and decoder are perceptrons for points (hidden, layers), convolutional for images (channels).
+    """A variational autoencoder (Kingma & Welling 2014): fast, covering, blurry.
+
+    Encoder and decoder are perceptrons for points (hidden, layers), convolutional for images (channels).
 
     The likelihood is N(decoder(z), σ²), with one σ for all coordinates that is learned (Rybkin et al. 2021), or kept
     at noise_std where learn_noise is false. beta: the weight of the KL term. A sample is the decoder's mean for

@@ -117,7 +117,7 @@ class ImageGenerator(nn.Module):
                 init_zero(module.conv2)
             elif isinstance(module, AdaGN):
                 module.reset()
-        init_zero(self.last[2])
+        init_zero(self.output)
 
     def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         style, time = self.mapping(z if self.latent_dim else x.new_ones(len(x), 1)), self.time(t)
@@ -131,4 +131,4 @@ class ImageGenerator(nn.Module):
             if not isinstance(block.resample, FIRUpsample):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = block(h, style, time)
-        return self.last(h)
+        return torch.tanh(self.output(nn.functional.silu(self.norm(h))))

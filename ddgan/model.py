@@ -17,7 +17,9 @@ from trilemma_bench.contracts import DataSpec, Trainable
 
 
 class DDGAN(Trainable):
-    """Generator and discriminator see x_{t+1} and t; the generator predicts x_0, and the posterior gives x_t.
+    """DDGAN (Xiao et al. 2022): a conditional GAN for each of a few denoising steps.
+
+    Generator and discriminator see x_{t+1} and t; the generator predicts x_0, and the posterior gives x_t.
 
     steps: T, the denoising steps, and so the network evaluations of a sample. latent_dim: width of z; 0 for none, which
     makes each denoising distribution unimodal (the paper's ablation). lr_…, beta1, beta2: of Adam. r1_gamma: weight of

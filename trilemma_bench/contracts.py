@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -178,7 +178,7 @@ class FiniteSource(Protocol):
 
 
 class FeatureExtractor(ABC):
-    """Turns samples into features: `registry.extractors` maps its name to a class built with (weights folder, device).
+    """Turns samples into features: `registry.extractors` maps its name to a class built as `cls(device)`.
 
     dim: number of features D. weights_sha256: hash of the weights, None without weights. resize: the resize applied
     before the network, in words ('none', 'tf1-bilinear-299', …).
@@ -213,7 +213,6 @@ class Metric:
     title: str
     range: tuple[float, float]
     source: str
-    requires: Mapping[str, int] = field(default_factory=dict)
 
     def score_name(self, extractor: str) -> str:
         """The name of the score in a record: the Fréchet distance says which features it was measured on."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trilemma_bench.config import configs_dir, read_toml
-from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from trilemma_bench.record import Record
@@ -53,6 +53,8 @@ def read_suite(path: Path) -> Suite:
     shipped = configs_dir() / "suites" / (path.name if path.suffix else f"{path.name}.toml")
     if not path.is_file() and shipped.is_file() and path.parent in (Path("."), Path("configs/suites")):
         path = shipped
+    if not path.is_file() and not path.suffix:
+        raise unknown_name("suite", path.name, [file.stem for file in (configs_dir() / "suites").glob("*.toml")])
     try:
         return Suite.model_validate(read_toml(path))
     except ValidationError as error:

@@ -71,14 +71,14 @@ class ResBlock(nn.Module):
         super().__init__()
         self.before = nn.Sequential(group_norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.time = nn.Linear(time_dim, outputs)
+        self.after = nn.Sequential(group_norm(outputs), nn.SiLU(), nn.Dropout(dropout))
         self.last = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.after = nn.Sequential(group_norm(outputs), nn.SiLU(), nn.Dropout(dropout), self.last)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.before(x) + self.time(time)[:, :, None, None]
-        return self.attention(self.shortcut(x) + self.after(h))
+        return self.attention(self.shortcut(x) + self.last(self.after(h)))
 
 
 class Attention(nn.Module):
