@@ -106,7 +106,8 @@ class ImageGenerator(nn.Module):
                 self.up.append(ResBlock(width + skips.pop(), width := multiplier * channels, *dims))
             if level:
                 self.up.append(ResBlock(width, width, *dims, FIRUpsample()))
-        self.last = nn.Sequential(group_norm(width), nn.SiLU(), nn.Conv2d(width, shape[0], 3, padding=1), nn.Tanh())
+        self.norm = group_norm(width)
+        self.output = nn.Conv2d(width, shape[0], 3, padding=1)
         self._initialise()
 
     def _initialise(self) -> None:
