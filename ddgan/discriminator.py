@@ -49,7 +49,7 @@ class ImageDiscriminator(nn.Module):
             size, width = size // 2, wider
         self.conv = nn.Conv2d(width + 1, width, 3, padding=1)
         self.activation = nn.LeakyReLU(0.2)
-        self.last = nn.Linear(width, 1)
+        self.last = nn.Linear(width * size**2, 1)
         self.apply(init_fan_average)
 
     def forward(self, x: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
@@ -58,4 +58,4 @@ class ImageDiscriminator(nn.Module):
         for block in self.blocks:
             h = block(h, time)
         h = self.activation(self.conv(minibatch_stddev(self.activation(h))))
-        return self.last(h.sum(dim=(2, 3))).squeeze(1)
+        return self.last(h.flatten(1)).squeeze(1)
