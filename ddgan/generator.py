@@ -7,6 +7,7 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 
+from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample
@@ -87,6 +88,11 @@ class ImageGenerator(nn.Module):
         mapping_layers: int,
     ) -> None:
         super().__init__()
+        if shape[-1] % 2 ** (len(multipliers) - 1):
+            raise UsageError(
+                f"multipliers = {list(multipliers)} halve the image {len(multipliers) - 1} times, "
+                f"which {shape[-1]} pixels do not allow: use fewer"
+            )
         self.latent_dim, time_dim = latent_dim, 4 * channels
         self.time = TimestepEmbedding(channels, time_dim)
         self.mapping = Mapping(max(latent_dim, 1), style_dim, mapping_layers)
