@@ -34,8 +34,8 @@ class DownBlock(nn.Module):
 class ImageDiscriminator(nn.Module):
     """D(x_t, x_{t+1}, t) → logits N; the two images are stacked as channels.
 
-    channels: width at full size, doubled twice at most on the way down to 4×4 (or the last odd size). The last layer sees
-    where in the image its inputs lie, where the paper's sums them over all places: a small network needs to know.
+    channels: width at full size, doubled twice at most on the way down to 4×4 (or the last odd size). The last layer
+    sees where in the image its inputs lie, where the paper's sums over all places: a small network needs to know.
     """
 
     def __init__(self, shape: tuple[int, ...], *, channels: int, time_dim: int) -> None:
