@@ -102,7 +102,7 @@ def make_record(
     **changes: Any,
 ) -> Record:
     """A complete record; `changes` replace fields of the record, `protocol` fields of its protocol."""
-    values = {"fd_points": 0.01, "precision": 0.9, "recall": 0.8} if scores is None else scores
+    values = {"fd_features": 0.01, "precision": 0.9, "recall": 0.8} if scores is None else scores
     modes = 10 if dataset == "digits" else 25
     facts: dict[str, Any] = {
         "id": f"20261101-{model}-{variant or 'x'}".replace(" ", "-"),
@@ -123,14 +123,14 @@ def make_record(
 
 
 def _toy(model: str, variant: str, seconds: float, nfe: float, *values: float) -> Record:
-    names = ("fd_points", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality")
+    names = ("fd_features", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality")
     scores = dict(zip(names, values, strict=True))
     return make_record(model, variant, scores=scores, speed=make_speed(seconds, nfe))
 
 
 def demo_records() -> list[Record]:
     """What the demo suite leaves: the paper's toy experiment, then ddgan on digits."""
-    real = {"fd_points": 0.00021, "precision": 0.981, "recall": 0.982, "density": 0.998, "coverage": 0.971}
+    real = {"fd_features": 0.00021, "precision": 0.981, "recall": 0.982, "density": 0.998, "coverage": 0.971}
     real |= {"modes": 25, "mode_kl": 0.0011, "high_quality": 0.9997}
     digits = {"fd_digits-cnn": 14.62, "precision": 0.842, "recall": 0.513, "density": 0.801, "coverage": 0.717}
     digits |= {"modes": 10, "mode_kl": 0.031, "high_quality": 1.0}

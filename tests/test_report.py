@@ -89,8 +89,8 @@ def test_counts_and_memory():
 
 
 def test_best_is_marked_among_competitors_only(toy):
-    assert cell(toy, "ddpm (1000 steps)", "fd_points").best
-    assert not cell(toy, "real-data", "fd_points").best  # though it is lower
+    assert cell(toy, "ddpm (1000 steps)", "fd_features").best
+    assert not cell(toy, "real-data", "fd_features").best  # though it is lower
     assert cell(toy, "ddpm (4 steps)", "recall").best
     assert cell(toy, "vae", "seconds_per_image").best
     assert [cell(toy, name, "nfe").best for name in ("gan", "vae", "ddgan (4 steps)")] == [True, True, False]
@@ -106,7 +106,7 @@ def test_front_holds_the_trade_offs_never_the_dominated_nor_the_reference(toy):
 
 
 def test_reference_comes_last_and_has_no_speed():
-    timed = make_record("real-data", scores={"fd_points": 0.1, "recall": 1.0}, speed=make_speed(1e-9, 0))
+    timed = make_record("real-data", scores={"fd_features": 0.1, "recall": 1.0}, speed=make_speed(1e-9, 0))
     (table,) = tables([timed, make_record(speed=make_speed(1e-3, 4))])
     assert [row.reference for row in table.rows] == [False, True]
     assert cell(table, "real-data", "seconds_per_image").text == "—"
@@ -114,7 +114,7 @@ def test_reference_comes_last_and_has_no_speed():
 
 
 def test_rows_go_by_quality(toy):
-    distances = [row.record.scores["fd_points"].value for row in toy.rows[:-1]]
+    distances = [row.record.scores["fd_features"].value for row in toy.rows[:-1]]
     assert distances == sorted(distances)
 
 
@@ -123,7 +123,7 @@ def test_modes_say_how_many_there_are(toy):
 
 
 def test_a_missing_score_is_a_dash_with_its_reason():
-    lacking = make_record("a", scores={"fd_points": 1.0}, missing={"recall": "needs 4 samples, got 3"})
+    lacking = make_record("a", scores={"fd_features": 1.0}, missing={"recall": "needs 4 samples, got 3"})
     (table,) = tables([lacking, make_record("b")])
     recall = cell(table, "a", "recall")
     assert (recall.text, recall.value) == ("—", None)
@@ -137,11 +137,11 @@ def test_runs_of_one_label_are_told_apart():
 
 
 def test_notes_name_their_rows_unless_all_share_them():
-    scores = make_scores({"fd_points": 1.0})
-    noted = {"fd_points": scores["fd_points"].model_copy(update={"note": "N is below D"})}
+    scores = make_scores({"fd_features": 1.0})
+    noted = {"fd_features": scores["fd_features"].model_copy(update={"note": "N is below D"})}
     record = make_record("a", note="not the official archive")
     (table,) = tables([record.model_copy(update={"scores": noted}), make_record("b", note="not the official archive")])
-    assert table.notes[:2] == ["Data: not the official archive", "a: fd_points: N is below D"]
+    assert table.notes[:2] == ["Data: not the official archive", "a: fd_features: N is below D"]
 
 
 # the plots
@@ -179,9 +179,9 @@ def test_labels_of_no_points():
 
 
 def test_axes_say_what_and_which_way(toy):
-    assert toy.quality.key == "fd_points"
+    assert toy.quality.key == "fd_features"
     assert toy.coverage.key == "recall"
-    assert axis_title(toy.quality, "y") == "FD (points)  (lower is better ↓)"
+    assert axis_title(toy.quality, "y") == "FD (features)  (lower is better ↓)"
     assert axis_title(toy.speed, "x") == "Time per image  (lower is better ←)"
     assert axis_title(toy.coverage, "x") == "Recall  (higher is better →)"
 
@@ -191,7 +191,7 @@ def test_every_competitor_is_drawn_and_named_and_time_is_logarithmic(toy):
     assert axes.get_xscale() == "log"
     assert {row.name for row in toy.competitors} <= {text.get_text() for text in axes.texts}
     drawn = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
-    expected = {(row.record.speed.seconds_per_image, row.record.scores["fd_points"].value) for row in toy.competitors}
+    expected = {(row.record.speed.seconds_per_image, row.record.scores["fd_features"].value) for row in toy.competitors}
     assert expected <= drawn
 
 
@@ -299,7 +299,7 @@ def test_the_csv_has_a_row_for_each_run(demo):
     with (demo / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows] == [record.model.name for record in demo_records()] + ["broken"]
-    assert float(rows[0]["fd_points"]) == 0.0131
+    assert float(rows[0]["fd_features"]) == 0.0131
 
 
 def test_the_same_records_give_the_same_page(tmp_path):
@@ -409,7 +409,7 @@ def test_terminal_table_keeps_its_width_with_the_longest_values():
 
 def test_format_row():
     row = format_row(demo_records()[0])
-    assert row.startswith("ddgan (4 steps) on gaussians25: FD (points) 0.0131, Precision 0.774")
+    assert row.startswith("ddgan (4 steps) on gaussians25: FD (features) 0.0131, Precision 0.774")
     assert "NFE 4, Time per image 8.20 µs" in row
     assert "\n" not in row
     broken = make_record("m", status="failed", error="disk full", scores={})
@@ -432,3 +432,11 @@ def test_a_report_is_made_without_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r" / "index.html").exists()
+
+
+def test_points_are_judged_by_their_modes_since_a_distance_of_moments_is_blind_to_blur():
+    blurred = {"fd_points": 0.007, "high_quality": 0.05, "recall": 0.98, "modes": 12.0}
+    sharp = {"fd_points": 0.008, "high_quality": 0.86, "recall": 0.96, "modes": 25.0}
+    (table,) = tables([make_record("blurred", scores=blurred), make_record("sharp", scores=sharp)])
+    assert (table.quality.key, table.coverage.key) == ("high_quality", "modes")
+    assert [row.name for row in table.rows] == ["sharp", "blurred"]

@@ -59,7 +59,7 @@ def test_a_row_a_run_with_scores_and_speed_as_numbers(tmp_path):
     row = frame[frame.label == "ddpm (1000 steps)"].iloc[0]
     assert (row.dataset, row.model, row.variant, row.status) == ("gaussians25", "ddpm", "1000 steps", "complete")
     assert (row.protocol, row.samples, row.seed, row.batch_size) == ("points", 10_000, 0, 1000)
-    assert (row.fd_points, row.recall, row.modes) == (0.0043, 0.941, 25)
+    assert (row.fd_features, row.recall, row.modes) == (0.0043, 0.941, 25)
     assert (row.nfe, row.seconds_per_image, row.images_per_second) == (1000, 2.1e-3, 1 / 2.1e-3)
     assert (row.parameters, row.training_seconds, row.training_images) == (530_434, 115.0, 6_144_000)
     assert row.peak_memory_bytes == 312_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,14 +163,25 @@ FACTS = (
 )  # fmt: skip
 
 
-def quality_column(columns: Iterable[Column]) -> Column | None:
+# On raw coordinates a Fréchet distance sees no more than mean and covariance, and a blurred model has good ones: where
+# points are measured, the share of high quality and the modes say what a scatter plot shows (Xiao et al. 2022, fig. 6).
+_POINTS = "fd_points"
+
+
+def quality_column(columns: Sequence[Column]) -> Column | None:
     """The score that stands for quality: a Fréchet distance, else the share of high quality, else precision."""
-    return _first(columns, ("fid", "fd_", "high_quality", "precision"))
+    usual = ("fid", "fd_", "high_quality", "precision")
+    return _first(columns, ("high_quality", *usual) if _measures_points(columns) else usual)
 
 
-def coverage_column(columns: Iterable[Column]) -> Column | None:
-    """The score that stands for coverage: recall, else coverage, else the modes."""
-    return _first(columns, ("recall", "coverage", "modes"))
+def coverage_column(columns: Sequence[Column]) -> Column | None:
+    """The score that stands for coverage: recall, else coverage, else the modes; of points the modes first."""
+    usual = ("recall", "coverage", "modes")
+    return _first(columns, ("modes", *usual) if _measures_points(columns) else usual)
+
+
+def _measures_points(columns: Sequence[Column]) -> bool:
+    return any(column.key == _POINTS for column in columns)
 
 
 def _first(columns: Iterable[Column], wanted: Iterable[str]) -> Column | None:
