@@ -122,15 +122,6 @@ def folder_name(name: str) -> str:
     return name
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        value = hashlib.sha256()
-        while block := file.read(1 << 20):
-            value.update(block)
-    return value.hexdigest()
-
-
 def atomic(path: Path, write: Callable[[str], object]) -> None:
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the new, whole."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ class Evaluation:
     missing: dict[str, str]
     mode_histogram: list[int] | None
     samples_sha256: str
-    warnings: list[str] = field(default_factory=list)
 
 
 class Evaluator:

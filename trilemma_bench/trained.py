@@ -14,6 +14,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
 from trilemma_bench.record import Training
 from trilemma_bench.training import Place, Trainer, seed_everything
+from trilemma_bench.weights import sha256_of
 
 
 def trained_model(job: Job) -> GenerativeModel:
@@ -115,7 +116,7 @@ def _training_part(header: checkpoint.Header, path: Path) -> Training:
         digest=header.digest,
         settings=header.training or {},
         checkpoint=path.name,
-        checkpoint_sha256=checkpoint.file_sha256(path),
+        checkpoint_sha256=sha256_of(path),
         run_id=header.run_id,
         device=header.device,
     )
