@@ -116,6 +116,12 @@ def test_more_real_samples_than_there_are_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_path):
+    with pytest.raises(tb.UsageError, match="model 'ddgan' cannot be built with these settings"):
+        tb.run(model="ddgan", dataset="digits", settings={"channels": 0}, out=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, monkeypatch):
     from trilemma_bench.training import Interrupted, Trainer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import resolve_protocol
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
+from trilemma_bench.source import source_digest
 
 TRAIN_SPLIT = "train"
 
@@ -127,7 +127,7 @@ def training_digest(job: Job) -> str:
     training = job.settings.training.model_dump(exclude={"checkpoint_seconds"})
     facts = {
         "model": job.trained_as,
-        "plugin": _plugin_identity(job.trained_as),
+        "code": _code_identity(job.trained_as),
         "settings": {key: value for key, value in job.settings.model.items() if key not in hidden},
         "training": training,
         "dataset": job.dataset.fingerprint(),
@@ -147,10 +147,7 @@ def held_out_split(job: Job) -> str:
     return others[-1]
 
 
-def _plugin_identity(model: str) -> str:
-    """The package and version of a model's code; for a plugin file the hash of its content."""
+def _code_identity(model: str) -> str:
+    """The hash of the model's source; for code without one, its package and version."""
     package, version = registry.models.origin(model)
-    path = Path(package)
-    if path.suffix == ".py" and path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{package} {version or package_version(package)}"
+    return source_digest(registry.models.get(model).__module__) or f"{package} {version or package_version(package)}"

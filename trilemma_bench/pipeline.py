@@ -19,7 +19,7 @@ from trilemma_bench.record import ModelPart, Record
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.timing import measure_speed
-from trilemma_bench.trained import existing_model, trained_model
+from trilemma_bench.trained import build_model, existing_model, give_weights
 
 
 def run(options: Options) -> Record:
@@ -31,9 +31,10 @@ def run(options: Options) -> Record:
     job = prepare(options)
     evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress)
     _check_finite_source(job)
+    model = build_model(job)
     open_folder(job)
     with recorded_failure(job):
-        model = trained_model(job)
+        give_weights(job, model)
         speed = None
         if not isinstance(model, FiniteSource):
             with job.timed("timing"):
@@ -54,9 +55,10 @@ def train(options: Options) -> Path:
     if found := checkpoint.find(options.out, job.dataset.name, training_digest(job), complete=True):
         options.say(f"already trained: {found / checkpoint.WEIGHTS_FILE}")
         return found / checkpoint.WEIGHTS_FILE
+    model = build_model(job)
     open_folder(job)
     with recorded_failure(job):
-        trained_model(job)
+        give_weights(job, model)
     return job.folder / checkpoint.WEIGHTS_FILE
 
 

@@ -10,18 +10,17 @@ import torch
 
 from trilemma_bench import checkpoint
 from trilemma_bench.contracts import FiniteSource, GenerativeModel, Trainable
-from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
 from trilemma_bench.record import Training
 from trilemma_bench.training import Place, Trainer, seed_everything
 from trilemma_bench.weights import sha256_of
 
 
-def trained_model(job: Job) -> GenerativeModel:
-    """The model with trained weights: from `--checkpoint`, from a run found under results, or trained now."""
-    model = build_model(job)
+def give_weights(job: Job, model: GenerativeModel) -> None:
+    """Trained weights for `model`: from `--checkpoint`, from a run found under results, or trained now."""
     if not isinstance(model, Trainable):
-        return model
+        return
     if job.options.checkpoint:
         _use_checkpoint(job, model, job.options.checkpoint)
     elif found := checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=True):
@@ -30,7 +29,6 @@ def trained_model(job: Job) -> GenerativeModel:
         _use_checkpoint(job, model, job.folder / checkpoint.WEIGHTS_FILE)
     else:
         _train(job, model)
-    return model
 
 
 def existing_model(job: Job) -> GenerativeModel:
@@ -51,9 +49,21 @@ def existing_model(job: Job) -> GenerativeModel:
 
 
 def build_model(job: Job) -> GenerativeModel:
-    """The model with fresh weights, a function of the seed, on the run's device."""
+    """The model with fresh weights, a function of the seed, on the run's device.
+
+    Raises UsageError when the model's constructor refuses the settings.
+    """
     seed_everything(job.options.seed)
-    model = job.model_class(job.dataset.spec, **job.settings.model).to(job.device)
+    try:
+        model = job.model_class(job.dataset.spec, **job.settings.model)
+    except TrilemmaError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"model '{job.options.model}' cannot be built with these settings for data of shape "
+            f"{job.dataset.spec.shape} ({type(error).__name__}: {error}): change them with --set or --config"
+        ) from error
+    model = model.to(job.device)
     if isinstance(model, FiniteSource):
         split = held_out_split(job)
         model.prepare(job.dataset.load(split), split)
