@@ -66,8 +66,9 @@ def make_protocol(**changes: Any) -> ProtocolPart:
     facts: dict[str, Any] = {
         "name": "points",
         "extractor": "points",
-        "weights_sha256": None,
-        "resize": "none",
+        "extractors": {"points": {"weights_sha256": None, "resize": "none"}},
+        "metrics": {"fd_points": "points", "precision": "points"},
+        "reference_sha256": "d" * 64,
         "quantisation": "none",
         "reference_split": "test",
         "reference_samples": 10_000,
@@ -82,7 +83,8 @@ def make_protocol(**changes: Any) -> ProtocolPart:
 DIGITS_PROTOCOL: dict[str, Any] = {
     "name": "digits",
     "extractor": "digits-cnn",
-    "weights_sha256": "3f" * 32,
+    "extractors": {"digits-cnn": {"weights_sha256": "3f" * 32, "resize": "none"}},
+    "metrics": {"fd_digits-cnn": "digits-cnn"},
     "reference_split": "train",
     "reference_samples": 1_297,
     "samples": 500,

@@ -31,7 +31,7 @@ METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERA
 
 
 def scores(comparison):
-    return {name: metric.compute(comparison) for name, metric in METRICS.items()}
+    return {name: metric.estimate(comparison).value for name, metric in METRICS.items()}
 
 
 def oracle(reference, generated, k):

@@ -118,7 +118,7 @@ def test_more_real_samples_than_there_are_is_refused_before_anything_is_written(
 
 def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_path):
     with pytest.raises(tb.UsageError, match="model 'ddgan' cannot be built with these settings"):
-        tb.run(model="ddgan", dataset="digits", settings={"channels": 0}, out=tmp_path, progress=False)
+        tb.run(model="ddgan", dataset="digits", settings={"channels": -1}, out=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 

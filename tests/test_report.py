@@ -321,7 +321,8 @@ def test_groups_that_may_not_be_compared_say_why(tmp_path):
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     speed = make_speed(1e-3, 1, device=HOSTILE, precision=HOSTILE)
-    protocol = dict.fromkeys(["name", "extractor", "resize", "mode_rule", "quantisation", "reference_split"], HOSTILE)
+    protocol = dict.fromkeys(["name", "extractor", "mode_rule", "quantisation", "reference_split"], HOSTILE)
+    protocol["extractors"] = {HOSTILE: {"weights_sha256": None, "resize": HOSTILE}}
     record = make_record(
         HOSTILE, HOSTILE, f"../{HOSTILE}", {f"fd_{HOSTILE}": 1.0, "recall": 0.5, HOSTILE: 2.0}, HOSTILE, protocol,
         speed, missing={"precision": HOSTILE, f"x{HOSTILE}": HOSTILE}, id=HOSTILE,

@@ -64,8 +64,10 @@ def test_equal_conditions_share_a_group():
 FIELDS = {
     "name": "other",
     "extractor": "pixels",
-    "weights_sha256": "f" * 64,
-    "resize": "clean",
+    "extractors": {"points": {"weights_sha256": None, "resize": "clean"}},
+    "metrics": {"fd_points": "points", "precision": "points, 500 samples"},
+    "reference_sha256": "e" * 64,
+    "kid": "100 subsets of 1000",
     "quantisation": "floor",
     "reference_split": "train",
     "reference_samples": 5_000,
@@ -74,6 +76,9 @@ FIELDS = {
     "k_density_coverage": 3,
     "mode_rule": "3 standard deviations",
 }
+
+
+NESTED = {"extractors": "extractors · points · resize", "metrics": "metrics · precision"}
 
 
 def test_every_field_of_the_protocol_is_tried_below():
@@ -85,9 +90,11 @@ def test_each_field_of_the_protocol_separates_and_is_named(field):
     one, other = comparable(
         [make_record(speed=CPU), make_record(speed=CPU, protocol={field: FIELDS[field]}, samples=10_000)]
     )
-    name = "protocol" if field == "name" else field
+    value, name = FIELDS[field], {"name": "protocol", **NESTED}.get(field, field)
+    while isinstance(value, dict):
+        value = list(value.values())[-1]
     assert len(other.differences(one)) == 1
-    assert other.differences(one)[0].startswith(f"{name}: {str(FIELDS[field])[:12]}")
+    assert other.differences(one)[0].startswith(f"{name}: {str(value)[:12]}")
 
 
 def test_dataset_content_samples_and_device_separate():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -181,17 +181,24 @@ class FeatureExtractor(ABC):
     """Turns samples into features: `registry.extractors` maps its name to a class built as `cls(device)`.
 
     dim: number of features D. weights_sha256: hash of the weights, None without weights. resize: the resize applied
-    before the network, in words ('none', 'tf1-bilinear-299', …).
+    before the network, in words ('none', 'tf1-bilinear-299', …). precision: of the arithmetic, in words.
+    outputs: what one pass can give; the first, 'features', is what a metric reads unless it names another.
     """
 
     name: str
     dim: int
     weights_sha256: str | None = None
     resize: str = "none"
+    precision: str = "float32"
+    outputs: ClassVar[tuple[str, ...]] = ("features",)
 
     @abstractmethod
     def __call__(self, samples: Tensor) -> Tensor:
         """A batch of samples (uint8 images or float points, on any device) → float32 features N×D."""
+
+    def compute(self, samples: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
+        """A batch of samples → the asked outputs (of `self.outputs`), each float32 N×·, in one pass."""
+        return {"features": self(samples)}
 
     def check(self, data: DataSpec) -> None:
         """Raises TrilemmaError when data of this shape cannot be measured with these features."""
@@ -199,20 +206,42 @@ class FeatureExtractor(ABC):
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A value and how sure it is: of other samples drawn from the same model, with the same reference.
+
+    standard_error: in the value's unit, None where it is not known. interval: 95 %, where it is not value ± 1.96
+    standard errors. method: how the error was found, in a few words. note: what a reader must know of the value.
+    """
+
+    value: float
+    standard_error: float | None = None
+    method: str = ""
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Metric:
     """A pure function of a `Comparison` with its facts beside it.
 
-    needs: 'features' or 'modes'. range: the values it can take. source: the paper it comes from.
+    compute: gives a number, or an `Estimate` where its error is known. needs: 'features' or 'modes'. range: the values
+    it can take. source: the paper it comes from. output: which of the extractor's outputs it reads.
     """
 
     name: str
-    compute: Callable[[Comparison], float]
+    compute: Callable[[Comparison], float | Estimate]
     better: Better
     needs: Literal["features", "modes"]
     unit: str
     title: str
     range: tuple[float, float]
     source: str
+    output: str = "features"
+
+    def estimate(self, comparison: Comparison) -> Estimate:
+        """The metric of `comparison`, with its error where the metric knows it."""
+        result = self.compute(comparison)
+        return result if isinstance(result, Estimate) else Estimate(result)
 
     def score_name(self, extractor: str) -> str:
         """The name of the score in a record: the Fréchet distance says which features it was measured on."""

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma_bench import registry, seeding
-from trilemma_bench.contracts import Dataset, FeatureExtractor, Metric, ModeRule
+from trilemma_bench import registry
+from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.features.extraction import extract
-from trilemma_bench.features.reference import reference_features
+from trilemma_bench.features.extraction import Outputs, Request, extract_all
+from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
-from trilemma_bench.protocol import Protocol
-from trilemma_bench.record import ProtocolPart, Score
+from trilemma_bench.metrics.reference import Reference
+from trilemma_bench.protocol import Protocol, Use
+from trilemma_bench.record import ExtractorPart, ProtocolPart, Score
 
 
 @dataclass(frozen=True)
@@ -36,90 +37,155 @@ class Evaluator:
     """Measures samples against one dataset under one protocol; whatever is missing is reported on construction."""
 
     def __init__(self, dataset: Dataset, protocol: Protocol, device: torch.device, progress: bool = True) -> None:
-        self.dataset, self.device, self.progress = dataset, device, progress
+        self.dataset, self.protocol, self.device, self.progress = dataset, protocol, device, progress
         if protocol.reference not in dataset.splits:
             raise UsageError(
                 f"protocol '{protocol.name}' compares with split '{protocol.reference}', "
                 f"which '{dataset.name}' lacks; it has {', '.join(dataset.splits)}"
             )
-        self.extractor: FeatureExtractor = registry.extractors.get(protocol.extractor)(device)
-        self.extractor.check(dataset.spec)
         self.mode_rule = dataset.mode_rule()
-        self.protocol = protocol
-        self.metrics = [registry.metrics.get(name) for name in protocol.metrics]
-        if self.mode_rule is None:
-            self.metrics = [metric for metric in self.metrics if metric.needs != "modes"]
+        self.metrics = _metrics(protocol, has_modes=self.mode_rule is not None)
+        self.extractors: dict[str, FeatureExtractor] = {
+            name: registry.extractors.get(name)(device) for name in protocol.extractors
+        }
+        for extractor in self.extractors.values():
+            extractor.check(dataset.spec)
+        self._references: dict[Any, Reference] = {}
 
     def evaluate(self, samples: Tensor) -> Evaluation:
         """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed."""
-        reference = self._reference()
-        features = extract(self.extractor, samples, progress=self.progress, device=self.device)
+        outputs = extract_all(self._requests(), samples, progress=self.progress, device=self.device)
         modes = self.mode_rule.assign(samples).cpu() if self.mode_rule else None
-        comparison = Comparison(
-            features,
-            reference,
-            k_precision_recall=self.protocol.k_precision_recall,
-            k_density_coverage=self.protocol.k_density_coverage,
-            modes=modes,
-            mode_count=self.mode_rule.count if self.mode_rule else None,
-            mode_min_count=self.mode_rule.min_count(len(samples)) if self.mode_rule else 1,
-        )
-        scores, missing = self._scores(comparison)
-        histogram = (
-            mode_histogram(modes, self.mode_rule.count).tolist() if self.mode_rule and modes is not None else None
-        )
-        part = self._protocol_part(len(samples), len(reference))
-        return Evaluation(part, scores, missing, histogram, content_sha256(samples))
-
-    def _reference(self) -> Tensor:
-        """The reference features: all of the split, or a fixed random subset of the protocol's size."""
-        split = self.protocol.reference
-        features = reference_features(self.dataset, split, self.extractor, self.device, self.progress)
-        count = self.protocol.reference_samples
-        if count is None or count >= len(features):
-            return features
-        return features[seeding.permutation(len(features), "reference")[:count]]
-
-    def _scores(self, comparison: Comparison) -> tuple[dict[str, Score], dict[str, str]]:
+        comparisons: dict[Any, Comparison] = {}
         scores, missing = {}, {}
-        for metric in self.metrics:
-            name = metric.score_name(self.protocol.extractor)
+        for name, (metric, use) in self.metrics.items():
+            space = str(use.extractor), metric.output, use.samples, use.reference_samples
             try:
-                scores[name] = make_score(metric, comparison, self.mode_rule)
+                if space not in comparisons:
+                    comparisons[space] = self._comparison(outputs, modes, *space)
+                scores[name] = make_score(metric, comparisons[space], self.mode_rule)
             except TrilemmaError as error:
                 missing[name] = str(error)
-        return scores, missing
+        histogram = None
+        if self.mode_rule and modes is not None:
+            histogram = mode_histogram(modes, self.mode_rule.count).tolist()
+        return Evaluation(self._protocol_part(len(samples)), scores, missing, histogram, content_sha256(samples))
 
-    def _protocol_part(self, samples: int, reference_samples: int) -> ProtocolPart:
+    def _requests(self) -> list[Request]:
+        """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
+        needed: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
+        for metric, use in self.metrics.values():
+            needed[str(use.extractor)][metric.output] = None
+        return [(self.extractors[name], tuple(outputs)) for name, outputs in needed.items() if outputs]
+
+    def _comparison(
+        self, outputs: Outputs, modes: Tensor | None, extractor: str, output: str, count: int | None, others: int | None
+    ) -> Comparison:
+        """Generated against reference features in one feature space: the first `count`, against `others`."""
+        protocol, rule = self.protocol, self.mode_rule
+        others = others or protocol.reference_samples
+        generated = outputs[extractor, output][:count]
+        return Comparison(
+            generated,
+            lambda: self._reference(protocol.reference, extractor, output, others),
+            training=lambda: self._reference("train", extractor, output, None),
+            k_precision_recall=protocol.k_precision_recall,
+            k_density_coverage=protocol.k_density_coverage,
+            kid_subsets=protocol.kid_subsets,
+            kid_subset_size=protocol.kid_subset_size,
+            modes=None if modes is None else modes[:count],
+            mode_count=rule.count if rule else None,
+            mode_min_count=rule.min_count(len(generated)) if rule else 1,
+        )
+
+    def _reference(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
+        key = split, extractor, output, count
+        if key not in self._references:
+            source = self.extractors[extractor]
+            self._references[key] = reference(
+                self.dataset, split, source, output, count, device=self.device, progress=self.progress
+            )
+        return self._references[key]
+
+    def _protocol_part(self, samples: int) -> ProtocolPart:
+        protocol = self.protocol
         return ProtocolPart(
-            name=self.protocol.name,
-            extractor=self.protocol.extractor,
-            weights_sha256=self.extractor.weights_sha256,
-            resize=self.extractor.resize,
-            quantisation=self.protocol.quantisation,
-            reference_split=self.protocol.reference,
-            reference_samples=reference_samples,
+            name=protocol.name,
+            extractor=protocol.extractor,
+            extractors={
+                name: ExtractorPart(
+                    weights_sha256=extractor.weights_sha256, resize=extractor.resize, precision=extractor.precision
+                )
+                for name, extractor in self.extractors.items()
+            },
+            metrics={name: _use_text(metric, use) for name, (metric, use) in self.metrics.items()},
+            quantisation=protocol.quantisation,
+            reference_split=protocol.reference,
+            reference_samples=self._reference_size(),
+            reference_sha256=self.dataset.fingerprint(),
             samples=samples,
-            k_precision_recall=self.protocol.k_precision_recall,
-            k_density_coverage=self.protocol.k_density_coverage,
+            k_precision_recall=protocol.k_precision_recall,
+            k_density_coverage=protocol.k_density_coverage,
+            kid=f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size}"
+            if protocol.kid_subsets
+            else "all pairs",
             mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
+
+    def _reference_size(self) -> int:
+        available = len(self.dataset.load(self.protocol.reference))
+        return min(available, self.protocol.reference_samples or available)
+
+
+def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
+    """The protocol's metrics by the names of their scores; a second use of a metric is named by its extractor too."""
+    chosen: dict[str, tuple[Metric, Use]] = {}
+    for use in protocol.uses:
+        metric: Metric = registry.metrics.get(use.metric)
+        if metric.needs == "modes" and not has_modes:
+            continue
+        name = metric.score_name(str(use.extractor))
+        chosen[f"{name}_{use.extractor}" if name in chosen else name] = metric, use
+    return chosen
+
+
+def _use_text(metric: Metric, use: Use) -> str:
+    """What a score was measured on: 'inception:logits', 'vgg16, 10000 of the reference'."""
+    parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
+    parts += [f"{use.samples} samples"] if use.samples else []
+    parts += [f"{use.reference_samples} of the reference"] if use.reference_samples else []
+    return ", ".join(parts)
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
     """The metric's value with its facts. Raises TrilemmaError when the value is not a finite number."""
-    value = metric.compute(comparison)
-    if not math.isfinite(value):
-        raise TrilemmaError(f"{metric.name} is {value}")
-    facts: dict[str, Any] = {"better": metric.better, "unit": metric.unit, "title": metric.title}
-    samples, dim = comparison.generated.shape
+    estimate = metric.estimate(comparison)
+    if not math.isfinite(estimate.value):
+        raise TrilemmaError(f"{metric.name} is {estimate.value}")
+    facts: dict[str, Any] = {}
     if metric.name == "mode_kl" and rule:
-        facts["floor"] = mode_kl_floor(samples, rule.count)
+        facts["floor"] = mode_kl_floor(len(comparison.generated), rule.count)
     if metric.name == "modes" and rule:
         facts["ideal"] = float(rule.count)
-    if metric.name == "fd" and min(samples, len(comparison.reference)) <= dim:
-        facts["note"] = f"strongly biased: no more samples than the {dim} feature dimensions"
-    return Score(value=value, **facts)
+    return Score(
+        value=estimate.value,
+        better=metric.better,
+        unit=metric.unit,
+        title=metric.title,
+        standard_error=estimate.standard_error,
+        interval=estimate.interval or _normal_interval(estimate, metric.range),
+        interval_method=estimate.method or None,
+        note=estimate.note,
+        **facts,
+    )
+
+
+def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float] | None:
+    """value ± 1.96 standard errors (95 %), inside the values that the metric can take."""
+    if estimate.standard_error is None:
+        return None
+    low, high = (estimate.value + sign * 1.96 * estimate.standard_error for sign in (-1, 1))
+    return max(low, limits[0]), min(high, limits[1])
 
 
 def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None) -> Protocol:

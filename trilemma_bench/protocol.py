@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FEATURE_METRICS = ("fd", "precision", "recall", "density", "coverage")
 MODE_METRICS = ("modes", "mode_kl", "high_quality")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A metric as a protocol uses it: on which extractor's features (None: the protocol's), and of how many samples.
+
+    samples, reference_samples: at most so many on each side, None for the protocol's numbers.
+    """
+
+    metric: str
+    extractor: str | None = None
+    samples: int | None = None
+    reference_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -13,7 +26,8 @@ class Protocol:
     """extractor: the features' name. samples: generated samples N. reference: the split compared against.
 
     reference_samples: how many of its samples, None for all. k_precision_recall and k_density_coverage: neighbours.
-    metrics: names of registered metrics, those of modes are skipped where a dataset has none.
+    kid_subsets, kid_subset_size: how KID is averaged; 0 subsets for all pairs. metrics: names of registered metrics, or
+    `Use` where one differs from the rest; those of modes are skipped where a dataset has none.
     """
 
     name: str
@@ -23,9 +37,27 @@ class Protocol:
     reference_samples: int | None = None
     k_precision_recall: int = 3
     k_density_coverage: int = 5
-    metrics: tuple[str, ...] = FEATURE_METRICS
+    kid_subsets: int = 0
+    kid_subset_size: int = 1000
+    metrics: tuple[str | Use, ...] = FEATURE_METRICS
     quantisation: str = "round(255·clip(x, 0, 1)) to uint8"
     title: str = ""
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """The metrics with every field filled in."""
+        uses = (use if isinstance(use, Use) else Use(use) for use in self.metrics)
+        return tuple(replace(use, extractor=use.extractor or self.extractor) for use in uses)
+
+    @property
+    def kid(self) -> str:
+        """How KID is averaged, in words."""
+        return f"{self.kid_subsets} subsets of {self.kid_subset_size}" if self.kid_subsets else "all pairs"
+
+    @property
+    def extractors(self) -> tuple[str, ...]:
+        """Names of all extractors that the metrics read, the protocol's own first."""
+        return tuple(dict.fromkeys([self.extractor, *(str(use.extractor) for use in self.uses)]))
 
 
 POINTS = Protocol(

@@ -44,29 +44,47 @@ class DatasetPart(_Part):
     note: str = ""
 
 
+class ExtractorPart(_Part):
+    """The features that scores were measured on. precision: of the arithmetic."""
+
+    weights_sha256: str | None
+    resize: str
+    precision: str = "float32"
+
+
 class ProtocolPart(_Part):
-    """Everything that must be equal before two scores may be compared."""
+    """Everything that must be equal before two scores may be compared.
+
+    metrics: score → what of the protocol is its own (extractor, samples on each side). reference_sha256: of the
+    reference's content. kid: how KID is averaged.
+    """
 
     name: str
     extractor: str
-    weights_sha256: str | None
-    resize: str
+    extractors: dict[str, ExtractorPart]
+    metrics: dict[str, str]
     quantisation: str
     reference_split: str
     reference_samples: int = Field(ge=0)
+    reference_sha256: str
     samples: int = Field(ge=0)
     k_precision_recall: int
     k_density_coverage: int
+    kid: str = "all pairs"
     mode_rule: str | None = None
 
 
 class Score(_Part):
-    """value: never NaN; floor: the value that perfect samples have at this N, where it is not the ideal one."""
+    """value: never NaN; floor: the value that perfect samples have at this N, where it is not the ideal one.
+
+    standard_error and interval (95 %): of other samples of the same model against the same reference.
+    """
 
     value: Finite
     better: Literal["higher", "lower"]
     unit: str
     title: str = ""
+    standard_error: Finite | None = None
     interval: tuple[Finite, Finite] | None = None
     interval_method: str | None = None
     ideal: Finite | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from trilemma_bench.record import Record
 
 REFERENCE_MODEL = "real-data"
+BELOW = " · "  # between the names of nested conditions
 
 Conditions = tuple[tuple[str, Any], ...]
 
@@ -47,6 +48,11 @@ class Group:
     def __getitem__(self, field: str) -> Any:
         return dict(self.conditions).get(field)
 
+    def names_below(self, field: str) -> list[str]:
+        """The names that the nested `field` has entries for, in their order."""
+        inside = [name.split(BELOW) for name, _ in self.conditions if name.startswith(f"{field}{BELOW}")]
+        return list(dict.fromkeys(parts[1] for parts in inside))
+
     def differences(self, other: Group) -> list[str]:
         """The fields that keep the two apart, each as `field: this value, not that value`."""
         mine, theirs = dict(self.conditions), dict(other.conditions)
@@ -63,7 +69,16 @@ def _measured_on(record: Record) -> Conditions:
     protocol = {} if record.protocol is None else record.protocol.model_dump()
     name = protocol.pop("name", None)
     fields = {"dataset": record.dataset.name, "data": record.dataset.fingerprint, "protocol": name, **protocol}
-    return (*fields.items(), ("samples measured", record.samples))
+    return (*_flat(fields), ("samples measured", record.samples))
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested fields under the names of all they are in, so that each can be named when it differs."""
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}{BELOW}")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def comparable(records: Iterable[Record]) -> list[Group]:

@@ -1,8 +1,8 @@
-"""Features of many samples: batch by batch, in full float32 precision on every device."""
+"""Features of many samples: one pass feeds every extractor, batch by batch, in float32 precision on every device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from tqdm import tqdm
 
 from trilemma_bench.contracts import FeatureExtractor
 from trilemma_bench.errors import TrilemmaError
+
+Request = tuple[FeatureExtractor, Sequence[str]]
+Outputs = dict[tuple[str, str], Tensor]
 
 
 def extract(
@@ -19,41 +22,68 @@ def extract(
     progress: bool = False,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Features of `samples` (uint8 N×C×H×W or float N×D): float32 N×D on the CPU.
-
-    device: where the extractor lives; one batch is there at a time. Raises TrilemmaError when there are no samples,
-    or the extractor does not return one row of floats for each.
-    """
-    features = in_batches(extractor, samples, batch_size, progress, device, extractor.name)
-    if features.ndim != 2 or len(features) != len(samples) or not features.is_floating_point():
-        raise TrilemmaError(
-            f"extractor '{extractor.name}' must return floats N×D, "
-            f"but gave {features.dtype} {tuple(features.shape)} for {len(samples)} samples"
-        )
-    return features.float()
+    """The extractor's 'features' of `samples`: float32 N×D on the CPU. See `extract_all`."""
+    outputs = extract_all([(extractor, ("features",))], samples, batch_size, progress, device)
+    return outputs[extractor.name, "features"]
 
 
-def in_batches(
-    function: Callable[[Tensor], Tensor],
+def extract_all(
+    requests: Sequence[Request],
     samples: Tensor,
     batch_size: int = 256,
     progress: bool = False,
     device: torch.device | str = "cpu",
-    title: str = "",
+) -> Outputs:
+    """Every asked output of every extractor, in one pass: (extractor's name, output) → float32 N×D on the CPU.
+
+    samples: uint8 N×C×H×W or float N×D. device: where the extractors live; one batch is there at a time. Raises
+    TrilemmaError when there are no samples, or an extractor does not return one row of floats for each.
+    """
+
+    gathered: Outputs = {}
+    title = ", ".join(extractor.name for extractor, _ in requests)
+    for start, batch in _batches(samples, batch_size, progress, device, title):
+        for extractor, outputs in requests:
+            for output, values in extractor.compute(batch, outputs).items():
+                _check(extractor, values, len(batch))
+                key = extractor.name, output
+                if key not in gathered:  # one allocation of the final size: gathering parts would need it twice
+                    gathered[key] = torch.empty(len(samples), values.shape[1])
+                gathered[key][start : start + len(batch)] = values
+    return gathered
+
+
+def in_batches(
+    function: Callable[[Tensor], Tensor], samples: Tensor, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`function` of all samples, computed `batch_size` at a time on `device`, gathered on the CPU.
 
-    TensorFloat-32 is off, as features would differ between devices in the third digit. Raises TrilemmaError when
-    there are no samples.
+    Raises TrilemmaError when there are no samples.
+    """
+    return torch.cat([function(batch).cpu() for _, batch in _batches(samples, batch_size, False, device, "")])
+
+
+def _batches(
+    samples: Tensor, batch_size: int, progress: bool, device: torch.device | str, title: str
+) -> Iterator[tuple[int, Tensor]]:
+    """Batches on the device with the index of their first sample; what is done between two of them needs no gradient.
+
+    TensorFloat-32 is off, as features would differ between devices in the third digit.
     """
     if not len(samples):
         raise TrilemmaError("there are no samples to extract features from")
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     bar = tqdm(total=len(samples), unit="sample", desc=f"features {title}".strip(), disable=not progress, leave=False)
-    outputs = []
-    with torch.inference_mode(), exact, bar:
-        for batch in samples.split(batch_size):
-            outputs.append(function(batch.to(device)).cpu())
+    with torch.no_grad(), exact, bar:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size].to(device)
+            yield start, batch
             bar.update(len(batch))
-    # Leaving inference mode first makes the result an ordinary tensor.
-    return torch.cat(outputs)
+
+
+def _check(extractor: FeatureExtractor, values: Tensor, count: int) -> None:
+    if values.ndim != 2 or len(values) != count or not values.is_floating_point():
+        raise TrilemmaError(
+            f"extractor '{extractor.name}' must return floats N×D, "
+            f"but gave {values.dtype} {tuple(values.shape)} for {count} samples"
+        )

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trilemma_bench import paths
+from trilemma_bench import paths, seeding
 from trilemma_bench.contracts import Dataset, FeatureExtractor
 from trilemma_bench.features.extraction import extract
+from trilemma_bench.metrics.reference import Reference
 
 FORMAT = "1"
 
@@ -49,6 +50,22 @@ def reference_features(
         features = extract(extractor, dataset.load(split).samples, progress=progress, device=device)
         _write(path, features, facts)
         return features
+
+
+def reference(
+    dataset: Dataset,
+    split: str,
+    extractor: FeatureExtractor,
+    output: str = "features",
+    count: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Reference:
+    """The reference that a protocol compares with: all of the split, or a fixed random subset of `count` samples."""
+    features = reference_features(dataset, split, extractor, device, progress)
+    if count is not None and count < len(features):
+        features = features[seeding.permutation(len(features), "reference")[:count]]
+    return Reference(features)
 
 
 def cache_path(facts: dict[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,23 +11,29 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.neighbours import Balls, ball_counts, nearest_distances
+from trilemma_bench.metrics.reference import Reference, as_reference
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Generated against reference samples. Neighbour searches are done once and shared by all metrics that need them.
+    """Generated against reference samples, in one feature space. What several metrics need is computed once.
 
-    generated: features N×D; reference: features M×D, on the same device. modes: int64 N, the mode of each generated
-    sample or −1 for low quality; a mode counts as covered with `mode_min_count` samples. closed_…: whether a sample
-    on the surface of a ball is inside it (`≤`), as each paper has it.
+    generated: features N×D; given: the reference, a call that gives it, or its features M×D, on the same device.
+    training: a call that gives the training samples, for memorisation; the reference where there is none. kid_subsets,
+    kid_subset_size: for KID; 0 subsets for all pairs. modes: int64 N, the mode of each generated sample or −1 for low
+    quality; a mode counts as covered with `mode_min_count` samples. closed_…: whether a sample on the surface of a
+    ball is inside it (`≤`), as each paper has it.
 
     Raises TrilemmaError for features that are not finite, are empty or do not fit together.
     """
 
     generated: Tensor
-    reference: Tensor
+    given: Tensor | Reference | Callable[[], Reference]
     k_precision_recall: int = 3
     k_density_coverage: int = 5
+    training: Callable[[], Reference] | None = None
+    kid_subsets: int = 0
+    kid_subset_size: int = 1000
     modes: Tensor | None = None
     mode_count: int | None = None
     mode_min_count: int = 1
@@ -35,22 +42,31 @@ class Comparison:
 
     def __post_init__(self) -> None:
         _check_features("generated", self.generated)
-        _check_features("reference", self.reference)
-        dims = self.generated.shape[1], self.reference.shape[1]
-        if dims[0] != dims[1]:
-            raise TrilemmaError(
-                f"generated samples have {dims[0]} features and reference samples {dims[1]}: use one extractor for both"
-            )
+        if not callable(self.given):
+            _ = self.reference  # checked here; a call is left until a metric needs it
         if min(self.k_precision_recall, self.k_density_coverage) < 1:
             raise TrilemmaError("the number of neighbours k must be at least 1")
         if self.modes is not None and len(self.modes) != len(self.generated):
             raise TrilemmaError(f"{len(self.modes)} modes do not fit {len(self.generated)} generated samples")
 
     @cached_property
+    def reference(self) -> Reference:
+        """The reference, on first use. Raises TrilemmaError when it does not fit the generated features."""
+        if isinstance(self.given, Tensor):
+            _check_features("reference", self.given)
+        found = self.given() if callable(self.given) else as_reference(self.given)
+        if self.generated.shape[1] != found.dim:
+            raise TrilemmaError(
+                f"generated samples have {self.generated.shape[1]} features and reference samples "
+                f"{found.dim}: use one extractor for both"
+            )
+        return found
+
+    @cached_property
     def reference_distances(self) -> Tensor:
         """Distances of each reference sample to its nearest others, ascending: float64 M×(largest k)."""
         k = max(self.k_precision_recall, self.k_density_coverage)
-        return nearest_distances(self.reference, min(k, len(self.reference) - 1))
+        return self.reference.nearest(min(k, len(self.reference) - 1))
 
     @cached_property
     def generated_distances(self) -> Tensor:
@@ -61,19 +77,19 @@ class Comparison:
     def precision_balls(self) -> Balls:
         """Generated samples in the balls around reference samples."""
         radii = self.reference_distances[:, self.k_precision_recall - 1]
-        return ball_counts(self.generated, self.reference, radii, self.closed_precision_recall)
+        return ball_counts(self.generated, self.reference.features, radii, self.closed_precision_recall)
 
     @cached_property
     def recall_balls(self) -> Balls:
         """Reference samples in the balls around generated samples."""
         radii = self.generated_distances[:, self.k_precision_recall - 1]
-        return ball_counts(self.reference, self.generated, radii, self.closed_precision_recall)
+        return ball_counts(self.reference.features, self.generated, radii, self.closed_precision_recall)
 
     @cached_property
     def density_balls(self) -> Balls:
         """Generated samples in the balls around reference samples, for density and coverage."""
         radii = self.reference_distances[:, self.k_density_coverage - 1]
-        return ball_counts(self.generated, self.reference, radii, self.closed_density_coverage)
+        return ball_counts(self.generated, self.reference.features, radii, self.closed_density_coverage)
 
 
 def _check_features(side: str, features: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from trilemma_bench.contracts import Metric
+from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 
 if TYPE_CHECKING:
@@ -88,9 +88,13 @@ def _require_two(features: Tensor) -> None:
         raise TrilemmaError(f"the Fréchet distance needs at least 2 samples, got {len(features)}")
 
 
-def fd(comparison: Comparison) -> float:
+def fd(comparison: Comparison) -> Estimate:
     """The Fréchet distance of generated and reference features."""
-    return frechet_distance_of_features(comparison.generated, comparison.reference)
+    value = frechet_distance_of_features(comparison.generated, comparison.reference.features)
+    dim = comparison.reference.dim
+    biased = min(len(comparison.generated), len(comparison.reference)) <= dim
+    note = f"strongly biased: no more samples than the {dim} feature dimensions" if biased else ""
+    return Estimate(value, note=note)
 
 
 FD = Metric(

@@ -111,7 +111,7 @@ def precision(comparison: Comparison) -> float:
 
     A ball's radius is the distance to the k-th nearest other. Raises TrilemmaError under k + 1 reference samples.
     """
-    _require("precision", comparison.k_precision_recall, "reference", comparison.reference)
+    _require("precision", comparison.k_precision_recall, "reference", len(comparison.reference))
     return _share(comparison.precision_balls.per_point)
 
 
@@ -120,7 +120,7 @@ def recall(comparison: Comparison) -> float:
 
     Raises TrilemmaError under k + 1 generated samples.
     """
-    _require("recall", comparison.k_precision_recall, "generated", comparison.generated)
+    _require("recall", comparison.k_precision_recall, "generated", len(comparison.generated))
     return _share(comparison.recall_balls.per_point)
 
 
@@ -129,7 +129,7 @@ def density(comparison: Comparison) -> float:
 
     Raises TrilemmaError under k + 1 reference samples.
     """
-    _require("density", comparison.k_density_coverage, "reference", comparison.reference)
+    _require("density", comparison.k_density_coverage, "reference", len(comparison.reference))
     return float(comparison.density_balls.per_point.double().mean()) / comparison.k_density_coverage
 
 
@@ -138,7 +138,7 @@ def coverage(comparison: Comparison) -> float:
 
     Raises TrilemmaError under k + 1 reference samples.
     """
-    _require("coverage", comparison.k_density_coverage, "reference", comparison.reference)
+    _require("coverage", comparison.k_density_coverage, "reference", len(comparison.reference))
     return _share(comparison.density_balls.per_centre)
 
 
@@ -146,9 +146,9 @@ def _share(counts: Tensor) -> float:
     return float((counts > 0).double().mean())
 
 
-def _require(metric: str, k: int, side: str, features: Tensor) -> None:
-    if len(features) < k + 1:
-        raise TrilemmaError(f"{metric} needs at least k+1={k + 1} {side} samples, got {len(features)}")
+def _require(metric: str, k: int, side: str, count: int) -> None:
+    if count < k + 1:
+        raise TrilemmaError(f"{metric} needs at least k+1={k + 1} {side} samples, got {count}")
 
 
 _KYNKAANNIEMI = "Kynkäänniemi et al. 2019, arXiv:1904.06991"

@@ -19,7 +19,7 @@ from trilemma_bench.report.columns import (
     quality_column,
     score_columns,
 )
-from trilemma_bench.statistics import Group, comparable, is_reference, pareto_front
+from trilemma_bench.statistics import BELOW, Group, comparable, is_reference, pareto_front
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,13 @@ def protocol_facts(group: Group) -> list[tuple[str, str]]:
 
 
 def _features(group: Group) -> str:
-    weights = group["weights_sha256"]
-    resize = "" if group["resize"] in (None, "none") else f", resize {group['resize']}"
-    return f"{group['extractor']}{resize}" + (f", weights {weights[:12]}" if weights else "")
+    return "; ".join(_extractor(group, name) for name in group.names_below("extractors"))
+
+
+def _extractor(group: Group, name: str) -> str:
+    weights, resize = (group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize"))
+    shown = "" if resize in (None, "none") else f", resize {resize}"
+    return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
 
 
 def separations(group: Group, others: Iterable[Group]) -> list[str]:

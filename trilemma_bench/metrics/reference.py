@@ -1,0 +1,73 @@
+"""The reference side of a comparison: real samples' features, and what is derived from them once for all models."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.frechet import Moments, moments
+from trilemma_bench.metrics.neighbours import nearest_distances
+
+
+class Reference:
+    """Features of M real samples: float M×D, on one device. Moments and distances are computed when first asked for."""
+
+    def __init__(self, features: Tensor) -> None:
+        self._features = features
+        self._nearest: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dim(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def features(self) -> Tensor:
+        """The features, float M×D. Raises TrilemmaError where only the moments are known."""
+        return self._features
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance, in float64."""
+        return moments(self.features)
+
+    def nearest(self, k: int) -> Tensor:
+        """Distances of each sample to its k nearest others, ascending: float64 M×k."""
+        if self._nearest is None or self._nearest.shape[1] < k:
+            self._nearest = nearest_distances(self.features, k)
+        return self._nearest[:, :k]
+
+
+class MomentsReference(Reference):
+    """Mean and covariance of `count` real samples, as pytorch-fid and others exchange them: all that FD needs."""
+
+    def __init__(self, given: Moments, count: int) -> None:
+        self._moments, self._count = given, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def dim(self) -> int:
+        return len(self._moments.mean)
+
+    @property
+    def features(self) -> Tensor:
+        raise TrilemmaError("this reference holds mean and covariance only, and the metric needs features")
+
+    @cached_property
+    def moments(self) -> Moments:
+        return self._moments
+
+    def nearest(self, k: int) -> Tensor:
+        return nearest_distances(self.features, k)
+
+
+def as_reference(features: Tensor | Reference) -> Reference:
+    """A tensor of features as a reference."""
+    return Reference(features) if isinstance(features, torch.Tensor) else features
