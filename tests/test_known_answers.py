@@ -1,0 +1,66 @@
+"""Scores that must come out, from images to record: real digits, and what is done to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import trilemma_bench as tb
+from trilemma_bench.datasets.digits import Digits
+
+
+@pytest.fixture(scope="module")
+def real():
+    split = Digits().load("train")
+    return split.samples, split.labels
+
+
+def scores(samples, out, **options):
+    array = samples.permute(0, 2, 3, 1).numpy() if isinstance(samples, torch.Tensor) else samples
+    record = tb.evaluate(array, dataset="digits", out=out, progress=False, device="cpu", **options)
+    return {name: score.value for name, score in record.scores.items()}
+
+
+def noisy(images, sigma):
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images.float() + sigma * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def test_the_reference_itself_is_perfect(real, tmp_path):
+    found = scores(real[0], tmp_path)
+    assert 0 <= found["fd_digits-cnn"] < 1e-9
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+    assert found["modes"] == 10
+
+
+def test_a_copy_without_some_modes_keeps_its_precision_and_loses_recall(real, tmp_path):
+    images, labels = real
+    found = scores(images[labels < 5], tmp_path)
+    assert found["precision"] == 1
+    assert found["recall"] < 0.7
+    assert found["coverage"] < 0.6
+    assert found["modes"] == 5
+
+
+def test_noise_moves_the_frechet_distance_up_step_by_step(real, tmp_path):
+    distances = [scores(noisy(real[0], sigma), tmp_path)["fd_digits-cnn"] for sigma in (0, 16, 32, 64, 128)]
+    assert distances == sorted(distances)
+    assert distances[-1] > 10 * distances[1] > 0
+
+
+def test_one_image_many_times_is_neither_covering_nor_close(real, tmp_path):
+    found = scores(real[0][:1].expand(500, -1, -1, -1), tmp_path)
+    perfect = scores(real[0][:500], tmp_path)
+    assert found["coverage"] < 0.1
+    assert found["recall"] < 0.1
+    assert found["fd_digits-cnn"] > 10 * perfect["fd_digits-cnn"]
+
+
+def test_scores_do_not_depend_on_the_order_of_the_samples(real, tmp_path):
+    images = noisy(real[0], 40)
+    order = np.random.default_rng(0).permutation(len(images))
+    first, second = scores(images, tmp_path), scores(images[order], tmp_path)
+    for name in ("precision", "recall", "density", "coverage", "modes", "high_quality"):
+        assert first[name] == second[name], name
+    assert first["fd_digits-cnn"] == pytest.approx(second["fd_digits-cnn"], rel=1e-9)
