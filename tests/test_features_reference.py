@@ -1,19 +1,28 @@
-"""The cache of reference features: computed once, never believed blindly, never in the way."""
+"""The cache of references: computed once, read only where asked for, never believed blindly, never in the way."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from inputs import fails
 from safetensors import safe_open
 
-from trilemma_bench import paths
+from trilemma_bench import paths, seeding
 from trilemma_bench.contracts import Dataset, DataSpec, Split
-from trilemma_bench.features import reference
-from trilemma_bench.features.extraction import extract
+from trilemma_bench.features import cache
+from trilemma_bench.features import reference as module
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import reference_features
+from trilemma_bench.features.reference import reference
+from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.frechet import moments
+from trilemma_bench.metrics.neighbours import nearest_distances
+
+SIZE = 12
 
 
 class Toy(Dataset):
@@ -25,86 +34,242 @@ class Toy(Dataset):
 
     def load(self, split):
         rng = torch.Generator().manual_seed(self.seed + (split == "test"))
-        return Split(torch.randint(256, (6, 3, 4, 4), generator=rng, dtype=torch.uint8))
+        return Split(torch.randint(256, (SIZE, 3, 4, 4), generator=rng, dtype=torch.uint8))
 
 
 class Counting(Pixels):
-    calls = 0
+    """Pixels, their squares and their means; counts the samples of each pass."""
 
-    def __call__(self, samples):
-        Counting.calls += 1
-        return super().__call__(samples)
+    outputs = ("features", "squares", "means")
+    passes: list[int] = []
+
+    def compute(self, samples, outputs):
+        Counting.passes.append(len(samples))
+        pixels = self(samples)
+        known = {"features": pixels, "squares": pixels.square(), "means": pixels.mean(dim=1, keepdim=True)}
+        return {output: known[output] for output in outputs}
 
 
 @pytest.fixture
 def counting():
-    Counting.calls = 0
-    return Counting()
+    Counting.passes = []
+    extractor = Counting()
+    extractor.check(Toy.spec)
+    return extractor
 
 
-def cached_file():
-    (path,) = (paths.cache_dir() / "features").glob("*.safetensors")
+@pytest.fixture
+def calls(monkeypatch):
+    """How often moments and distances were computed."""
+    made = {"moments": 0, "nearest_distances": 0}
+
+    def counted(name):
+        function = getattr(module, name)
+
+        def wrapper(*arguments):
+            made[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    for name in made:
+        counted(name)
+    return made
+
+
+def pixels(split="train", seed=0):
+    return Toy(seed).load(split).samples.flatten(1) / 255
+
+
+def cached_files(kind):
+    return sorted((paths.cache_dir() / "features").glob(f"*.{kind}.safetensors"))
+
+
+def cached_file(kind):
+    (path,) = cached_files(kind)
     return path
 
 
-def test_reference_features_are_computed_once(counting):
-    first, second = (reference_features(Toy(), "train", counting) for _ in range(2))
-    assert torch.equal(first, Toy().load("train").samples.flatten(1) / 255)
-    assert torch.equal(first, second)
-    assert counting.calls == 1
-    with safe_open(cached_file(), framework="pt") as file:
-        facts = file.metadata()
-    assert facts["dataset"] == Toy().fingerprint()
-    assert (facts["split"], facts["extractor"], facts["weights"], facts["resize"]) == (
-        "train",
-        "pixels",
-        "none",
-        "none",
-    )
+def replace(path, content):
+    """A new file in the place of one that may be mapped."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_a_reference_is_computed_once_and_says_what_it_is(counting, calls):
+    expected = pixels()
+    for _ in range(2):
+        found = reference(Toy(), "train", counting)
+        assert torch.equal(found.features, expected)
+        assert torch.equal(found.moments.mean, moments(expected).mean)
+        assert torch.equal(found.moments.covariance, moments(expected).covariance)
+        assert torch.equal(found.nearest(3), nearest_distances(expected, 3))
+        assert (len(found), found.dim) == (SIZE, 48)
+    assert counting.passes == [SIZE]
+    assert calls == {"moments": 1, "nearest_distances": 1}
+    for kind in ("features", "moments", "nearest"):
+        with safe_open(cached_file(kind), framework="pt") as file:
+            facts = file.metadata()
+        assert facts["dataset"] == Toy().fingerprint()
+        names = ("kind", "dataset_name", "split", "samples", "extractor", "output", "weights", "resize", "precision")
+        assert [facts[name] for name in names] == [
+            *(kind, "toy", "train", "12", "pixels", "features", "none", "none", "float32")
+        ]
+
+
+def test_nothing_is_read_before_it_is_asked_for(counting, monkeypatch):
+    monkeypatch.setattr(Toy, "load", None)
+    reference(Toy(), "train", counting)
+    assert not paths.cache_dir().exists()
+
+
+def test_length_and_width_need_no_features(counting):
+    assert len(reference(Toy(), "train", counting)) == SIZE
+    assert len(reference(Toy(), "train", counting, count=5)) == 5
+    assert len(reference(Toy(), "train", counting, count=500)) == SIZE
+    assert reference(Toy(), "train", counting).dim == 48
+    assert counting.passes == []
+    assert reference(Toy(), "train", counting, output="means").dim == 1
+    assert counting.passes == [1]
+    assert not paths.cache_dir().exists()
+
+
+@pytest.mark.parametrize("kind", ["moments", "nearest"])
+def test_what_is_cached_needs_no_features(counting, kind):
+    def ask(found):
+        return found.moments.covariance if kind == "moments" else found.nearest(5)
+
+    expected = ask(reference(Toy(), "train", counting))
+    replace(cached_file("features"), b"never looked at")
+    assert torch.equal(ask(reference(Toy(), "train", counting)), expected)
+    assert counting.passes == [SIZE]
+
+
+def test_more_neighbours_than_were_cached_are_computed_and_kept(counting, calls):
+    first = reference(Toy(), "train", counting)
+    assert first.nearest(3).shape == (SIZE, 3)
+    assert first.nearest(5).shape == (SIZE, 5)
+    assert calls["nearest_distances"] == 1
+    assert torch.equal(reference(Toy(), "train", counting).nearest(7), nearest_distances(pixels(), 7))
+    assert reference(Toy(), "train", counting).nearest(6).shape == (SIZE, 6)
+    assert calls["nearest_distances"] == 2
+    with fails("k=12", "got 12"):
+        first.nearest(12)
+
+
+def test_one_pass_gives_every_output_that_is_needed(counting):
+    outputs = ("features", "squares", "means")
+    for output in ("squares", "means", "features"):
+        found = reference(Toy(), "train", counting, output, together=outputs)
+        expected = {"features": pixels(), "squares": pixels().square(), "means": pixels().mean(dim=1, keepdim=True)}
+        assert torch.equal(found.features, expected[output])
+    assert counting.passes == [SIZE]
+    assert torch.equal(reference(Toy(), "train", counting, "means").moments.mean, moments(expected["means"]).mean)
+
+
+def test_a_subset_is_fixed_and_only_its_samples_are_extracted(counting):
+    rows = seeding.permutation(SIZE, "reference")[:7]
+    found = reference(Toy(), "train", counting, count=7)
+    assert torch.equal(found.features, pixels()[rows])
+    assert torch.equal(found.nearest(3), nearest_distances(pixels()[rows], 3))
+    assert counting.passes == [7]
+
+
+def test_a_subset_comes_from_the_whole_where_that_is_known(counting):
+    whole = reference(Toy(), "train", counting)
+    _ = whole.features
+    found = reference(Toy(), "train", counting, count=7)
+    assert torch.equal(found.features, whole.subset(7).features)
+    assert torch.equal(found.moments.mean, moments(found.features).mean)
+    assert counting.passes == [SIZE]
+    assert len(cached_files("features")) == 1
+
+
+def test_the_moments_of_a_subset_are_not_those_of_the_whole(counting):
+    whole, part = reference(Toy(), "train", counting), reference(Toy(), "train", counting, count=7)
+    assert torch.equal(whole.moments.mean, moments(pixels()).mean)
+    assert torch.equal(part.moments.mean, moments(part.features).mean)
+    assert not torch.equal(whole.moments.mean, part.moments.mean)
 
 
 def test_whatever_changes_the_features_changes_the_key(counting):
-    reference_features(Toy(), "train", counting)
-    reference_features(Toy(seed=5), "train", counting)
-    reference_features(Toy(), "test", counting)
-    for fact in ("weights_sha256", "resize", "name"):
+    _ = reference(Toy(), "train", counting).features
+    _ = reference(Toy(seed=5), "train", counting).features
+    _ = reference(Toy(), "test", counting).features
+    for fact in ("weights_sha256", "resize", "name", "precision"):
         changed = Counting()
         setattr(changed, fact, "another")
-        reference_features(Toy(), "train", changed)
-    assert counting.calls == 6
+        _ = reference(Toy(), "train", changed).features
+    assert len(counting.passes) == 7
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "text"])
-def test_a_damaged_cache_is_computed_again_with_a_warning(counting, damage):
-    expected = reference_features(Toy(), "train", counting)
-    path = cached_file()
-    content = bytearray(path.read_bytes())
-    if damage == "bit":
-        content[-3] ^= 1
-    path.write_bytes({"cut": content[: len(content) // 2], "bit": content, "text": b"not this"}[damage])
+def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch):
+    source = "from test_features_reference import Counting\nclass Mine(Counting):\n    pass\n"
+    (tmp_path / "edited.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import edited
+
+    _ = reference(Toy(), "train", edited.Mine()).features
+    _ = reference(Toy(), "train", edited.Mine()).features
+    assert counting.passes == [SIZE]
+    (tmp_path / "edited.py").write_text(f"{source}    scale = 2\n")
+    _ = reference(Toy(), "train", edited.Mine()).features
+    assert counting.passes == [SIZE, SIZE]
+
+
+@pytest.mark.parametrize("kind", ["features", "moments", "nearest"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "header", "text", "empty"])
+def test_a_damaged_file_is_made_again_with_a_warning(counting, kind, damage):
+    def ask():
+        found = reference(Toy(), "train", counting)
+        return {"features": lambda: found.features, "moments": lambda: found.moments.covariance}.get(
+            kind, lambda: found.nearest(3)
+        )()
+
+    expected = ask().clone()
+    path = cached_file(kind)
+    whole = path.read_bytes()
+    flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+    contents = {
+        "cut": whole[: len(whole) // 2],
+        "bit": flipped,
+        "header": whole.replace(b'"split":"train"', b'"split":"tests"'),
+        "text": b"not this",
+        "empty": b"",
+    }
+    assert contents[damage] != whole
+    replace(path, contents[damage])
     with pytest.warns(UserWarning, match="damaged"):
-        found = reference_features(Toy(), "train", counting)
-    assert torch.equal(found, expected)
-    assert torch.equal(reference_features(Toy(), "train", counting), expected)
-    assert counting.calls == 2
+        assert torch.equal(ask(), expected)
+    assert torch.equal(ask(), expected)
+    assert path.read_bytes()[-8:] == whole[-8:]
+    assert counting.passes == ([SIZE, SIZE] if kind == "features" else [SIZE])
 
 
 def test_another_files_facts_are_not_believed(counting):
-    reference_features(Toy(seed=9), "train", counting)
-    other = cached_file()
-    path = reference.cache_path(reference._facts(Toy(), "train", counting))
-    other.rename(path)
+    _ = reference(Toy(seed=9), "train", counting).features
+    wanted = reference(Toy(), "train", counting)
+    cached_file("features").rename(cache.path_of(wanted.facts("features")))
     with pytest.warns(UserWarning, match="damaged"):
-        features = reference_features(Toy(), "train", counting)
-    assert torch.equal(features, extract(Pixels(), Toy().load("train").samples))
+        assert torch.equal(wanted.features, pixels())
+
+
+def test_features_that_are_not_finite_are_refused_and_not_cached(counting, monkeypatch):
+    monkeypatch.setattr(Counting, "__call__", lambda self, samples: Pixels.__call__(self, samples) / 0)
+    with fails("pixels", "toy", "not finite"):
+        _ = reference(Toy(), "train", counting).features
+    assert not cached_files("features")
 
 
 def test_no_place_for_the_cache_is_a_warning(counting, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "file"))
+    found = reference(Toy(), "train", counting)
     with pytest.warns(UserWarning, match="not cached"):
-        features = reference_features(Toy(), "train", counting)
-    assert len(features) == 6
+        assert torch.equal(found.moments.mean, moments(pixels()).mean)
+    with pytest.warns(UserWarning, match="not cached"):
+        assert torch.equal(found.nearest(3), nearest_distances(pixels(), 3))
+    assert counting.passes == [SIZE]
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):
@@ -113,6 +278,80 @@ def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.warns(UserWarning, match="No space left"):
-        features = reference_features(Toy(), "train", counting)
-    assert len(features) == 6
-    assert not list((paths.cache_dir() / "features").glob("*.tmp"))
+        assert torch.equal(reference(Toy(), "train", counting).features, pixels())
+    assert not list(cache.folder().glob("*.partial"))
+
+
+def test_a_cache_that_may_only_be_read_is_read(counting, monkeypatch):
+    _ = reference(Toy(), "train", counting).moments
+
+    def refused(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", refused)
+    assert torch.equal(reference(Toy(), "train", counting).moments.mean, moments(pixels()).mean)
+    assert counting.passes == [SIZE]
+
+
+def test_what_a_crash_left_behind_is_written_over(counting):
+    wanted = reference(Toy(), "train", counting)
+    partial = cache.path_of(wanted.facts("features")).with_suffix(".partial")
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"half of it")
+    assert torch.equal(wanted.features, pixels())
+    assert not partial.exists()
+    assert [path for path, _ in cache.files()] == [cached_file("features")]
+
+
+def test_a_reference_of_other_width_is_refused(counting):
+    with fails("7 features", "48", "one extractor"):
+        Comparison(torch.zeros(3, 7), reference(Toy(), "train", counting))
+    assert counting.passes == []
+
+
+PROCESS = """
+import os, sys, time
+from pathlib import Path
+import test_features_reference as shared
+from trilemma_bench.features.reference import reference
+
+class Slow(shared.Counting):
+    def compute(self, samples, outputs):
+        Path(sys.argv[1], f"pass-{os.getpid()}").touch()
+        if sys.argv[2] == "hang":
+            time.sleep(60)
+        time.sleep(1)
+        return super().compute(samples, outputs)
+
+found = reference(shared.Toy(), "train", Slow(), together=("features", "squares"), output=sys.argv[2])
+print(float(found.features.double().sum()), float(found.moments.mean.sum()), float(found.nearest(3).sum()))
+"""
+
+
+def start(folder, asked):
+    script = folder / "process.py"
+    script.write_text(PROCESS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script), str(folder), asked]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_of_two_processes_one_computes_and_the_other_reads(tmp_path):
+    processes = [start(tmp_path, asked) for asked in ("features", "squares")]
+    answers = [process.communicate(timeout=100)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(list(tmp_path.glob("pass-*"))) == 1
+    for features, answer in zip((pixels(), pixels().square()), answers, strict=True):
+        sums = features.double().sum(), moments(features).mean.sum(), nearest_distances(features, 3).sum()
+        assert [float(word) for word in answer] == pytest.approx([float(value) for value in sums])
+
+
+def test_a_process_that_dies_blocks_no_other(tmp_path):
+    dying = start(tmp_path, "hang")
+    while not list(tmp_path.glob("pass-*")):
+        assert dying.poll() is None
+    waiting = start(tmp_path, "features")
+    dying.kill()
+    dying.communicate()
+    assert waiting.communicate(timeout=100)[0]
+    assert waiting.returncode == 0

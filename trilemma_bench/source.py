@@ -1,4 +1,4 @@
-"""The code behind a training run: a hash, so that changed code never passes off an old checkpoint as its own."""
+"""The code behind a result, as a hash: changed code never passes off an old checkpoint or old features as its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SHARED_BLOCKS = "trilemma_bench.nn"
@@ -20,8 +20,22 @@ def source_digest(module: str) -> str | None:
     That is: whatever it imports, directly or not, from its own top-level package and from the shared network blocks,
     and the training loop. None where there is no source to read, as for a class typed into a notebook.
     """
-    own = module.partition(".")[0]
-    waiting, sources = [module, TRAINING_LOOP], dict[str, str]()
+    return _digest([module, TRAINING_LOOP], (f"{module.partition('.')[0]}.", f"{SHARED_BLOCKS}."))
+
+
+def package_digest(modules: Iterable[str]) -> str | None:
+    """sha256 (hex) of the source of imported `modules`, and of what each imports from the package that it lies in.
+
+    None where there is no source to read.
+    """
+    modules = list(modules)
+    packages = {module.rpartition(".")[0] for module in modules} - {""}
+    return _digest(modules, tuple(f"{package}." for package in packages))
+
+
+def _digest(modules: list[str], followed: tuple[str, ...]) -> str | None:
+    """The hash of `modules` and of what they import, directly or not, whose name starts with one of `followed`."""
+    waiting, sources = list(modules), dict[str, str]()
     while waiting:
         name = waiting.pop()
         if name in sources:
@@ -30,8 +44,7 @@ def source_digest(module: str) -> str | None:
             sources[name] = Path(inspect.getsourcefile(sys.modules[name]) or "").read_text(encoding="utf-8")
         except (OSError, TypeError, KeyError):
             return None
-        imported = _imported(name, sources[name])
-        waiting += [found for found in imported if found.startswith((f"{own}.", f"{SHARED_BLOCKS}."))]
+        waiting += [found for found in _imported(name, sources[name]) if found.startswith(followed)]
     digests = sorted(hashlib.sha256(source.encode()).hexdigest() for source in sources.values())
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

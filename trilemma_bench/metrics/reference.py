@@ -7,17 +7,24 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trilemma_bench import seeding
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet import Moments, moments
 from trilemma_bench.metrics.neighbours import nearest_distances
 
 
 class Reference:
-    """Features of M real samples: float M×D, on one device. Moments and distances are computed when first asked for."""
+    """Features of M real samples: float M×D, on one device. Moments and distances are computed when first asked for.
 
-    def __init__(self, features: Tensor) -> None:
-        self._features = features
-        self._nearest: Tensor | None = None
+    nearest: distances to the nearest others, ascending, float64 M×k, where they are known already. sha256: of the file
+    that the reference was read from; None for one computed from a dataset.
+    """
+
+    sha256: str | None = None
+    _nearest: Tensor | None = None
+
+    def __init__(self, features: Tensor, nearest: Tensor | None = None) -> None:
+        self._features, self._nearest = features, nearest
 
     def __len__(self) -> int:
         return len(self.features)
@@ -39,8 +46,15 @@ class Reference:
     def nearest(self, k: int) -> Tensor:
         """Distances of each sample to its k nearest others, ascending: float64 M×k."""
         if self._nearest is None or self._nearest.shape[1] < k:
-            self._nearest = nearest_distances(self.features, k)
+            self._nearest = self._find_nearest(k)
         return self._nearest[:, :k]
+
+    def subset(self, count: int) -> Reference:
+        """A fixed random subset of `count` samples; the whole where there are no more than that."""
+        return self if count >= len(self) else Reference(self.features[subset_rows(len(self), count)])
+
+    def _find_nearest(self, k: int) -> Tensor:
+        return nearest_distances(self.features, k)
 
 
 class MomentsReference(Reference):
@@ -64,10 +78,12 @@ class MomentsReference(Reference):
     def moments(self) -> Moments:
         return self._moments
 
-    def nearest(self, k: int) -> Tensor:
-        return nearest_distances(self.features, k)
-
 
 def as_reference(features: Tensor | Reference) -> Reference:
     """A tensor of features as a reference."""
     return Reference(features) if isinstance(features, torch.Tensor) else features
+
+
+def subset_rows(size: int, count: int) -> Tensor:
+    """Which `count` of `size` samples are the fixed random subset (int64, CPU)."""
+    return seeding.permutation(size, "reference")[:count]

@@ -1,0 +1,148 @@
+"""Tensors in files that say what they are: believed only when every fact fits, written whole or not at all.
+
+One process computes what is missing while the others wait for it and then read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trilemma_bench import paths
+
+Facts = dict[str, str]
+Tensors = dict[str, Tensor]
+
+NAMED_ONLY = ("dataset_name", "content")  # facts that help a reader, but do not decide which file it is
+SECONDS_BEFORE_NOTICE = 2
+
+
+def folder() -> Path:
+    return paths.cache_dir() / "features"
+
+
+def path_of(facts: Facts) -> Path:
+    """The file for tensors with these facts, which name at least the extractor, split, output and kind."""
+    common = {name: fact for name, fact in _identity(facts).items() if name != "kind"}
+    key = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.-]+", "-", f"{facts['extractor']}-{facts['split']}-{facts['output']}")
+    return folder() / f"{name}-{key}.{facts['kind']}.safetensors"
+
+
+def stored(
+    facts: Facts,
+    compute: Callable[[], Tensors],
+    lock: Path | None = None,
+    enough: Callable[[Tensors], bool] = lambda _: True,
+) -> Tensors:
+    """The tensors with these facts: from their file, or computed by one process while the others wait, and written.
+
+    lock: what processes wait for, the file itself unless given. enough: whether the file's tensors will do. A file
+    that is damaged is made again, and one that cannot be written is done without, each with a warning.
+    """
+    try:
+        held = _acquire(Path(f"{lock or path_of(facts)}.lock"))
+    except OSError as error:
+        if (found := read(facts)) is not None and enough(found):
+            return found  # a cache that others fill, which this process may only read
+        warnings.warn(f"reference {facts['kind']} are not cached: {error}", stacklevel=2)
+        return compute()
+    with held:
+        if (found := read(facts)) is not None and enough(found):
+            return found
+        tensors = compute()
+        write(facts, tensors)
+        return tensors
+
+
+def _acquire(path: Path) -> AcquireReturnProxy:
+    """The lock, held: it ends with its process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=SECONDS_BEFORE_NOTICE)
+    except Timeout:
+        print(f"waiting for another process to finish {path.stem}", file=sys.stderr)
+        return lock.acquire()
+
+
+def read(facts: Facts) -> Tensors | None:
+    """The tensors with these facts, mapped from their file; None without one, or with a warning for a damaged one."""
+    path = path_of(facts)
+    if not path.is_file():
+        return None
+    try:
+        tensors, found = load(path)
+        if _identity(found) == _identity(facts) and is_whole(tensors, found):
+            return tensors
+        problem = "its content does not fit its facts"
+    except (SafetensorError, OSError) as error:
+        problem = str(error)
+    warnings.warn(f"cached {facts['kind']} {path} are damaged ({problem}): computing them again", stacklevel=3)
+    return None
+
+
+def load(path: Path) -> tuple[Tensors, Facts]:
+    """What a file holds and what it says of itself, unverified. Raises SafetensorError or OSError."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118, no dict
+
+
+def is_whole(tensors: Tensors, facts: Facts) -> bool:
+    """Whether the tensors are those that the facts were written with."""
+    return facts.get("content") == _content(tensors)
+
+
+def write(facts: Facts, tensors: Tensors) -> None:
+    """Writes the file whole or not at all; a cache that cannot be written is worth a warning, no more.
+
+    Only the process that holds the lock writes, so that what a crash left behind is written over.
+    """
+    path = path_of(facts)
+    temporary = path.with_suffix(".partial")
+    try:
+        save(temporary, facts, tensors)
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        warnings.warn(f"reference {facts['kind']} are not cached: {error}", stacklevel=3)
+
+
+def save(path: Path | str, facts: Facts, tensors: Tensors) -> None:
+    """Writes the tensors with their facts and a hash of their content."""
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, path, {**facts, "content": _content(tensors)})
+
+
+def files() -> Iterator[tuple[Path, Facts]]:
+    """Every file of the cache with what its header says, by name; no facts for one that cannot be read."""
+    for path in sorted(folder().glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield path, file.metadata() or {}
+        except (SafetensorError, OSError):
+            yield path, {}
+
+
+def _identity(facts: Mapping[str, str]) -> Facts:
+    return {key: value for key, value in facts.items() if key not in NAMED_ONLY}
+
+
+def _content(tensors: Tensors) -> str:
+    """sha256 (hex) over names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
