@@ -300,7 +300,7 @@ def test_what_a_crash_left_behind_is_written_over(counting):
     partial.write_bytes(b"half of it")
     assert torch.equal(wanted.features, pixels())
     assert not partial.exists()
-    assert [path for path, _ in cache.files()] == [cached_file("features")]
+    assert [(entry.facts["dataset_name"], entry.kinds) for entry in cache.entries()] == [("toy", ["features"])]
 
 
 def test_a_reference_of_other_width_is_refused(counting):

@@ -52,6 +52,12 @@ _PLACES = [
     click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR."),
     click.option("--quiet", is_flag=True, help="No progress bars."),
 ]
+_REFERENCE = [
+    click.option("--split", default="train", show_default=True, help="Of the dataset."),
+    click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor."),
+    click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs."),
+]
+_TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="FILE", help="Where it goes.")
 
 
 def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
@@ -218,6 +224,96 @@ def doctor(**options: Any) -> None:
     from trilemma_bench.doctor import diagnosis
 
     click.echo("\n".join(diagnosis()))
+
+
+@main.group("reference")
+def reference_() -> None:
+    """Cached reference features, and files of them to exchange."""
+
+
+@reference_.command("list")
+def reference_list() -> None:
+    """What is cached: of which data and extractor, which kinds, and how large."""
+    from trilemma_bench.features import cache
+
+    rows: list[tuple[str, ...]] = [("DATASET", "SPLIT", "EXTRACTOR", "OUTPUT", "SAMPLES", "KINDS", "BYTES")]
+    for entry in cache.entries():
+        facts = entry.facts
+        data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
+        known = (facts.get(name, "?") for name in ("split", "extractor", "output", "samples"))
+        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo(f"in {cache.folder()}")
+
+
+@reference_.command("export")
+@with_options(_DATASET, _REFERENCE)
+@click.option("--count", type=click.IntRange(min=2), metavar="N", help="A fixed random subset of N samples.")
+@click.option("--kind", type=click.Choice(["moments", "features"]), default="moments", show_default=True)
+@click.option("--radii", is_flag=True, help="With features: also the distances to the 5 nearest others.")
+@with_options([_TO_REFERENCE], _COMMON[1:3], _PLACES)
+def reference_export(**options: Any) -> None:
+    """Write a reference into a file, computing it first unless it is cached.
+
+    A .safetensors says what it is of, and `run --reference FILE` uses it; an .npz takes moments, as mu and sigma.
+    """
+    options = _apply_places(options)
+    _load_plugins(options["plugins"])
+    from trilemma_bench.environment import resolve_device
+    from trilemma_bench.features.exchange import export_reference
+    from trilemma_bench.features.reference import reference
+
+    device = resolve_device(options["device"])
+    dataset, extractor = _data_and_extractor(options, device)
+    chosen = reference(
+        dataset,
+        options["split"],
+        extractor,
+        options["output"],
+        options["count"],
+        device=device,
+        progress=options["progress"],
+    )
+    click.echo(export_reference(chosen, options["path"], options["kind"], options["radii"]))
+
+
+@reference_.command("import")
+@click.argument("source", type=FILE, metavar="FILE.npz")
+@with_options(_DATASET, _REFERENCE)
+@click.option("--count", type=click.IntRange(min=2), metavar="N", help="Samples behind mu and sigma.")
+@with_options([_TO_REFERENCE], _COMMON[2:3], _PLACES)
+def reference_import(source: Path, **options: Any) -> None:
+    """Turn someone's .npz into a reference that says what it is, for `run --reference FILE`.
+
+    FILE.npz holds mu and sigma (pytorch-fid, TTUR, EDM), also mu_s and sigma_s (guided-diffusion; --output spatial), or
+    features as pool_3 (score-SDE). It says neither data, extractor nor number of samples: you do, and it is recorded.
+    With mu and sigma, only metrics that need no more can be computed. The cache stays as it is.
+    """
+    options = _apply_places(options)
+    _load_plugins(options["plugins"])
+    from trilemma_bench.features.exchange import Claims, import_npz
+
+    _, extractor = _data_and_extractor(options, "cpu")
+    claims = Claims(options["dataset"], options["split"], options["output"], options["count"])
+    click.echo(import_npz(source, options["path"], claims, extractor))
+
+
+def _data_and_extractor(options: dict[str, Any], device: Any) -> tuple[Any, Any]:
+    """The dataset and the extractor that `options` name, after checks that they and split and output fit together."""
+    from trilemma_bench import registry
+    from trilemma_bench.datasets import open_dataset
+    from trilemma_bench.datasets.splits import check_split
+    from trilemma_bench.errors import unknown_name
+
+    dataset = open_dataset(options["dataset"])
+    check_split(dataset, options["split"])
+    extractor = registry.extractors.get(options["extractor"])(device)
+    extractor.check(dataset.spec)
+    if options["output"] not in extractor.outputs:
+        raise unknown_name(f"output of {extractor.name}", options["output"], extractor.outputs)
+    return dataset, extractor
 
 
 def _options(options: dict[str, Any]) -> Any:

@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -100,8 +101,8 @@ def load(path: Path) -> tuple[Tensors, Facts]:
 
 
 def is_whole(tensors: Tensors, facts: Facts) -> bool:
-    """Whether the tensors are those that the facts were written with."""
-    return facts.get("content") == _content(tensors)
+    """Whether tensors and facts are those that were written together."""
+    return facts.get("content") == _content(tensors, facts)
 
 
 def write(facts: Facts, tensors: Tensors) -> None:
@@ -113,6 +114,7 @@ def write(facts: Facts, tensors: Tensors) -> None:
     temporary = path.with_suffix(".partial")
     try:
         save(temporary, facts, tensors)
+        temporary.chmod(0o644)  # safetensors writes for the owner only, and a cache may be shared
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True)
@@ -120,28 +122,49 @@ def write(facts: Facts, tensors: Tensors) -> None:
 
 
 def save(path: Path | str, facts: Facts, tensors: Tensors) -> None:
-    """Writes the tensors with their facts and a hash of their content."""
+    """Writes the tensors with their facts and a hash over both."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, path, {**facts, "content": _content(tensors)})
+    save_file(tensors, path, {**facts, "content": _content(tensors, facts)})
 
 
-def files() -> Iterator[tuple[Path, Facts]]:
-    """Every file of the cache with what its header says, by name; no facts for one that cannot be read."""
-    for path in sorted(folder().glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                yield path, file.metadata() or {}
-        except (SafetensorError, OSError):
-            yield path, {}
+@dataclass
+class Entry:
+    """The files of one reference. facts: what their headers say, empty where none can be read; size: bytes."""
+
+    name: str
+    facts: Facts
+    kinds: list[str]
+    size: int
+
+
+def entries() -> list[Entry]:
+    """What is in the cache, by name; only headers are read."""
+    found: dict[str, Entry] = {}
+    for path in sorted(folder().glob("*.*.safetensors")):
+        name, kind, _ = path.name.rsplit(".", 2)
+        entry = found.setdefault(name, Entry(name, {}, [], 0))
+        entry.facts = entry.facts or _header(path)
+        entry.kinds.append(kind)
+        entry.size += path.stat().st_size
+    return list(found.values())
+
+
+def _header(path: Path) -> Facts:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _identity(facts: Mapping[str, str]) -> Facts:
     return {key: value for key, value in facts.items() if key not in NAMED_ONLY}
 
 
-def _content(tensors: Tensors) -> str:
-    """sha256 (hex) over names, types, shapes and values."""
-    digest = hashlib.sha256()
+def _content(tensors: Tensors, facts: Facts) -> str:
+    """sha256 (hex) over the facts, and over the tensors' names, types, shapes and values."""
+    stated = {name: fact for name, fact in facts.items() if name != "content"}
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().numpy().data)

@@ -1,0 +1,246 @@
+"""References as files that people exchange.
+
+Ours are .safetensors that say what they are: features or moments, of which data, by which extractor. Others' are .npz
+that do not: `mu` and `sigma` (pytorch-fid, TTUR, EDM), with `mu_s` and `sigma_s` for spatial features
+(guided-diffusion), or the features themselves as `pool_3` (score-SDE). Importing one states what it leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from trilemma_bench import checkpoint
+from trilemma_bench.contracts import FeatureExtractor
+from trilemma_bench.datasets.arrays import shape_text
+from trilemma_bench.datasets.download import reason
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.features import cache
+from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, extractor_facts
+from trilemma_bench.metrics.frechet import Moments
+from trilemma_bench.metrics.reference import MomentsReference, Reference
+from trilemma_bench.weights import sha256_of
+
+Kind = Literal["moments", "features"]
+
+SUFFIX = ".safetensors"
+FACTS = {"samples", "output", "extractor", "weights", "resize", "precision"}
+ROUNDING = 1e-5  # of the largest eigenvalue or entry: what a covariance kept in float32 may be off by
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a user says of an .npz that does not say it itself. count: samples, where the file has moments only."""
+
+    dataset: str
+    split: str = "train"
+    output: str = "features"
+    count: int | None = None
+
+
+def export_reference(reference: DatasetReference, path: Path, kind: Kind = "moments", radii: bool = False) -> Path:
+    """Writes the reference into `path`: ours, or an .npz with `mu` and `sigma` in float64 for moments; returns it.
+
+    radii: with the features, the distances to the nearest others too, so that nobody computes them again.
+    """
+    if path.suffix == ".npz" and kind == "features":
+        raise UsageError(f"{path}: an .npz takes moments only; name the file {path.stem}{SUFFIX} for features")
+    if path.suffix not in (SUFFIX, ".npz"):
+        raise UsageError(f"{path}: a reference is written as {SUFFIX} or .npz; name the file so")
+    if path.suffix == ".npz":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.atomic(path, lambda temporary: _save_npz(temporary, reference.moments))
+        return path
+    if kind == "moments":
+        tensors = {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
+    else:
+        tensors = {"features": reference.features}
+        if radii:
+            tensors["distances"] = reference.nearest(min(NEIGHBOURS, len(reference) - 1))
+    return _save(path, reference.facts(kind), tensors)
+
+
+def import_npz(source: Path, path: Path, claimed: Claims, extractor: FeatureExtractor) -> Path:
+    """Writes the moments or features of an .npz into `path` in our format, with what the file leaves out; returns it.
+
+    Nothing in it is ever unpickled. Raises UsageError where the number of samples is not known, TrilemmaError when the
+    file does not hold what it should, or not of the extractor's width.
+    """
+    if source.suffix == SUFFIX:
+        raise UsageError(f"{source} says what it is already: use it with --reference {source}")
+    if path.suffix != SUFFIX:
+        raise UsageError(f"{path}: an imported reference is written as {SUFFIX}; name the file so")
+    tensors = _read_npz(source, claimed.output)
+    reference = _build(tensors, claimed.count or 0, source)
+    _check_width(reference, extractor, claimed.output, source)
+    if not len(reference):
+        raise UsageError(f"{source} does not say of how many samples it is: add --count N")
+    if claimed.count not in (None, len(reference)):
+        raise UsageError(f"{source} holds {len(reference)} samples, not {claimed.count}: leave --count out")
+    facts = {
+        "format": FORMAT,
+        "kind": "features" if "features" in tensors else "moments",
+        "dataset": "unknown",
+        "dataset_name": claimed.dataset,
+        "split": claimed.split,
+        "samples": str(len(reference)),
+        "output": claimed.output,
+        "source": f"{source.name} sha256:{sha256_of(source)}",
+        **extractor_facts(extractor),
+    }
+    return _save(path, facts, tensors)
+
+
+def open_references(
+    files: Sequence[Path], extractors: Mapping[str, FeatureExtractor]
+) -> dict[tuple[str, str], Reference]:
+    """(extractor's name, output) → the reference in each of our `files`; `extractors`: those of the protocol, by name.
+
+    Raises TrilemmaError for a file that the protocol has no use for, and for two of the same features.
+    """
+    found: dict[tuple[str, str], Reference] = {}
+    for path in files:
+        facts = _load(path)[1]
+        name, output = facts["extractor"], facts["output"]
+        if name not in extractors:
+            raise TrilemmaError(
+                f"{path} holds features of extractor '{name}', and the protocol compares those of "
+                f"{', '.join(extractors)}: choose another protocol or another file"
+            )
+        if (name, output) in found:
+            raise UsageError(f"{path} is the second reference of {name}'s {output}: give one")
+        found[name, output] = open_reference(path, extractors[name], output)
+    return found
+
+
+def open_reference(path: Path, extractor: FeatureExtractor, output: str = "features") -> Reference:
+    """The reference in a file of ours, with the file's sha256; features are mapped, not read into memory.
+
+    Raises TrilemmaError when the file is damaged, holds values that cannot be, or is of another extractor: its name,
+    weights, resize, precision and output must be equal.
+    """
+    tensors, facts = _load(path)
+    for name, wanted in {**extractor_facts(extractor), "output": output}.items():
+        if facts[name] != wanted:
+            raise TrilemmaError(
+                f"{path} is of another extractor: its {name} is '{_short(facts[name])}', not '{_short(wanted)}'; "
+                "export the reference again with this one"
+            )
+    reference = _build(tensors, int(facts["samples"]), path)
+    _check_width(reference, extractor, output, path)
+    reference.sha256 = sha256_of(path)
+    return reference
+
+
+def _load(path: Path) -> tuple[cache.Tensors, cache.Facts]:
+    """What a file of ours holds and says of itself, verified against each other."""
+    if path.suffix == ".npz":
+        raise UsageError(
+            f"{path} does not say what it is of: `trilemma-bench reference import {path} …` makes a file that does"
+        )
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: give the file that `trilemma-bench reference export` wrote")
+    try:
+        tensors, facts = cache.load(path)
+    except (SafetensorError, OSError) as error:
+        raise TrilemmaError(f"{path} is damaged or no reference ({reason(error)}): get it again") from error
+    known = "features" in tensors or tensors.keys() == {"mean", "covariance"}
+    if facts.get("format") != FORMAT or not facts.keys() >= FACTS or not known:
+        raise TrilemmaError(f"{path} is no reference of this version: export it again, `trilemma-bench reference -h`")
+    if not cache.is_whole(tensors, facts):
+        raise TrilemmaError(f"{path} is damaged: its content does not fit its facts; get it again")
+    return tensors, facts
+
+
+def _build(tensors: cache.Tensors, count: int, where: Path) -> Reference:
+    """The tensors as a reference, after all that can be checked of them. count: samples, where they are moments."""
+    if (features := tensors.get("features")) is not None:
+        if features.ndim != 2 or not features.numel():
+            raise TrilemmaError(f"{where}: features are {shape_text(features.shape)}, not N×D")
+        _check_finite("features", features, where)
+        distances = tensors.get("distances")
+        if distances is not None and (distances.ndim != 2 or len(distances) != len(features)):
+            raise TrilemmaError(f"{where}: distances are {shape_text(distances.shape)}, not a row for each sample")
+        return Reference(features.float(), distances)
+    mean, covariance = tensors["mean"].double(), tensors["covariance"].double()
+    _check_moments(mean, covariance, where)
+    return MomentsReference(Moments(mean=mean, covariance=(covariance + covariance.mT) / 2), count)
+
+
+def _check_moments(mean: Tensor, covariance: Tensor, where: Path) -> None:
+    """Raises TrilemmaError unless these can be the mean (D) and covariance (D×D) of samples."""
+    if mean.ndim != 1 or not len(mean) or covariance.shape != 2 * mean.shape:
+        raise TrilemmaError(
+            f"{where}: mu is {shape_text(mean.shape)} and sigma {shape_text(covariance.shape)}, not D and D×D"
+        )
+    _check_finite("mu", mean, where)
+    _check_finite("sigma", covariance, where)
+    if (covariance - covariance.mT).abs().max() > ROUNDING * covariance.abs().max():
+        raise TrilemmaError(f"{where}: sigma is not symmetric, so it is no covariance")
+    values = torch.linalg.eigvalsh(covariance)
+    if values[0] < -ROUNDING * values.abs().max():
+        raise TrilemmaError(f"{where}: sigma has the eigenvalue {float(values[0]):.3g} < 0, so it is no covariance")
+
+
+def _check_finite(name: str, values: Tensor, where: Path) -> None:
+    if not values.isfinite().all():
+        raise TrilemmaError(f"{where}: {name} holds NaN or infinity")
+
+
+def _check_width(reference: Reference, extractor: FeatureExtractor, output: str, where: Path) -> None:
+    """Only the width of 'features' is known before an extractor has run."""
+    if output == "features" and extractor.dim and reference.dim != extractor.dim:
+        raise TrilemmaError(
+            f"{where} has {reference.dim} features, extractor '{extractor.name}' gives {extractor.dim}: "
+            "it is of another extractor"
+        )
+
+
+def _read_npz(path: Path, output: str) -> cache.Tensors:
+    """The features, else mean and covariance of `output`, in an .npz; only what is needed of it is read."""
+    mu, sigma = ("mu_s", "sigma_s") if output == "spatial" else ("mu", "sigma")
+    try:
+        with path.open("rb") as opened:
+            arrays = np.load(opened, allow_pickle=False)
+            names = list(arrays.files)
+            wanted = ["pool_3"] if output == "features" and "pool_3" in names else [mu, sigma]
+            found = {name: arrays[name] for name in wanted if name in names}
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist") from error
+    except Exception as error:
+        raise TrilemmaError(f"{path} is damaged or no .npz of plain arrays ({reason(error)})") from error
+    if len(found) < len(wanted):
+        raise TrilemmaError(f"{path} holds {', '.join(names) or 'nothing'}, not {mu} and {sigma} (or pool_3)")
+    for name, array in found.items():
+        if array.dtype.kind != "f":
+            raise TrilemmaError(f"{path}: {name} is {array.dtype}, not floats")
+    if "pool_3" in found:
+        return {"features": torch.from_numpy(found["pool_3"].astype(np.float32))}
+    return {"mean": _float64(found[mu]), "covariance": _float64(found[sigma])}
+
+
+def _float64(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(array, dtype=np.float64))
+
+
+def _save_npz(path: str, moments: Moments) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, allow_pickle=False, mu=moments.mean.numpy(), sigma=moments.covariance.numpy())
+
+
+def _save(path: Path, facts: cache.Facts, tensors: cache.Tensors) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.atomic(path, lambda temporary: cache.save(temporary, facts, tensors))
+    return path
+
+
+def _short(fact: str) -> str:
+    """A hash without most of its digits."""
+    return f"{fact[:12]}…" if len(fact) == 64 else fact
