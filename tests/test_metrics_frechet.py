@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.frechet import FD, frechet_distance, frechet_distance_of_features, moments
+from trilemma_bench.metrics.fd_infinity import FD_INFINITY, intercept_weights, nested_moments, subset_sizes
+from trilemma_bench.metrics.frechet import FD, SFID, Moments, frechet_distance, moments
+from trilemma_bench.metrics.reference import MomentsReference
 
 
 def gaussian(seed, dim):
@@ -22,6 +24,15 @@ def gaussian(seed, dim):
 
 def rotation(seed, dim):
     return torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).Q
+
+
+def fd_of(first, second):
+    return FD.estimate(Comparison(first, second)).value
+
+
+def known(mean, covariance):
+    """A reference that is a Gaussian itself, not a sample of it."""
+    return MomentsReference(Moments(mean.double(), covariance.double()), 10**9)
 
 
 def by_sqrtm(mu1, sigma1, mu2, sigma2):
@@ -98,7 +109,7 @@ def test_fewer_samples_than_features_give_the_same_value_as_moments(n, m):
     rng = torch.Generator().manual_seed(1)
     first, second = torch.randn(n, 40, generator=rng), 2 * torch.randn(m, 40, generator=rng) + 1
     expected = frechet_distance(*moments(first), *moments(second))
-    assert frechet_distance_of_features(first, second) == pytest.approx(expected, rel=1e-9)
+    assert fd_of(first, second) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(300, 16), (10, 64)])
@@ -111,10 +122,10 @@ def test_a_set_against_itself_is_zero(n, dim):
 def test_a_shift_adds_its_square_and_collapse_leaves_the_variance():
     rng = torch.Generator().manual_seed(0)
     features = torch.randn(1000, 8, generator=rng, dtype=torch.float64)
-    assert frechet_distance_of_features(features, features + 2) == pytest.approx(8 * 4, abs=1e-9)
+    assert fd_of(features, features + 2) == pytest.approx(8 * 4, abs=1e-9)
     mean, covariance = moments(features)
     collapsed = mean.repeat(50, 1)
-    assert frechet_distance_of_features(collapsed, features) == pytest.approx(float(covariance.trace()), abs=1e-9)
+    assert fd_of(collapsed, features) == pytest.approx(float(covariance.trace()), abs=1e-9)
 
 
 def test_samples_of_two_gaussians_come_near_their_distance():
@@ -125,13 +136,13 @@ def test_samples_of_two_gaussians_come_near_their_distance():
         for mu, sigma in ((mu1, sigma1), (mu2, sigma2))
     ]
     expected = frechet_distance(mu1, sigma1, mu2, sigma2)
-    assert frechet_distance_of_features(*sets) == pytest.approx(expected, rel=0.03)
+    assert fd_of(*sets) == pytest.approx(expected, rel=0.03)
 
 
 def test_errors_are_one_line():
     eye, zero = torch.eye(3), torch.zeros(3)
     with pytest.raises(TrilemmaError, match="at least 2 samples, got 1"):
-        frechet_distance_of_features(torch.zeros(1, 3), torch.zeros(5, 3))
+        fd_of(torch.zeros(1, 3), torch.zeros(5, 3))
     with pytest.raises(TrilemmaError, match="at least 2 samples, got 1"):
         moments(torch.zeros(1, 3))
     with pytest.raises(TrilemmaError, match=r"means D and covariances D×D, got \(3,\), \(3, 3\), \(2,\), \(3, 3\)"):

@@ -244,7 +244,7 @@ class Metric:
         return result if isinstance(result, Estimate) else Estimate(result)
 
     def score_name(self, extractor: str) -> str:
-        """The name of the score in a record: the Fréchet distance says which features it was measured on."""
-        if self.name != "fd":
+        """The name of the score in a record: a Fréchet distance says which features it was measured on."""
+        if self.name not in ("fd", "fd_infinity"):
             return self.name
-        return "fid" if extractor == "inception" else f"fd_{extractor}"
+        return self.name.replace("fd", "fid") if extractor == "inception" else f"{self.name}_{extractor}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
 from trilemma_bench.metrics.neighbours import Balls, ball_counts, nearest_distances
 from trilemma_bench.metrics.reference import Reference, as_reference
 
@@ -61,6 +62,11 @@ class Comparison:
                 f"{found.dim}: use one extractor for both"
             )
         return found
+
+    @cached_property
+    def frechet(self) -> Jackknife:
+        """The Fréchet distance with the variance of its parts; of the reference it reads the moments only."""
+        return jackknife(self.generated, self.reference.moments)
 
     @cached_property
     def reference_distances(self) -> Tensor:

@@ -1,4 +1,11 @@
-"""The Fréchet distance between Gaussians fitted to two sets of features (Dowson & Landau 1982; Heusel et al. 2017)."""
+"""The Fréchet distance between Gaussians fitted to two sets of features (Dowson & Landau 1982; Heusel et al. 2017).
+
+FD = |μ1−μ2|² + tr Σ1 + tr Σ2 − 2 tr (Σ1 Σ2)^½. With a root R of Σ2 (RᵀR = Σ2), the last trace is the sum of the roots
+of the eigenvalues of R Σ1 Rᵀ: one Cholesky factor and one symmetric eigenvalue problem, and no inverse, so Σ1 may be
+singular. The root of an eigenvalue near 0 has half of its digits only. Where that would show (a singular covariance,
+features that are constant or equal), the trace is the sum of the singular values of R1 Rᵀ, which need no root; and a
+covariance without a Cholesky factor has a root from its eigenvectors, without those of eigenvalue 0.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +20,11 @@ from trilemma_bench.errors import TrilemmaError
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
+BLOCK = 512  # columns in one product of which only a triangle is needed
+ROUNDING_LIMIT = 1e-10  # of tr Σ1 + tr Σ2: what the rounding of the eigenvalues may add up to
+SMALLEST_PIVOT = 1e-10  # of the largest variance: below, a Cholesky factor may consist of rounding
+EPS = torch.finfo(torch.float64).eps
+
 
 class Moments(NamedTuple):
     """mean: float64 D; covariance: float64 D×D, with N − 1."""
@@ -21,18 +33,41 @@ class Moments(NamedTuple):
     covariance: Tensor
 
 
+class Root(NamedTuple):
+    """matrix: R, float64 rank×D, with RᵀR = Σ; triangular: whether it is upper triangular."""
+
+    matrix: Tensor
+    triangular: bool
+
+
 def moments(features: Tensor, chunk: int = 4096) -> Moments:
     """Mean and covariance of features N×D, in float64, `chunk` rows at a time. Raises TrilemmaError for N < 2."""
-    _require_two(features)
-    count, dim = features.shape
-    mean = torch.zeros(dim, dtype=torch.float64, device=features.device)
+    if len(features) < 2:
+        raise TrilemmaError(f"the Fréchet distance needs at least 2 samples, got {len(features)}")
+    mean = mean_of(features, chunk)
+    scatter = mean.new_zeros(len(mean), len(mean))
     for rows in features.split(chunk):
-        mean += rows.double().sum(dim=0) / count
-    covariance = mean.new_zeros(dim, dim)
+        add_gram(scatter, rows.double() - mean)
+    return Moments(mean, symmetric(scatter) / (len(features) - 1))
+
+
+def mean_of(features: Tensor, chunk: int = 4096) -> Tensor:
+    """Mean of features N×D: float64 D."""
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
     for rows in features.split(chunk):
-        centred = rows.double() - mean
-        covariance.addmm_(centred.mT, centred, alpha=1 / (count - 1))
-    return Moments(mean, covariance)
+        total += rows.double().sum(dim=0)
+    return total / len(features)
+
+
+def add_gram(total: Tensor, rows: Tensor) -> None:
+    """Adds rowsᵀ rows to the lower triangle of `total` D×D, at about half of the whole product's cost."""
+    for first in range(0, rows.shape[1], BLOCK):
+        total[first:, first : first + BLOCK].addmm_(rows[:, first:].mT, rows[:, first : first + BLOCK])
+
+
+def symmetric(lower: Tensor) -> Tensor:
+    """The symmetric matrix with this lower triangle."""
+    return lower.tril() + lower.tril(-1).mT
 
 
 def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> float:
@@ -47,56 +82,65 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     if not all(value.isfinite().all() for value in gaussians):
         raise TrilemmaError("the Fréchet distance needs finite means and covariances")
     mu1, sigma1, mu2, sigma2 = gaussians
-    return _distance(mu1, _root(sigma1), mu2, _root(sigma2))
+    return distance(Moments(mu1, sigma1), Moments(mu2, sigma2), root_of(sigma2))
 
 
-def frechet_distance_of_features(first: Tensor, second: Tensor) -> float:
-    """The Fréchet distance of Gaussians fitted to features N1×D and N2×D. Raises TrilemmaError under two samples.
-
-    With fewer samples than features the value is strongly biased upwards, though it is exactly the definition's.
-    """
-    return _distance(*_fit(first), *_fit(second))
-
-
-def _fit(features: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, root) of the fitted Gaussian; with N < D the centred features themselves are the cheapest root."""
-    if len(features) > features.shape[1]:
-        mean, covariance = moments(features)
-        return mean, _root(covariance)
-    _require_two(features)
-    features = features.double()
-    mean = features.mean(dim=0)
-    return mean, (features - mean) / (len(features) - 1) ** 0.5
+def distance(first: Moments, second: Moments, root: Root) -> float:
+    """The Fréchet distance where a root of the second covariance is known."""
+    values = torch.linalg.eigvalsh(sandwich(root, first.covariance))
+    trace = trace_of_root(values, first.covariance, second.covariance, root)
+    return combined(first.mean - second.mean, first.covariance.trace() + second.covariance.trace(), trace)
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """R (rank×D) with RᵀR = Σ. Eigenvalues within rounding of zero are zero, so that their roots do not add up."""
+def combined(difference: Tensor, spread: Tensor, trace: Tensor) -> float:
+    """The Fréchet distance from μ1 − μ2, tr Σ1 + tr Σ2 and tr (Σ1 Σ2)^½; never negative, as rounding could have it."""
+    return max(0.0, float(difference.square().sum() + spread - 2 * trace))
+
+
+def root_of(covariance: Tensor) -> Root:
+    """The Cholesky factor; for a (nearly) singular Σ a root from its eigenvectors, without those of eigenvalue 0."""
+    factor, failed = torch.linalg.cholesky_ex(covariance, upper=True)
+    if not failed and factor.diagonal().square().min() > SMALLEST_PIVOT * covariance.diagonal().max():
+        return Root(factor, True)
     values, vectors = torch.linalg.eigh(covariance)
-    kept = values > len(values) * torch.finfo(torch.float64).eps * values.abs().max()
-    return (vectors[:, kept] * values[kept].sqrt()).mT
+    kept = values > len(values) * EPS * values.abs().max()
+    kept[-1] = True
+    return Root((vectors[:, kept] * values[kept].clamp(min=0).sqrt()).mT, False)
 
 
-def _distance(mu1: Tensor, root1: Tensor, mu2: Tensor, root2: Tensor) -> float:
-    """tr (Σ1 Σ2)^½ is the nuclear norm of R1 R2ᵀ: its singular values come without the square root of rounding."""
-    cross = torch.linalg.svdvals(root1 @ root2.mT).sum()
-    value = (mu1 - mu2).square().sum() + root1.square().sum() + root2.square().sum() - 2 * cross
-    return max(0.0, float(value))
+def sandwich(root: Root, sigma: Tensor) -> Tensor:
+    """The lower triangle of R Σ Rᵀ, at a third of the two products' cost where R is triangular."""
+    matrix, size = root.matrix, len(root.matrix)
+    blocks = [(i, min(i + BLOCK, size), i if root.triangular else 0) for i in range(0, size, BLOCK)]
+    right = torch.cat([sigma[:, zeros:] @ matrix[first:last, zeros:].mT for first, last, zeros in blocks], dim=1)
+    product = matrix.new_zeros(size, size)
+    for first, last, zeros in blocks:
+        product[first:last, :last] = matrix[first:last, zeros:] @ right[zeros:, :last]
+    return product
 
 
-def _require_two(features: Tensor) -> None:
-    if len(features) < 2:
-        raise TrilemmaError(f"the Fréchet distance needs at least 2 samples, got {len(features)}")
+def trace_of_root(values: Tensor, sigma1: Tensor, sigma2: Tensor, root: Root) -> Tensor:
+    """tr (Σ1 Σ2)^½ from the eigenvalues of R Σ1 Rᵀ; from singular values where the rounding of these would show."""
+    values = values.clamp(min=0)
+    error = EPS * values.max()
+    rounding = 0.5 * error * values.clamp(min=error).rsqrt().sum()  # not a number where all are 0
+    if rounding <= ROUNDING_LIMIT * (sigma1.trace() + sigma2.trace()):
+        return values.sqrt().sum()
+    return torch.linalg.svdvals(root_of(sigma1).matrix @ root.matrix.mT).sum()
 
 
 def fd(comparison: Comparison) -> Estimate:
-    """The Fréchet distance of generated and reference features."""
-    value = frechet_distance_of_features(comparison.generated, comparison.reference.features)
-    dim = comparison.reference.dim
-    biased = min(len(comparison.generated), len(comparison.reference)) <= dim
-    note = f"strongly biased: no more samples than the {dim} feature dimensions" if biased else ""
-    return Estimate(value, note=note)
+    """The Fréchet distance of generated and reference features, with its delete-one jackknife."""
+    jackknife = comparison.frechet
+    few = min(len(comparison.generated), len(comparison.reference)) <= comparison.reference.dim
+    note = f"strongly biased: no more samples than the {comparison.reference.dim} feature dimensions" if few else ""
+    return Estimate(jackknife.value, jackknife.standard_error(), jackknife.method, note=note)
 
 
-FD = Metric(
-    "fd", fd, "lower", "features", "", "Fréchet distance", (0.0, float("inf")), "Heusel et al. 2017, arXiv:1706.08500"
+_HEUSEL = "Heusel et al. 2017, arXiv:1706.08500"
+_NASH = "Nash et al. 2021, arXiv:2103.03841"
+
+FD = Metric("fd", fd, "lower", "features", "", "Fréchet distance", (0.0, float("inf")), _HEUSEL)
+SFID = Metric(
+    "sfid", fd, "lower", "features", "", "Fréchet distance of spatial features", (0.0, float("inf")), _NASH, "spatial"
 )
