@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from inputs import fails
 from safetensors import safe_open
 
@@ -203,17 +207,22 @@ def test_whatever_changes_the_features_changes_the_key(counting):
     assert len(counting.passes) == 7
 
 
-def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch):
-    source = "from test_features_reference import Counting\nclass Mine(Counting):\n    pass\n"
-    (tmp_path / "edited.py").write_text(source)
+@pytest.mark.parametrize("changed", ["extractor.py", "network.py"])
+def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch, changed):
+    package = tmp_path / f"edited_{changed[:-3]}"
+    package.mkdir()
+    (package / "network.py").write_text("SCALE = 1\n")
+    (package / "extractor.py").write_text(
+        "from test_features_reference import Counting\nfrom .network import SCALE\nclass Mine(Counting):\n    pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    import edited
-
-    _ = reference(Toy(), "train", edited.Mine()).features
-    _ = reference(Toy(), "train", edited.Mine()).features
+    Mine = importlib.import_module(f"{package.name}.extractor").Mine
+    _ = reference(Toy(), "train", Mine()).features
+    _ = reference(Toy(), "train", Mine()).features
     assert counting.passes == [SIZE]
-    (tmp_path / "edited.py").write_text(f"{source}    scale = 2\n")
-    _ = reference(Toy(), "train", edited.Mine()).features
+    with (package / changed).open("a") as file:
+        file.write("OTHER = 2\n")
+    _ = reference(Toy(), "train", Mine()).features
     assert counting.passes == [SIZE, SIZE]
 
 
@@ -307,6 +316,24 @@ def test_a_reference_of_other_width_is_refused(counting):
     with fails("7 features", "48", "one extractor"):
         Comparison(torch.zeros(3, 7), reference(Toy(), "train", counting))
     assert counting.passes == []
+
+
+def test_who_waits_says_so(counting, capsys, monkeypatch):
+    monkeypatch.setattr(cache, "SECONDS_BEFORE_NOTICE", 0)
+    wanted = reference(Toy(), "train", counting)
+    path = cache.path_of(wanted.facts("moments"))
+    path.parent.mkdir(parents=True)
+    holding = threading.Event()
+
+    def hold():
+        with FileLock(f"{path}.lock"):
+            holding.set()
+            time.sleep(0.3)
+
+    threading.Thread(target=hold).start()
+    holding.wait()
+    assert torch.equal(wanted.moments.mean, moments(pixels()).mean)
+    assert capsys.readouterr().err == f"waiting for another process to finish {path.name}\n"
 
 
 PROCESS = """
