@@ -36,6 +36,11 @@ def save_grid(samples: Tensor, path: Path, pixels: int = 640) -> None:
     image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
 
 
+def save_pairs(above: Tensor, below: Tensor, path: Path, pixels: int = 640) -> None:
+    """A PNG grid of pairs of uint8 images, both N×C×H×W: each of `above` over its one of `below`, as `save_grid`."""
+    save_grid(torch.cat([nn.functional.pad(above, (0, 0, 0, 1), value=FRAME), below], dim=2), path, pixels)
+
+
 def save_scatter(samples: Tensor, path: Path, limits: tuple[float, float]) -> None:
     """A PNG scatter plot of the first two coordinates of points N×D, on the square `limits` (data units)."""
     import matplotlib
