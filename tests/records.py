@@ -8,6 +8,7 @@ from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, 
 
 SCORE_FACTS: dict[str, tuple[str, str, str]] = {
     "fd": ("lower", "", "Fréchet distance"),
+    "kid": ("lower", "", "Kernel distance"),
     "precision": ("higher", "share", "Precision"),
     "recall": ("higher", "share", "Recall"),
     "density": ("higher", "", "Density"),
@@ -27,6 +28,21 @@ def make_scores(values: dict[str, float], modes: int | None = None) -> dict[str,
         floor, ideal = (0.0012 if key == "mode_kl" else None), (modes if key == "modes" else None)
         scores[name] = Score(value=value, better=better, unit=unit, title=title, floor=floor, ideal=ideal)
     return scores
+
+
+def with_errors(values: dict[str, tuple[float, float]], method: str = "jackknife") -> dict[str, Score]:
+    """Scores from (value, standard error), with the interval that belongs to it."""
+    scores = make_scores({name: value for name, (value, _) in values.items()})
+    return {
+        name: score.model_copy(
+            update={
+                "standard_error": (error := values[name][1]),
+                "interval": (score.value - 1.96 * error, score.value + 1.96 * error),
+                "interval_method": method,
+            }
+        )
+        for name, score in scores.items()
+    }
 
 
 def make_speed(seconds: float, nfe: float | None, **changes: Any) -> Speed:
@@ -97,14 +113,14 @@ def make_record(
     model: str = "ddgan",
     variant: str = "",
     dataset: str = "gaussians25",
-    scores: dict[str, float] | None = None,
+    scores: dict[str, float] | dict[str, Score] | None = None,
     note: str = "",
     protocol: dict[str, Any] | None = None,
     speed: Speed | None = None,
     **changes: Any,
 ) -> Record:
     """A complete record; `changes` replace fields of the record, `protocol` fields of its protocol."""
-    values = {"fd_features": 0.01, "precision": 0.9, "recall": 0.8} if scores is None else scores
+    values: Any = {"fd_features": 0.01, "precision": 0.9, "recall": 0.8} if scores is None else scores
     modes = 10 if dataset == "digits" else 25
     facts: dict[str, Any] = {
         "id": f"20261101-{model}-{variant or 'x'}".replace(" ", "-"),
@@ -116,7 +132,7 @@ def make_record(
         "protocol": make_protocol(**(protocol or {})),
         "seed": 0,
         "samples": (protocol or {}).get("samples", 10_000),
-        "scores": make_scores(values, modes),
+        "scores": values if any(isinstance(v, Score) for v in values.values()) else make_scores(values, modes),
         "speed": speed,
         "training": make_training(),
         "created": "2026-11-01T12:00:00+00:00",

@@ -17,6 +17,7 @@ _HOME = {
     "train": "api",
     "sample": "api",
     "evaluate": "api",
+    "compare": "comparing",
     "load_results": "results",
     "Record": "record",
     "read_record": "record",

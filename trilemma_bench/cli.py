@@ -198,6 +198,31 @@ def report(dirs: tuple[Path, ...], out: Path) -> None:
     click.echo(write_report([record for _, record in found.records], out, found.skipped))
 
 
+@main.command()
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option(
+    "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
+    help="Exit with 1 when B - A in a score, or B / A in a time, exceeds this; repeatable.",
+)  # fmt: skip
+def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
+    """Which differences between A and B are real.
+
+    Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed.
+    """
+    from trilemma_bench.comparing import Limit
+    from trilemma_bench.comparing import compare as compare_runs
+    from trilemma_bench.report.compare import comparison_text
+
+    checks = [Limit.parse(limit) for limit in limits]
+    found = compare_runs(a, b)
+    broken = [line for check in checks if (line := check.broken_by(found))]
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else comparison_text(found))
+    if broken:
+        raise TrilemmaError("; ".join(broken))
+
+
 @main.command("list")
 @click.argument("kind", metavar="models|datasets|metrics|protocols|extractors")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from trilemma_bench.record import Record, RecordError, Speed, Training, read_record
+from trilemma_bench.record import Record, RecordError, Score, Speed, Training, read_record
 
 RECORD_NAME = "record.json"
 
@@ -57,8 +57,9 @@ def find_records(dirs: Iterable[Path | str]) -> Found:
 def load_results(folder: Path | str) -> pd.DataFrame:
     """The runs below `folder`, a row each: what was run, each score by its name, speed, cost and the record's path.
 
-    Times are in seconds, memory in bytes; what a run does not have is NaN or None. See `find_records` for what is
-    left out, and why.
+    A score has the columns <score>_se, its standard error, and <score>_low and <score>_high, its 95 % interval. Times
+    are in seconds, memory in bytes; what a run does not have is NaN or None. See `find_records` for what is left out,
+    and why.
     """
     found = find_records([folder]).records
     return to_frame([record for _, record in found], [path for path, _ in found])
@@ -71,18 +72,41 @@ def to_frame(records: Iterable[Record], paths: Sequence[Path] | None = None) -> 
     files = [None] * len(records) if paths is None else [str(path) for path in paths]
     rows = [_row(record, names, file) for record, file in zip(records, files, strict=True)]
     frame = pd.DataFrame(rows, columns=list(_row(None, names, None)))
-    return frame.astype(dict.fromkeys(map(_score_column, names), "float64"))
+    numbers = [column for name in names for column in _numbers(name, None)]
+    return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def _row(record: Record | None, names: list[str], path: str | None) -> dict[str, Any]:
     facts, costs = _facts(record), _costs(record)
-    scores = {} if record is None else {name: score.value for name, score in record.scores.items()}
-    return {**facts, **{_score_column(name): scores.get(name) for name in names}, **costs, "path": path}
+    scores = {} if record is None else record.scores
+    numbers = [_numbers(name, scores.get(name)) for name in names]
+    return {**facts, **dict(item for columns in numbers for item in columns.items()), **costs, "path": path}
+
+
+def _numbers(name: str, score: Score | None) -> dict[str, float | None]:
+    """A score's columns: its value, standard error, and the ends of its 95 % interval."""
+    column = _score_column(name)
+    low, high = score.interval if score and score.interval else (None, None)
+    value, error = (score.value, score.standard_error) if score else (None, None)
+    return {column: value, f"{column}_se": error, f"{column}_low": low, f"{column}_high": high}
 
 
 def _score_column(name: str) -> str:
     """A plugin's score that is called like a fact of the run must not replace the fact."""
     return f"score_{name}" if name in {*_facts(None), *_costs(None), "path"} else name
+
+
+def write_csv(records: Iterable[Record], path: Path) -> None:
+    """`to_frame` as a CSV file that a spreadsheet opens without running anything: no name in it begins a formula."""
+    frame = to_frame(records)
+    texts = frame.select_dtypes(exclude="number").columns
+    frame[texts] = frame[texts].map(_no_formula)
+    frame.rename(columns=_no_formula).to_csv(path, index=False)
+
+
+def _no_formula(value: Any) -> Any:
+    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if starts else value
 
 
 def _facts(record: Record | None) -> dict[str, Any]:

@@ -1,15 +1,18 @@
-"""What may be ranked together, and which rows no other row beats."""
+"""What may be ranked together, which rows no other row beats, and which runs make one row: those of several seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-from trilemma_bench.record import Record
+from trilemma_bench.record import Record, Score, Speed, Training
 
 REFERENCE_MODEL = "real-data"
 BELOW = " · "  # between the names of nested conditions
@@ -55,9 +58,14 @@ class Group:
 
     def differences(self, other: Group) -> list[str]:
         """The fields that keep the two apart, each as `field: this value, not that value`."""
-        mine, theirs = dict(self.conditions), dict(other.conditions)
-        fields = [field for field in {**mine, **theirs} if mine.get(field) != theirs.get(field)]
-        return [f"{field}: {_show(mine.get(field))}, not {_show(theirs.get(field))}" for field in fields]
+        return differences(self.conditions, other.conditions)
+
+
+def differences(one: Conditions, other: Conditions) -> list[str]:
+    """The fields in which `one` differs from `other`, each as `field: this value, not that value`."""
+    mine, theirs = dict(one), dict(other)
+    fields = [field for field in {**mine, **theirs} if mine.get(field) != theirs.get(field)]
+    return [f"{field}: {_show(mine.get(field))}, not {_show(theirs.get(field))}" for field in fields]
 
 
 def _show(value: Any) -> str:
@@ -65,7 +73,8 @@ def _show(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def _measured_on(record: Record) -> Conditions:
+def measured_on(record: Record) -> Conditions:
+    """What must be equal before two records' scores may be compared: data, samples, and every field of the protocol."""
     protocol = {} if record.protocol is None else record.protocol.model_dump()
     name = protocol.pop("name", None)
     fields = {"dataset": record.dataset.name, "data": record.dataset.fingerprint, "protocol": name, **protocol}
@@ -91,11 +100,159 @@ def comparable(records: Iterable[Record]) -> list[Group]:
     groups: dict[Conditions, list[Record]] = {}
     for record in complete:
         if record.speed is not None and not is_reference(record):
-            groups.setdefault((*_measured_on(record), ("device", record.speed.device)), []).append(record)
+            groups.setdefault((*measured_on(record), ("device", record.speed.device)), []).append(record)
     timed = list(groups)
     for record in complete:
         if record.speed is None or is_reference(record):
-            measured = _measured_on(record)
+            measured = measured_on(record)
             for key in [key for key in timed if key[:-1] == measured] or [(*measured, ("device", None))]:
                 groups.setdefault(key, []).append(record)
     return [Group(key, tuple(members)) for key, members in groups.items()]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that differ in nothing but the seed (one or more): a row of a table."""
+
+    records: tuple[Record, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def covers(self) -> str:
+        """What the standard errors of these runs take into account, in words."""
+        if len(self) == 1:
+            return "sampling only: other samples of the same trained model"
+        trained = all(record.training for record in self.records)
+        return f"{len(self)} seeds: of training and of sampling" if trained else f"{len(self)} seeds: of sampling"
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the standard errors; those of a single run come from its many samples."""
+        return len(self) - 1 if len(self) > 1 else math.inf
+
+    @cached_property
+    def record(self) -> Record:
+        """The run itself; of several the first, with the means over all of them in the place of its values.
+
+        A score has the interval of Student's t over the runs; one that a run lacks is missing. Times are the medians
+        of the raw times of all runs; memory is the highest.
+        """
+        first = self.records[0]
+        if len(self) == 1:
+            return first
+        names = dict.fromkeys(name for record in self.records for name in (*record.scores, *record.missing))
+        missing = {name: reason for name in names if (reason := self._why_missing(name))}
+        changes: dict[str, Any] = {
+            "scores": {name: self._score(name) for name in names if name not in missing},
+            "missing": missing,
+            "mode_histogram": self._mode_histogram(),
+            "speed": _pooled_speed([record.speed for record in self.records if record.speed]),
+            "training": _mean_training([record.training for record in self.records if record.training]),
+        }
+        return first.model_copy(update=changes)
+
+    def _why_missing(self, name: str) -> str:
+        lacking = [record for record in self.records if name not in record.scores]
+        reasons = [f"seed {record.seed}: {record.missing.get(name, 'not measured')}" for record in lacking]
+        return "; ".join(reasons)
+
+    def _score(self, name: str) -> Score:
+        scores = [record.scores[name] for record in self.records]
+        values = np.array([score.value for score in scores])
+        error = float(values.std(ddof=1) / math.sqrt(len(values)))
+        half = float(stats.t.ppf(0.975, self.freedom)) * error
+        mean = float(values.mean())
+        changes = {
+            "value": mean,
+            "standard_error": error,
+            "interval": (mean - half, mean + half),
+            "interval_method": f"Student's t over {self.covers}",
+            "note": "; ".join(dict.fromkeys(score.note for score in scores if score.note)),
+        }
+        return scores[0].model_copy(update=changes)
+
+    def _mode_histogram(self) -> list[int] | None:
+        histograms = [record.mode_histogram for record in self.records if record.mode_histogram]
+        together = [sum(counts) for counts in zip(*histograms, strict=True)]
+        return together if len(histograms) == len(self) else None
+
+
+def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
+    """The raw times of all `speeds`, which were measured in the same way, and their medians."""
+    if not speeds:
+        return None
+    raw, latency = (
+        [seconds for speed in speeds for seconds in getattr(speed, name)]
+        for name in ("raw_seconds", "raw_latency_seconds")
+    )
+    first = speeds[0]
+    evaluations = [speed.nfe for speed in speeds if speed.nfe is not None]
+    each = float(np.median(raw)) / first.batch_size if raw else first.seconds_per_image
+    changes = {
+        "raw_seconds": raw,
+        "raw_latency_seconds": latency,
+        "seconds_per_image": each,
+        "images_per_second": 1 / each if each else first.images_per_second,
+        "latency_seconds": float(np.median(latency)) if latency else first.latency_seconds,
+        "nfe": float(np.mean(evaluations)) if evaluations else None,
+        "peak_memory_bytes": max((s.peak_memory_bytes for s in speeds if s.peak_memory_bytes), default=None),
+    }
+    return first.model_copy(update=changes)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a median, between two of the sorted values; None where they are fewer than six."""
+    rank = int(stats.binom.ppf(0.025, len(values), 0.5)) if values else 0
+    return (sorted(values)[rank - 1], sorted(values)[-rank]) if rank else None
+
+
+def _mean_training(trainings: Sequence[Training]) -> Training | None:
+    if not trainings:
+        return None
+    means = {
+        "seconds": float(np.mean([training.seconds for training in trainings])),
+        "images": round(float(np.mean([training.images for training in trainings]))),
+    }
+    return trainings[0].model_copy(update=means)
+
+
+def over_seeds(records: Iterable[Record]) -> list[Runs]:
+    """`records` (complete ones) in sets that differ only in the seed, in order of first appearance.
+
+    A seed counts once, and so does a trained model: repetitions say nothing about other trainings, and stand apart.
+    """
+    sets: dict[str, list[list[Record]]] = {}
+    for record in records:
+        same = sets.setdefault(repr(seed_conditions(record)), [])
+        open_set = next((runs for runs in same if not _repeats(record, runs)), None)
+        if open_set is None:
+            same.append([record])
+        else:
+            open_set.append(record)
+    return [Runs(tuple(sorted(runs, key=lambda record: record.seed))) for same in sets.values() for runs in same]
+
+
+def _repeats(record: Record, runs: Sequence[Record]) -> bool:
+    """Whether the seed of `record`, or its trained model, is already among `runs`."""
+    weights = record.training.checkpoint_sha256 if record.training else None
+    return any(
+        record.seed == other.seed
+        or (weights is not None and other.training is not None and weights == other.training.checkpoint_sha256)
+        for other in runs
+    )
+
+
+def seed_conditions(record: Record) -> Conditions:
+    """All that is equal in runs that differ only in the seed: model, settings, data, protocol, training and timing."""
+    trained, speed = record.training, record.speed
+    fields = {
+        "model": record.model.model_dump(),
+        "trained on": record.dataset.split,
+        "training": None if trained is None else trained.model_dump(include={"budget", "settings", "device"}),
+        "timing": None
+        if speed is None
+        else speed.model_dump(include={"device", "batch_size", "precision", "compiled"}),
+    }
+    return (*measured_on(record), *_flat(fields))

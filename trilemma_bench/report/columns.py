@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from trilemma_bench.comparing import Contrast, Time, difference, raw_times, time_ratio
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
-from trilemma_bench.statistics import is_reference
+from trilemma_bench.statistics import Runs, is_reference, median_interval
 
 Value = Callable[[Record], "float | None"]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Column:
     """key: its name in a record. short: the heading where space is short. better: None where nothing is ranked.
 
     text: a value of a record, as it is printed. reason: why a record has no value. log: spans orders of magnitude.
-    unit: for an axis, where the printed values carry none. meaning: what the number says, in words.
+    unit: for an axis, where the printed values carry none. meaning: what the number says, in words. interval: 95 %.
+    contrast: what two rows differ by; None where their values are exact.
     """
 
     key: str
@@ -32,38 +35,71 @@ class Column:
     is_time: bool = False
     unit: str = ""
     meaning: str = ""
+    interval: Callable[[Record], Interval | None] = lambda record: None
+    contrast: Callable[[Runs, Runs], Contrast] | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    title: str
+    short: str
+    meaning: str
 
 
 _FD = "distance between Gaussians fitted to the features of generated and of real samples"
+_AT_INFINITY = "extrapolated to infinitely many samples, which takes away its bias"
 _KNOWN = {
-    "fid": ("FID", "FID", f"Fréchet Inception distance: {_FD}"),
-    "fd_": ("FD", "FD", f"Fréchet distance: {_FD}"),
-    "precision": ("Precision", "prec", "share of generated samples that lie near real ones"),
-    "recall": ("Recall", "recall", "share of real samples that lie near generated ones"),
-    "density": ("Density", "dens", "how many real neighbourhoods hold a generated sample, 1 for perfect samples"),
-    "coverage": ("Coverage", "cover", "share of real neighbourhoods that hold a generated sample"),
-    "modes": ("Modes", "modes", "modes of the data that are covered"),
-    "mode_kl": ("Mode KL", "KL", "divergence of the generated modes from equal shares, in nats"),
-    "high_quality": ("High quality", "hiq", "share of generated samples that belong to a mode"),
+    "fid": _Known("FID", "FID", f"Fréchet Inception distance: {_FD}"),
+    "fid_infinity": _Known("FID∞", "FID∞", f"FID {_AT_INFINITY}"),
+    "fd": _Known("FD", "FD", f"Fréchet distance: {_FD}"),
+    "fd_infinity": _Known("FD∞", "FD∞", f"Fréchet distance {_AT_INFINITY}"),
+    "sfid": _Known("sFID", "sFID", "FID of features that keep the place in the image: it sees a wrong layout"),
+    "kid": _Known("KID", "KID", "kernel Inception distance (squared MMD, cubic kernel): unbiased, about 0 if perfect"),
+    "cmmd": _Known("CMMD", "CMMD", "distance (MMD, Gaussian kernel) of CLIP features of generated and real samples"),
+    "inception_score": _Known(
+        "Inception score",
+        "IS",
+        "whether images look like one class each and like all classes together; sees no real data",
+    ),
+    "precision": _Known("Precision", "prec", "share of generated samples that lie near real ones"),
+    "recall": _Known("Recall", "recall", "share of real samples that lie near generated ones"),
+    "density": _Known("Density", "dens", "how many real neighbourhoods hold a generated sample, 1 for perfect samples"),
+    "coverage": _Known("Coverage", "cover", "share of real neighbourhoods that hold a generated sample"),
+    "modes": _Known("Modes", "modes", "modes of the data that are covered"),
+    "mode_kl": _Known("Mode KL", "KL", "divergence of the generated modes from equal shares, in nats"),
+    "high_quality": _Known("High quality", "hiq", "share of generated samples that belong to a mode"),
+    "vendi": _Known(
+        "Vendi score", "Vendi", "how many samples that have nothing in common would be as diverse as these"
+    ),
+    "authenticity": _Known(
+        "Authenticity", "auth", "share of generated samples that are no near copy of a training sample"
+    ),
 }
-_SHARES = {"precision", "recall", "density", "coverage", "high_quality"}
+# with more scores than this a table is split
+MOST_SCORES = 5
+_SHARES = {"precision", "recall", "density", "coverage", "high_quality", "authenticity"}
+_DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "cmmd"}
 
 
-def _family(name: str) -> str:
-    return "fd_" if name.startswith("fd_") else name
+def family(name: str) -> str:
+    """The metric of a score: of 'fd_infinity_dinov2' it is 'fd_infinity', of 'precision_vgg16' 'precision'."""
+    fitting = [known for known in _KNOWN if name == known or name.startswith(f"{known}_")]
+    return max(fitting, key=len, default=name)
 
 
-def _describe(name: str, score: Score | None) -> tuple[str, str, str]:
-    """The title, short title and meaning of a score; one that we do not know describes itself."""
-    if name.startswith("fd_"):
-        return (f"FD ({fmt.plain(name[3:])})", *_KNOWN["fd_"][1:])
-    parts = [fmt.plain(part) for part in (score.title, score.unit) if part] if score else []
-    return _KNOWN.get(name, (fmt.plain(name), fmt.plain(name), ", ".join(parts)))
+def _describe(name: str, score: Score | None) -> _Known:
+    """Titles and meaning of a score; one that we do not know describes itself."""
+    metric = family(name)
+    if metric not in _KNOWN:
+        parts = [fmt.plain(part) for part in (score.title, score.unit) if part] if score else []
+        return _Known(fmt.plain(name), fmt.plain(name), ", ".join(parts))
+    known, features = _KNOWN[metric], fmt.plain(name[len(metric) + 1 :])
+    return replace(known, title=f"{known.title} ({features})") if features else known
 
 
 def _order(name: str) -> tuple[int, str]:
     known = list(_KNOWN)
-    return (known.index(_family(name)) if _family(name) in known else len(known), name)
+    return (known.index(family(name)) if family(name) in known else len(known), name)
 
 
 def _mode_count(record: Record) -> str:
@@ -74,26 +110,34 @@ def _mode_count(record: Record) -> str:
 
 
 def _score_text(name: str) -> Callable[[float, Record], str]:
+    def text(value: float, record: Record) -> str:
+        interval = record.scores[name].interval
+        if interval and interval[0] < interval[1]:
+            return fmt.measured(value, interval)[0]
+        return fmt.share(value) if family(name) in _SHARES else fmt.figure(value)
+
     if name == "modes":
-        return lambda value, record: f"{value:g}{_mode_count(record)}"
-    return lambda value, _: fmt.share(value) if name in _SHARES else fmt.figure(value)
+        return lambda value, record: (f"{value:g}" if value.is_integer() else f"{value:.1f}") + _mode_count(record)
+    return text
 
 
 def score_column(name: str, records: Iterable[Record]) -> Column:
     """The column of the score `name`; its direction is the one that the records state."""
     first = next((record.scores[name] for record in records if name in record.scores), None)
-    title, short, meaning = _describe(name, first)
+    known = _describe(name, first)
     return Column(
         name,
-        title,
-        short,
+        known.title,
+        known.short,
         first.better if first else None,
         lambda record: record.scores[name].value if name in record.scores else None,
         _score_text(name),
         lambda record: record.missing.get(name, "not measured in this run"),
-        log=_family(name) in ("fid", "fd_"),
+        log=family(name) in _DISTANCES,
         unit=fmt.plain(first.unit) if first and first.unit not in ("share", name) else "",
-        meaning=meaning,
+        meaning=known.meaning,
+        interval=lambda record: record.scores[name].interval if name in record.scores else None,
+        contrast=lambda a, b: difference(a, b, name),
     )
 
 
@@ -106,6 +150,10 @@ def score_columns(records: Iterable[Record]) -> list[Column]:
 
 def _speed(field: str) -> Value:
     return lambda record: None if record.speed is None or is_reference(record) else getattr(record.speed, field)
+
+
+def _median_interval(field: Time) -> Callable[[Record], Interval | None]:
+    return lambda record: None if record.speed is None else median_interval(raw_times(record.speed, field))
 
 
 def _training(field: str) -> Value:
@@ -125,7 +173,8 @@ def _why_untrained(record: Record) -> str:
 SECONDS_PER_IMAGE = Column(
     "seconds_per_image", "Time per image", "s/image", "lower", _speed("seconds_per_image"),
     lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
-    meaning="sampling only, in full batches, median",
+    meaning="sampling only, in full batches, median", interval=_median_interval("seconds_per_image"),
+    contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
 )  # fmt: skip
 
 FACTS = (
@@ -137,11 +186,13 @@ FACTS = (
     Column(
         "images_per_second", "Images/s", "images/s", "higher", _speed("images_per_second"),
         lambda value, _: fmt.figure(value), _why_untimed,
+        contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
     ),
     Column(
         "latency_seconds", "Latency", "latency", "lower", _speed("latency_seconds"),
         lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
-        meaning="time of a batch of one, median",
+        meaning="time of a batch of one, median", interval=_median_interval("latency_seconds"),
+        contrast=lambda a, b: time_ratio(a, b, "latency_seconds"),
     ),
     Column(
         "peak_memory_bytes", "Peak memory", "memory", None, _speed("peak_memory_bytes"),
@@ -170,7 +221,7 @@ _POINTS = "fd_points"
 
 def quality_column(columns: Sequence[Column]) -> Column | None:
     """The score that stands for quality: a Fréchet distance, else the share of high quality, else precision."""
-    usual = ("fid", "fd_", "high_quality", "precision")
+    usual = ("fid", "fd", "fid_infinity", "fd_infinity", "cmmd", "kid", "high_quality", "precision")
     return _first(columns, ("high_quality", *usual) if _measures_points(columns) else usual)
 
 
@@ -180,10 +231,18 @@ def coverage_column(columns: Sequence[Column]) -> Column | None:
     return _first(columns, ("modes", *usual) if _measures_points(columns) else usual)
 
 
+def main_scores(columns: Sequence[Column]) -> list[Column]:
+    """The scores that a table shows beside speed and cost; of many, the others have a table of their own."""
+    if len(columns) <= MOST_SCORES:
+        return list(columns)
+    kept = {column.key for column in (quality_column(columns), coverage_column(columns)) if column}
+    return [column for column in columns if column.key in {*kept, "precision", "recall"}]
+
+
 def _measures_points(columns: Sequence[Column]) -> bool:
     return any(column.key == _POINTS for column in columns)
 
 
 def _first(columns: Iterable[Column], wanted: Iterable[str]) -> Column | None:
     ranked = [column for column in columns if column.better]
-    return next((column for name in wanted for column in ranked if _family(column.key) == name), None)
+    return next((column for name in wanted for column in ranked if family(column.key) == name), None)

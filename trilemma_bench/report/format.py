@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Sequence
 
@@ -22,6 +23,32 @@ def figure(value: float) -> str:
     if abs(value) >= 999.5:
         return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
     return f"{value:#.3g}".rstrip(".")
+
+
+def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
+    """A value as exact as its error lets it be, and its interval: ('7.02', '±0.31'), or ('0.30', '[0.25, 0.42]')."""
+    low, high = interval
+    half = (high - low) / 2
+    if half <= 0:
+        return figure(value), "±0"
+    largest = max(abs(low), abs(high))
+    if not 1e-4 <= largest < 1e9:
+        return figure(value), f"±{half:.1e}" if _symmetric(value, low, high) else f"[{low:.1e}, {high:.1e}]"
+    # no more than five digits of the value, however sure it is
+    places = max(0, min(_places(half), 4 - math.floor(math.log10(largest))))
+    text = "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
+    ends = f"[{low:,.{places}f}, {high:,.{places}f}]"
+    return f"{value:,.{places}f}", text if _symmetric(value, low, high) else ends
+
+
+def _places(error: float) -> int:
+    """Decimal places of an error: two digits of it from 1 to 3.5, one above (the rule of the Particle Data Group)."""
+    digits, exponent = f"{error:.1e}".split("e")
+    return -int(exponent) + (float(digits) < 3.55)
+
+
+def _symmetric(value: float, low: float, high: float) -> bool:
+    return abs((high - value) - (value - low)) <= 0.1 * (high - low)
 
 
 def share(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,16 @@ from matplotlib.figure import Figure
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
+from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
 from trilemma_bench.report.plots import left_out, scatter, shown_rows, style
-from trilemma_bench.report.table import Table, protocol_facts, separations, tables
+from trilemma_bench.report.table import Table, tables
 from trilemma_bench.report.trilemma import trilemma
-from trilemma_bench.results import to_frame
+from trilemma_bench.results import write_csv
 
 TEMPLATES = Path(__file__).parent / "templates"
 PNG_DPI = 160
+# names the plots that a report made, so that the next one there can remove those it does not make
+LISTING = "made-by-report.txt"
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,25 @@ def write(records: list[Record], out: Path, skipped: list[str]) -> Path:
     failed = [record for record in records if record.status != "complete"]
     columns = {column.title: column for table in every for column in table.columns if column.meaning}
     content = {"sections": sections, "failed": failed, "skipped": skipped, "count": len(records), "plain": fmt.plain}
-    content["columns"] = list(columns.values())
+    content |= {"columns": list(columns.values()), "legend": LEGEND}
     page = out / "index.html"
     page.write_text(_html().get_template("report.html").render(content), encoding="utf-8")
     (out / "report.md").write_text(_markdown().get_template("report.md").render(content), encoding="utf-8")
-    to_frame(records).to_csv(out / "results.csv", index=False)
+    write_csv(records, out / "results.csv")
+    _forget_earlier_plots(out / "plots", {plot.name for section in sections for plot in section.plots})
     return page
+
+
+def _forget_earlier_plots(folder: Path, names: set[str]) -> None:
+    """Removes the plots that an earlier report left and this one does not have; lists those of this one."""
+    listing = folder / LISTING
+    files = sorted(f"{name}{suffix}" for name in names for suffix in (".png", ".svg"))
+    earlier = listing.read_text(encoding="utf-8", errors="replace").splitlines() if listing.is_file() else []
+    for name in earlier:
+        # the file may have been edited: nothing but a plot right in this folder is removed
+        if name not in files and re.fullmatch(r"[A-Za-z0-9-]+\.(png|svg)", name):
+            (folder / name).unlink(missing_ok=True)
+    listing.write_text("".join(f"{name}\n" for name in files), encoding="utf-8")
 
 
 def _section(table: Table, number: int, every: list[Table], out: Path) -> Section:

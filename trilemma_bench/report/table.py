@@ -9,26 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from trilemma_bench.record import Record, Score
+from trilemma_bench.comparing import LEVEL
+from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import (
     FACTS,
     SECONDS_PER_IMAGE,
     Column,
     coverage_column,
+    main_scores,
     quality_column,
     score_columns,
 )
-from trilemma_bench.statistics import BELOW, Group, comparable, is_reference, pareto_front
+from trilemma_bench.report.notes import interval_methods, row_notes
+from trilemma_bench.statistics import Group, Runs, comparable, is_reference, over_seeds, pareto_front
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text: as printed, a dash when missing. footnote: number of the reason why it is missing. detail: an interval."""
+    """text: as printed, a dash when missing. tied: no difference to the best is shown. detail: the interval.
+
+    footnote: number of the reason why it is missing.
+    """
 
     text: str
     value: float | None
     best: bool = False
+    tied: bool = False
     footnote: int | None = None
     detail: str = ""
 
@@ -39,18 +46,27 @@ class Row:
 
     number: int
     name: str
-    record: Record
+    runs: Runs
     reference: bool
     front: bool
     cells: list[Cell]
 
+    @property
+    def record(self) -> Record:
+        """The run, or what several seeds have in the mean."""
+        return self.runs.record
+
 
 @dataclass(frozen=True)
 class Table:
-    """A group's rows, best quality first and the reference last, with the columns that stand for the trilemma."""
+    """A group's rows, best quality first and the reference last, with the columns that stand for the trilemma.
+
+    parts: the columns of each table that is printed: the main scores with speed and cost, and the other scores.
+    """
 
     group: Group
     columns: list[Column]
+    parts: list[list[int]]
     rows: list[Row]
     footnotes: list[str]
     notes: list[str]
@@ -77,39 +93,40 @@ def tables(records: Iterable[Record]) -> list[Table]:
 
 
 def make_table(group: Group) -> Table:
-    scores = score_columns(group.records)
-    columns = [
-        *scores,
-        *(column for column in FACTS if any(column.value(record) is not None for record in group.records)),
-    ]
+    everyone = over_seeds(group.records)
+    records = [runs.record for runs in everyone]
+    scores = score_columns(records)
+    facts = [column for column in FACTS if any(column.value(record) is not None for record in records)]
+    columns = [*scores, *facts]
     quality, coverage = quality_column(scores), coverage_column(scores)
-    records = _ordered(group.records, quality)
     axes = [column for column in (quality, coverage, SECONDS_PER_IMAGE) if column]
-    front = front_of(records, axes) if len(axes) == 3 else [False] * len(records)
+    ordered = sorted(everyone, key=lambda runs: _rank(runs.record, quality))
+    front = front_of([runs.record for runs in ordered], axes) if len(axes) == 3 else [False] * len(ordered)
     footnotes: dict[str, int] = {}
-    best = {column.key: _best(records, column) for column in columns}
+    cells = [_cells(ordered, column, footnotes) for column in columns]
     rows = [
-        Row(
-            number,
-            name,
-            record,
-            is_reference(record),
-            on_front,
-            [_cell(record, column, best[column.key], footnotes) for column in columns],
-        )
-        for number, (name, record, on_front) in enumerate(zip(row_names(records), records, front, strict=True), 1)
+        Row(i + 1, name, runs, is_reference(runs.record), front[i], [column[i] for column in cells])
+        for i, (name, runs) in enumerate(zip(row_names(ordered), ordered, strict=True))
     ]
-    return Table(group, columns, rows, list(footnotes), _notes(rows), quality, coverage, SECONDS_PER_IMAGE)
+    notes = [*row_notes((row.name, row.record) for row in rows), *interval_methods(records, scores)]
+    return Table(
+        group, columns, _parts(scores, facts), rows, list(footnotes), notes, quality, coverage, SECONDS_PER_IMAGE
+    )
 
 
-def _ordered(records: Iterable[Record], quality: Column | None) -> list[Record]:
-    def rank(record: Record) -> tuple[bool, float]:
-        value = quality.value(record) if quality else None
-        if quality is None or value is None:
-            return is_reference(record), float("inf")
-        return is_reference(record), value if quality.better == "lower" else -value
+def _parts(scores: Sequence[Column], facts: Sequence[Column]) -> list[list[int]]:
+    shown = {column.key for column in main_scores(scores)}
+    main = [i for i, column in enumerate(scores) if column.key in shown]
+    rest = [i for i, column in enumerate(scores) if column.key not in shown]
+    return [part for part in ([*main, *range(len(scores), len(scores) + len(facts))], rest) if part]
 
-    return sorted(records, key=rank)
+
+def _rank(record: Record, quality: Column | None) -> tuple[bool, float]:
+    """Sorts the best quality first, then those without, then the reference."""
+    value = quality.value(record) if quality else None
+    if quality is None or value is None:
+        return is_reference(record), float("inf")
+    return is_reference(record), value if quality.better == "lower" else -value
 
 
 def front_of(records: Sequence[Record], axes: Sequence[Column]) -> list[bool]:
@@ -124,6 +141,12 @@ def _number(record: Record, column: Column) -> float:
     return float("nan") if value is None else value
 
 
+def _cells(rows: Sequence[Runs], column: Column, footnotes: dict[str, int]) -> list[Cell]:
+    best = _best([runs.record for runs in rows], column)
+    leader = next((runs for runs in rows if _is_best(runs, column, best)), None)
+    return [_cell(runs, column, _is_best(runs, column, best), leader, footnotes) for runs in rows]
+
+
 def _best(records: Iterable[Record], column: Column) -> float | None:
     """The best value of two or more competitors; None where nothing can be called the best."""
     values = [value for record in records if not is_reference(record) and (value := column.value(record)) is not None]
@@ -132,100 +155,48 @@ def _best(records: Iterable[Record], column: Column) -> float | None:
     return min(values) if column.better == "lower" else max(values)
 
 
-def _cell(record: Record, column: Column, best: float | None, footnotes: dict[str, int]) -> Cell:
+def _is_best(runs: Runs, column: Column, best: float | None) -> bool:
+    return best is not None and column.value(runs.record) == best and not is_reference(runs.record)
+
+
+def _cell(runs: Runs, column: Column, best: bool, leader: Runs | None, footnotes: dict[str, int]) -> Cell:
+    record = runs.record
     value = column.value(record)
     if value is None:
         reason = fmt.plain(column.reason(record))
         return Cell(fmt.DASH, None, footnote=footnotes.setdefault(reason, len(footnotes) + 1))
-    is_best = best is not None and value == best and not is_reference(record)
     interval = score.interval if (score := record.scores.get(column.key)) else None
-    detail = f"{fmt.figure(interval[0])} to {fmt.figure(interval[1])}" if interval else ""
-    return Cell(column.text(value, record), value, is_best, detail=detail)
+    detail = fmt.measured(value, interval)[1] if interval else ""
+    tied = not best and leader is not None and not is_reference(record) and _no_difference(leader, runs, column)
+    return Cell(column.text(value, record), value, best, tied, detail=detail)
 
 
-def row_names(records: Sequence[Record]) -> list[str]:
-    """The label of each record, told apart by seed, budget or id where several have the same."""
-    labels = [fmt.plain(record.label) for record in records]
+def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
+    """Whether a difference was looked for and not shown, this pair alone."""
+    p = column.contrast(leader, runs).p if column.contrast else None
+    return p is not None and p >= LEVEL
+
+
+def row_names(rows: Sequence[Runs]) -> list[str]:
+    """The label of each row with its number of seeds; told apart by seed, budget or id where several have the same."""
+    labels = [fmt.plain(runs.record.label) for runs in rows]
     count = Counter(labels)
-    return [
-        f"{label}, {_apart([r for r, other in zip(records, labels, strict=True) if other == label])(record)}"
-        if count[label] > 1
-        else label
-        for label, record in zip(labels, records, strict=True)
-    ]
+    names = []
+    for label, runs in zip(labels, rows, strict=True):
+        alike = [other for other, same in zip(rows, labels, strict=True) if same == label]
+        seeds = [f"{len(runs)} seeds"] if len(runs) > 1 else []
+        names.append(", ".join(dict.fromkeys([label, *([_apart(alike)(runs)] if count[label] > 1 else []), *seeds])))
+    return names
 
 
-def _apart(records: Sequence[Record]) -> Callable[[Record], str]:
-    """What tells all `records` from one another, in words: the first of their facts that does."""
+def _apart(rows: Sequence[Runs]) -> Callable[[Runs], str]:
+    """What tells all `rows` from one another, in words: the first of their facts that does."""
 
-    def budget(record: Record) -> str:
-        return fmt.plain(record.training.budget) if record.training else "untrained"
+    def seeds(runs: Runs) -> str:
+        return f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
 
-    facts: list[Callable[[Record], str]] = [lambda record: f"seed {record.seed}", budget]
-    differing = (fact for fact in facts if len({fact(record) for record in records}) == len(records))
-    return next(differing, lambda record: fmt.plain(record.id)[-16:])
+    def budget(runs: Runs) -> str:
+        return fmt.plain(runs.record.training.budget) if runs.record.training else "untrained"
 
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        for note in _row_notes(row.record):
-            notes.setdefault(fmt.plain(note), []).append(row.name)
-    competitors = {row.name for row in rows if not row.reference}
-    return [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
-
-
-def _row_notes(record: Record) -> list[str]:
-    notes = [f"Data: {record.dataset.note}"] if record.dataset.note else []
-    for name, score in record.scores.items():
-        notes += [f"{name}: {note}" for note in _score_notes(score)]
-    if record.speed and not is_reference(record):
-        compiled = ", compiled" if record.speed.compiled else ""
-        notes.append(f"Timed in batches of {record.speed.batch_size:,} in {record.speed.precision}{compiled}")
-    return notes
-
-
-def _score_notes(score: Score) -> list[str]:
-    notes = [score.note] if score.note else []
-    if score.floor is not None:
-        notes.append(f"perfect samples have {fmt.figure(score.floor)} at this number of samples")
-    if score.interval and score.interval_method:
-        notes.append(f"interval by {score.interval_method}")
-    return notes
-
-
-def protocol_facts(group: Group) -> list[tuple[str, str]]:
-    """The conditions that all rows of a group share, as (field, value) for people."""
-    reference = f"{group['reference_samples'] or 0:,} of the {group['reference_split']} split"
-    neighbours = f"k = {group['k_precision_recall']} for precision and recall"
-    facts = [
-        ("protocol", group["protocol"]),
-        ("samples", f"{group['samples'] or group['samples measured']:,} generated against {reference}"),
-        ("features", _features(group)),
-        ("neighbours", f"{neighbours}, k = {group['k_density_coverage']} for density and coverage"),
-        ("modes", group["mode_rule"]),
-        ("quantisation", group["quantisation"]),
-        ("data", f"fingerprint {fmt.plain(group['data'])[:12]}"),
-        ("device", group["device"] or "not timed"),
-    ]
-    return [(field, fmt.plain(value)) for field, value in facts if value and group["protocol"]]
-
-
-def _features(group: Group) -> str:
-    return "; ".join(_extractor(group, name) for name in group.names_below("extractors"))
-
-
-def _extractor(group: Group, name: str) -> str:
-    weights, resize = (group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize"))
-    shown = "" if resize in (None, "none") else f", resize {resize}"
-    return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
-
-
-def separations(group: Group, others: Iterable[Group]) -> list[str]:
-    """Why `group` is not ranked with the groups of the same dataset among `others`: a line each, naming the fields."""
-    return [
-        f"Not ranked with the {fmt.plain(other['protocol'])} table on {fmt.plain(other['device'] or 'no device')}: "
-        + fmt.plain("; ".join(group.differences(other)))
-        for other in others
-        if other is not group and other["dataset"] == group["dataset"]
-    ]
+    differing = (fact for fact in (seeds, budget) if len({fact(runs) for runs in rows}) == len(rows))
+    return next(differing, lambda runs: fmt.plain(runs.record.id)[-16:])

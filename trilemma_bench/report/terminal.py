@@ -6,20 +6,22 @@ from collections.abc import Iterable, Sequence
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import FACTS, Column, score_columns
-from trilemma_bench.report.table import Row, Table, row_names, tables
+from trilemma_bench.report.columns import FACTS, score_columns
+from trilemma_bench.report.table import Cell, Table, tables
 
 WIDTH = 120
 _FACTS = ("nfe", "seconds_per_image", "latency_seconds", "parameters", "training_seconds")
-_SCORES = ("fid", "precision", "recall", "density", "coverage", "modes", "high_quality")
 
 
 def terminal_table(records: Iterable[Record]) -> str:
-    """The records as aligned text of at most 120 columns: a table for each comparable group, then what failed."""
+    """The records as aligned text, 120 characters wide at most: tables of each comparable group, then what failed."""
     records = list(records)
     parts = [_group(table) for table in tables(records)]
     if parts:
-        parts.append("* best of its table   ↑ higher is better   ↓ lower is better   (real-data is the reference)")
+        parts.append(
+            "* best of its table   ≈ no difference to the best shown   ↑ higher is better   ↓ lower is better\n"
+            "± and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"
+        )
     failed = [record for record in records if record.status != "complete"]
     if failed:
         parts.append("\n".join(["did not complete:", *(_clip(f"  {failure(record)}", WIDTH) for record in failed)]))
@@ -39,25 +41,42 @@ def format_row(record: Record) -> str:
     columns = [*score_columns([record]), *(column for column in FACTS if column.key in _FACTS)]
     values = [(column, column.value(record)) for column in columns]
     shown = [f"{column.title} {column.text(value, record)}" for column, value in values if value is not None]
-    head = f"{row_names([record])[0]} on {fmt.plain(record.dataset.name)}"
+    head = f"{fmt.plain(record.label)} on {fmt.plain(record.dataset.name)}"
     return f"{head}: {', '.join(shown) or 'no scores'}"
 
 
 def _group(table: Table) -> str:
-    shown = [(i, column) for i, column in enumerate(table.columns) if _is_shown(column)]
-    heads = ["", *(f"{column.short}{fmt.ARROWS[column.better]}" for _, column in shown)]
-    body = [[row.name, *(_text(row, i) for i, _ in shown)] for row in table.rows]
+    blocks = [block for part in table.parts for block in _blocks(table, part)]
     notes = [f"  note: {note}" for note in dict.fromkeys(row.record.dataset.note for row in table.rows) if note]
-    return "\n".join([*_heading(table), *_aligned([heads, *body]), *(_clip(fmt.plain(n), WIDTH) for n in notes)])
+    below = [_clip(fmt.plain(note), WIDTH) for note in notes]
+    return "\n".join([*_heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
 
 
-def _is_shown(column: Column) -> bool:
-    return column.key in _FACTS or column.key in _SCORES or column.key.startswith("fd_")
+def _blocks(table: Table, part: Sequence[int]) -> list[list[list[str]]]:
+    """The lines of cells of one part of the table, names first, broken where they would be too wide."""
+    blocks: list[list[list[str]]] = []
+    names = ["", *(row.name for row in table.rows)]
+    for index in part:
+        column = table.columns[index]
+        if column in FACTS and column.key not in _FACTS:
+            continue
+        head = f"{column.short}{fmt.ARROWS[column.better]}"
+        texts = [head, *(_text(row.cells[index]) for row in table.rows)]
+        if not blocks or _width([*zip(*blocks[-1], strict=True), texts]) > WIDTH:
+            blocks.append([[name] for name in names])
+        for line, text in zip(blocks[-1], texts, strict=True):
+            line.append(text)
+    return blocks
 
 
-def _text(row: Row, index: int) -> str:
-    cell = row.cells[index]
-    return cell.text.replace(" ", "") + ("*" if cell.best else " ")
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    """Of the narrowest setting: names cut to twenty characters, one space between columns."""
+    names = min(20, max(map(len, columns[0])))
+    return names + sum(1 + max(map(len, column)) for column in columns[1:])
+
+
+def _text(cell: Cell) -> str:
+    return (cell.text + cell.detail).replace(" ", "") + ("*" if cell.best else "≈" if cell.tied else " ")
 
 
 def _heading(table: Table) -> list[str]:
@@ -84,7 +103,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _trimmed(column: list[str]) -> list[str]:
     """Without the room for stars where there are none; below stars, the heading keeps to the numbers."""
-    starred = any(cell.endswith("*") for cell in column)
+    starred = any(cell.endswith(("*", "≈")) for cell in column)
     return [column[0] + " ", *column[1:]] if starred else [cell.rstrip() for cell in column]
 
 

@@ -1,0 +1,131 @@
+"""The report's files: what they say, and that they need nothing else."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+
+import pytest
+from pages import Page
+from records import demo_records, make_record, make_speed
+
+from trilemma_bench.report import write_report
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    failed = make_record("broken", status="failed", error="loss is NaN at step 12", scores={}, training=None)
+    write_report([*demo_records(), failed], out, skipped=["x/record.json: not a readable record"])
+    return out
+
+
+def test_writes_everything(demo):
+    names = {"trilemma", "quality-speed", "coverage-speed", "quality-coverage"}
+    plots = {path.name for path in (demo / "plots").iterdir()}
+    made = {
+        f"{group}-{name}.{kind}" for group in ("1-gaussians25", "2-digits") for name in names for kind in ("png", "svg")
+    }
+    assert plots == {*made, "made-by-report.txt"}
+    assert (demo / "plots/1-gaussians25-trilemma.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in demo.iterdir()} == {"index.html", "report.md", "results.csv", "plots"}
+
+
+def test_the_page_needs_nothing_else(demo):
+    text = (demo / "index.html").read_text()
+    page = Page(text)
+    sources = [value for name, value in page.attributes if name in ("src", "srcset", "href")]
+    assert page.tags.count("img") == 8
+    assert all(value.startswith(("data:image/svg+xml;base64,", "#")) for value in sources)
+    assert "link" not in page.tags
+    assert not re.search(r"@import|url\(", text)
+
+
+def test_plots_of_an_earlier_report_are_removed_and_nothing_else(demo, tmp_path):
+    write_report(demo_records(), tmp_path)
+    plots = tmp_path / "plots"
+    (plots / "mine.png").write_text("kept")
+    (tmp_path / "outside.png").write_text("kept")
+    listing = plots / "made-by-report.txt"
+    listing.write_text(listing.read_text() + "../outside.png\nmissing.png\n/etc/hostname\n\0\n")
+    write_report(demo_records()[:2], tmp_path)
+    names = {path.name for path in plots.iterdir()}
+    assert {name for name in names if name.startswith("2-")} == set()
+    assert {"mine.png", "1-gaussians25-trilemma.svg"} < names
+    assert (tmp_path / "outside.png").exists()
+    assert "2-digits" not in listing.read_text()
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_the_report_says_what_a_reader_must_know(demo, name):
+    text = (demo / name).read_text()
+    text = Page(text).text if name == "index.html" else text.replace("\\", "")
+    for needed in (
+        "ddgan (4 steps)", "25 / 25", "0.00430", "8.20 µs", "k = 3 for precision and recall", "cpu: Xeon",
+        "10,000 generated against 10,000 of the test split", "weights 3f3f3f3f3f3f", "nearest centre within 4",
+        "scikit-learn's bundled", "real data: nothing is sampled", "perfect samples have", "Did not complete",
+        "loss is NaN at step 12", "x/record.json: not a readable record", "in batches of 1,000 in float32",
+    ):  # fmt: skip
+        assert needed in text, needed
+
+
+def test_markdown_tables_have_equal_rows(demo):
+    lines = (demo / "report.md").read_text().splitlines()
+    blocks = re.split(r"\n\n+", "\n".join(lines))
+    rows = [[line for line in block.splitlines() if line.startswith("|")] for block in blocks]
+    widths = [{len(re.findall(r"(?<!\\)\|", line)) for line in block} for block in rows if block]
+    assert len(widths) == 5  # two groups of two tables each, and what did not complete
+    assert all(len(width) == 1 for width in widths)
+
+
+def test_the_csv_has_a_row_for_each_run(demo):
+    with (demo / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == [record.model.name for record in demo_records()] + ["broken"]
+    assert float(rows[0]["fd_features"]) == 0.0131
+    assert (rows[0]["fd_features_se"], rows[0]["fd_features_low"]) == ("", "")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r="])
+def test_no_name_in_the_csv_is_a_formula_and_numbers_stay_numbers(start, tmp_path):
+    name = f'{start}HYPERLINK("http://x","y")'
+    record = make_record(name, name, name, {name: -3.5, "fid": -1.0}, missing={f"{name}2": name})
+    write_report([record], tmp_path)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        head, row = csv.reader(file)
+    assert not any(text.startswith(start) for text in [*head, *row] if text not in ("-3.5", "-1.0"))
+    assert row[head.index(f"'{name}")] == "-3.5"
+    assert row[head.index("fid")] == "-1.0"
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    record = make_record(scores={"fd_x": 1.0}, speed=make_speed(1e-3, 4))
+    one, other = (write_report([record], tmp_path / name).read_bytes() for name in ("one", "other"))
+    assert b"data:image" in one
+    assert one == other
+
+
+def test_groups_that_may_not_be_compared_say_why(tmp_path):
+    slow, fast = (
+        make_record(device, scores={"precision": 0.5}, speed=make_speed(1, 1, device=device))
+        for device in ("cpu", "cuda")
+    )
+    page = Page(write_report([slow, fast], tmp_path).read_text())
+    assert "device: cuda, not cpu" in page.text
+
+
+def test_a_report_is_made_without_torch(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from trilemma_bench.results import find_records, load_results\n"
+        "from trilemma_bench.report import terminal_table, write_report\n"
+        "write_report([record for _, record in find_records([Path(sys.argv[1])]).records], Path(sys.argv[1]) / 'r')\n"
+        "heavy = {'torch', 'torchvision', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    (tmp_path / "record.json").write_text(make_record(speed=make_speed(1e-3, 1)).to_json())
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r" / "index.html").exists()

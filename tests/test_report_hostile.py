@@ -1,0 +1,70 @@
+"""Nothing in a record can break a report, and little to show is no error."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pages import Page
+from records import make_record, make_speed
+
+from trilemma_bench.report import format_row, terminal_table, write_report
+
+HOSTILE = "<script>alert(1)</script>|$\\frac{$ *b* `c` [d](e)\n# \x1b[31m&"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    speed = make_speed(1e-3, 1, device=HOSTILE, precision=HOSTILE)
+    protocol = dict.fromkeys(["name", "extractor", "mode_rule", "quantisation", "reference_split"], HOSTILE)
+    protocol["extractors"] = {HOSTILE: {"weights_sha256": None, "resize": HOSTILE}}
+    record = make_record(
+        HOSTILE, HOSTILE, f"../{HOSTILE}", {f"fd_{HOSTILE}": 1.0, "recall": 0.5, HOSTILE: 2.0}, HOSTILE, protocol,
+        speed, missing={"precision": HOSTILE, f"x{HOSTILE}": HOSTILE}, id=HOSTILE,
+    )  # fmt: skip
+    records = [record, record.model_copy(update={"status": "failed", "error": HOSTILE})]
+    out = tmp_path_factory.mktemp("hostile") / "out"
+    write_report(records, out, skipped=[HOSTILE])
+    return out, records
+
+
+def test_nothing_in_a_record_becomes_html(hostile):
+    text = (hostile[0] / "index.html").read_text()
+    page = Page(text)
+    assert page.tags.count("script") == 1
+    assert "alert(1)" in page.text
+    assert "<script>alert" not in text
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+
+
+def test_nothing_in_a_record_becomes_markdown(hostile):
+    text = (hostile[0] / "report.md").read_text()
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)\[d(?<!\\)\]", text)
+    assert not re.search(r"(?<!\\)[`$]", text)
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| 1 ")}
+    assert len(widths) == 1
+
+
+def test_nothing_in_a_record_leaves_the_folder_or_steers_the_terminal(hostile):
+    out, records = hostile
+    assert {path.name for path in out.parent.iterdir()} == {"out"}
+    assert "\x1b" not in terminal_table(records) + format_row(records[0]) + format_row(records[1])
+    assert len(format_row(records[1]).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [make_record("real-data")],
+        [make_record(scores={}, protocol=None)],
+        [make_record(status="interrupted", protocol=None, scores={})],
+        [make_record(scores={"mine": 3.0}, speed=make_speed(1e-3, None))],
+    ],
+    ids=["nothing", "only real data", "no scores", "only interrupted", "only a foreign score"],
+)
+def test_little_to_show_is_no_error(records, tmp_path):
+    without = [record.model_copy(update={"protocol": None}) if not record.scores else record for record in records]
+    assert write_report(without, tmp_path).stat().st_size > 1000
+    assert terminal_table(without)

@@ -1,0 +1,120 @@
+"""Plots: every row is drawn, named and inside the axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from records import demo_records, make_record, make_speed
+
+from trilemma_bench.report.labels import place
+from trilemma_bench.report.plots import axis_title, left_out, scatter
+from trilemma_bench.report.table import Table, tables
+from trilemma_bench.report.trilemma import goodness, trilemma
+
+
+@pytest.fixture(scope="module")
+def toy() -> Table:
+    return tables(demo_records())[0]
+
+
+def test_labels_cover_neither_one_another_nor_the_points():
+    rng = np.random.default_rng(0)
+    anchors = rng.uniform((50, 50), (750, 450), (20, 2))
+    sizes = np.full((20, 2), (90.0, 14.0))
+    centres = place(anchors, sizes, np.full(20, 6.0), np.array([0.0, 0, 800, 500]), np.empty((0, 4)))
+    low, high = centres - sizes / 2, centres + sizes / 2
+    overlap = (np.minimum(high[:, None], high) - np.maximum(low[:, None], low)).clip(0).prod(axis=2)
+    inside = ((anchors > low[:, None]) & (anchors < high[:, None])).all(axis=2)
+    assert np.triu(overlap, 1).sum() == 0
+    assert not inside.any()
+    assert (low >= 0).all()
+    assert (high <= (800, 500)).all()
+
+
+def test_labels_of_equal_points_do_not_cover_each_other():
+    centres = place(
+        np.full((3, 2), 100.0),
+        np.full((3, 2), (60.0, 14.0)),
+        np.full(3, 6.0),
+        np.array([0.0, 0, 200, 200]),
+        np.empty((0, 4)),
+    )
+    gaps = np.abs(centres[:, None] - centres)[np.triu_indices(3, 1)]
+    assert ((gaps[:, 0] >= 60) | (gaps[:, 1] >= 14)).all()
+
+
+def test_labels_of_no_points():
+    nothing = np.empty((0, 2))
+    assert place(nothing, nothing, np.empty(0), np.array([0.0, 0, 1, 1]), np.empty((0, 4))).shape == (0, 2)
+
+
+def test_axes_say_what_and_which_way(toy):
+    assert toy.quality.key == "fd_features"
+    assert toy.coverage.key == "recall"
+    assert axis_title(toy.quality, "y") == "FD (features)  (lower is better ↓)"
+    assert axis_title(toy.speed, "x") == "Time per image  (lower is better ←)"
+    assert axis_title(toy.coverage, "x") == "Recall  (higher is better →)"
+
+
+def test_every_competitor_is_drawn_and_named_and_time_is_logarithmic(toy):
+    axes = scatter(toy, toy.speed, toy.quality).axes[0]
+    assert axes.get_xscale() == "log"
+    assert {row.name for row in toy.competitors} <= {text.get_text() for text in axes.texts}
+    drawn = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
+    expected = {(row.record.speed.seconds_per_image, row.record.scores["fd_features"].value) for row in toy.competitors}
+    assert expected <= drawn
+
+
+def test_rows_that_a_plot_cannot_show_are_named_with_the_reason():
+    lacking = make_record("a", scores={"recall": 0.5}, missing={"fd_x": "singular"}, speed=make_speed(1, 1))
+    (table,) = tables([lacking, make_record("b", scores={"fd_x": 1.0, "recall": 0.5}, speed=make_speed(1, 1))])
+    assert left_out(table, table.speed, table.quality) == ["a is not shown, it has no FD (x): singular"]
+
+
+def test_looks_differ_in_colour_and_in_marker(toy):
+    axes = scatter(toy, toy.speed, toy.quality).axes[0]
+    marks = [line for line in axes.lines if line.get_marker() in set("osD^vPX<>") and len(line.get_xdata()) == 1]
+    assert len({line.get_marker() for line in marks}) == len({str(line.get_color()) for line in marks}) == 6
+
+
+def test_the_trilemma_has_a_bubble_and_a_triangle_for_each_row(toy):
+    figure = trilemma(toy, toy.quality, toy.coverage)
+    bubbles = [collection.get_sizes()[0] for collection in figure.axes[-2].collections]
+    titles = {axes.get_title() for axes in figure.axes}
+    assert {row.name for row in toy.competitors} <= titles
+    covered = [row.record.scores["recall"].value for row in toy.competitors]
+    assert np.argsort(bubbles).tolist() == np.argsort(covered).tolist()
+
+
+def test_goodness_is_one_for_the_best_and_tells_decades_apart(toy):
+    assert np.allclose(goodness(toy.speed, np.array([1e-3, 1e-2, 1e-1])), [1, 0.5, 0])
+    assert goodness(toy.speed, np.array([1.0, 1.1])).min() > 0.9  # a tenth slower is not the worst there is
+    assert np.allclose(goodness(toy.coverage, np.array([0.2, 0.8])), [0.25, 1])
+    assert np.allclose(goodness(toy.quality, np.array([0.0, 2.0])), [1, 0])
+    assert np.allclose(goodness(toy.quality, np.array([0.0, 0.0])), 1)
+
+
+EDGES = {
+    "zeros": [{"fd_x": 0.0, "recall": 0.0}, {"fd_x": 9.0, "recall": 1.0}],
+    "all zero": [{"fd_x": 0.0, "recall": 0.0}, {"fd_x": 0.0, "recall": 0.0}],
+    "equal": [{"fd_x": 1.0, "recall": 0.5}, {"fd_x": 1.0, "recall": 0.5}],
+    "negative": [{"fd_x": -1e-9, "recall": 0.5}, {"fd_x": 1.0, "recall": 0.5}],
+    "no coverage": [{"fd_x": 1.0}, {"fd_x": 2.0, "recall": 0.5}],
+    "only quality": [{"high_quality": 0.4}, {"high_quality": 0.5}],
+    "huge": [{"fd_x": 1e90, "recall": 0.5}, {"fd_x": 1e-90, "recall": 0.4}],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("times", [(0.0, 1e-3), (0.0, 0.0), (1e-12, 1e4)])
+@pytest.mark.parametrize("scores", EDGES.values(), ids=EDGES)
+def test_edges_are_drawn_within_the_axes(scores, times):
+    records = [make_record(f"m{t}", scores=s, speed=make_speed(t, 1)) for s, t in zip(scores, times, strict=True)]
+    (table,) = tables(records)
+    axes = scatter(table, table.speed, table.quality).axes[0]
+    for record in records:
+        at = (record.speed.seconds_per_image, record.scores[table.quality.key].value)
+        assert axes.get_xlim()[0] < at[0] < axes.get_xlim()[1]
+        assert axes.get_ylim()[0] < at[1] < axes.get_ylim()[1]
+    if table.coverage:
+        assert trilemma(table, table.quality, table.coverage).axes

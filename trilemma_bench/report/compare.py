@@ -1,0 +1,90 @@
+"""What `trilemma-bench compare` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trilemma_bench.comparing import LEVEL, Finding, RunComparison
+from trilemma_bench.report import format as fmt
+from trilemma_bench.report.columns import FACTS, Column, score_columns
+from trilemma_bench.statistics import Runs
+
+
+def comparison_text(comparison: RunComparison) -> str:
+    """The differences as aligned text, with what was tested and what the errors cover."""
+    a, b = comparison.a, comparison.b
+    record = a.record
+    protocol = [f"protocol {record.protocol.name}", f"{record.samples:,} samples"] if record.protocol else []
+    columns = {column.key: column for column in (*score_columns([a.record, b.record]), *FACTS)}
+    scores = sorted(comparison.scores, key=lambda finding: list(columns).index(finding.name))
+    tested = sum(finding.p_holm is not None for finding in comparison.scores)
+    lines = [
+        *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
+        fmt.plain(" · ".join([record.dataset.name, *protocol])),
+        "",
+        *_table("B − A", scores, columns, comparison),
+        "",
+        *_table("B / A", comparison.times, columns, comparison),
+        "",
+        "interval: 95 %, of each line alone. verdict: from p after Holm's correction, since",
+        f"{tested} scores are compared at once: all verdicts together hold at {100 * LEVEL:g} %; times likewise.",
+        *_time_notes(comparison.times),
+    ]
+    return "\n".join(lines)
+
+
+def _side(runs: Runs) -> str:
+    seeds = ", ".join(str(record.seed) for record in runs.records)
+    return f"{fmt.plain(runs.record.label)}, seed{'s' if len(runs) > 1 else ''} {seeds}; errors cover {runs.covers}"
+
+
+def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column], comparison: RunComparison) -> list[str]:
+    """Names and verdicts to the left, numbers to the right."""
+    lines = [["", "A", "B", kind, "95 % interval", "p", "p (Holm)", "verdict"]]
+    lines += [_cells(finding, columns[finding.name], comparison) for finding in findings]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if i in (0, len(widths) - 1) else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _cells(finding: Finding, column: Column, comparison: RunComparison) -> list[str]:
+    contrast = finding.contrast
+    sides = [
+        fmt.DASH if value is None else column.text(value, runs.record)
+        for value, runs in ((finding.a, comparison.a), (finding.b, comparison.b))
+    ]
+    interval = contrast.interval
+    change = fmt.DASH if contrast.value is None else fmt.figure(contrast.value)
+    return [
+        f"{column.title} {fmt.ARROWS[finding.better]}",
+        *sides,
+        change if column.is_time or change.startswith(("-", fmt.DASH)) else f"+{change}",
+        f"[{fmt.figure(interval[0])}, {fmt.figure(interval[1])}]" if interval else fmt.DASH,
+        _probability(contrast.p),
+        _probability(finding.p_holm),
+        finding.verdict or f"no verdict: {fmt.plain(contrast.reason)}",
+    ]
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return fmt.DASH
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _time_notes(times: Sequence[Finding]) -> list[str]:
+    """What the intervals of the times cover."""
+    methods = {finding.contrast.method for finding in times if finding.contrast.method}
+    if "medians of the runs" in methods:
+        return ["times: B / A of the runs' medians (geometric means), from their spread over the runs."]
+    if methods:
+        return [
+            "times: B / A of all pairs of raw times, median and rank interval; Mann and Whitney's test. It covers",
+            "repetition in these processes only: another process can be some percent faster; give several runs a side.",
+        ]
+    return []

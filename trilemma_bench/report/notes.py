@@ -1,0 +1,92 @@
+"""What stands below a table: notes on its rows, how its intervals were found, and what its rows were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trilemma_bench.record import Record, Score
+from trilemma_bench.report import format as fmt
+from trilemma_bench.report.columns import Column
+from trilemma_bench.statistics import BELOW, Group, is_reference
+
+LEGEND = (
+    "± and [ ] are 95 % intervals. Those of a single run cover sampling only: other samples of the same trained model. "
+    "Those of several seeds cover training too. ≈ marks what no difference is shown of to the best (95 %, each pair "
+    "alone); values without a known error are not tested, and repeated timing in one process is all that times cover."
+)
+
+
+def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
+    """The notes of (name, record), each once: under the names of its rows unless all rows but real data share it."""
+    rows = list(rows)
+    notes: dict[str, list[str]] = {}
+    for name, record in rows:
+        for note in _notes_of(record):
+            notes.setdefault(fmt.plain(note), []).append(name)
+    competitors = {name for name, record in rows if not is_reference(record)}
+    return [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+
+
+def interval_methods(records: Sequence[Record], columns: Iterable[Column]) -> list[str]:
+    """A line for each way in which intervals were found, naming the scores."""
+    titles: dict[str, dict[str, None]] = {}
+    for column in columns:
+        for record in records:
+            score = record.scores.get(column.key)
+            if score and score.interval and score.interval_method:
+                titles.setdefault(fmt.plain(score.interval_method), {})[column.title] = None
+    return [f"95 % interval by {method}: {', '.join(names)}" for method, names in titles.items()]
+
+
+def _notes_of(record: Record) -> list[str]:
+    notes = [f"Data: {record.dataset.note}"] if record.dataset.note else []
+    for name, score in record.scores.items():
+        notes += [f"{name}: {note}" for note in _score_notes(score)]
+    if record.speed and not is_reference(record):
+        compiled = ", compiled" if record.speed.compiled else ""
+        notes.append(f"Timed in batches of {record.speed.batch_size:,} in {record.speed.precision}{compiled}")
+    return notes
+
+
+def _score_notes(score: Score) -> list[str]:
+    notes = [score.note] if score.note else []
+    if score.floor is not None:
+        notes.append(f"perfect samples have {fmt.figure(score.floor)} at this number of samples")
+    return notes
+
+
+def protocol_facts(group: Group) -> list[tuple[str, str]]:
+    """The conditions that all rows of a group share, as (field, value) for people."""
+    reference = f"{group['reference_samples'] or 0:,} of the {group['reference_split']} split"
+    neighbours = f"k = {group['k_precision_recall']} for precision and recall"
+    facts = [
+        ("protocol", group["protocol"]),
+        ("samples", f"{group['samples'] or group['samples measured']:,} generated against {reference}"),
+        ("features", _features(group)),
+        ("neighbours", f"{neighbours}, k = {group['k_density_coverage']} for density and coverage"),
+        ("modes", group["mode_rule"]),
+        ("quantisation", group["quantisation"]),
+        ("data", f"fingerprint {fmt.plain(group['data'])[:12]}"),
+        ("device", group["device"] or "not timed"),
+    ]
+    return [(field, fmt.plain(value)) for field, value in facts if value and group["protocol"]]
+
+
+def _features(group: Group) -> str:
+    return "; ".join(_extractor(group, name) for name in group.names_below("extractors"))
+
+
+def _extractor(group: Group, name: str) -> str:
+    weights, resize = (group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize"))
+    shown = "" if resize in (None, "none") else f", resize {resize}"
+    return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
+
+
+def separations(group: Group, others: Iterable[Group]) -> list[str]:
+    """Why `group` is not ranked with the groups of the same dataset among `others`: a line each, naming the fields."""
+    return [
+        f"Not ranked with the {fmt.plain(other['protocol'])} table on {fmt.plain(other['device'] or 'no device')}: "
+        + fmt.plain("; ".join(group.differences(other)))
+        for other in others
+        if other is not group and other["dataset"] == group["dataset"]
+    ]
