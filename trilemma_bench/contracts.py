@@ -224,14 +224,15 @@ class Estimate:
 class Metric:
     """A pure function of a `Comparison` with its facts beside it.
 
-    compute: gives a number, or an `Estimate` where its error is known. needs: 'features' or 'modes'. range: the values
+    compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'samples' for
+    those of the generated side alone, or 'modes'. range: the values
     it can take. source: the paper it comes from. output: which of the extractor's outputs it reads.
     """
 
     name: str
     compute: Callable[[Comparison], float | Estimate]
     better: Better
-    needs: Literal["features", "modes"]
+    needs: Literal["features", "samples", "modes"]
     unit: str
     title: str
     range: tuple[float, float]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +15,12 @@ from torch import Tensor
 from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.features.exchange import open_references
 from trilemma_bench.features.extraction import Outputs, Request, extract_all
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
-from trilemma_bench.metrics.reference import Reference
+from trilemma_bench.metrics.reference import DeviceReference, Reference
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, Score
 
@@ -34,9 +37,19 @@ class Evaluation:
 
 
 class Evaluator:
-    """Measures samples against one dataset under one protocol; whatever is missing is reported on construction."""
+    """Measures samples against one dataset under one protocol; whatever is missing is reported on construction.
 
-    def __init__(self, dataset: Dataset, protocol: Protocol, device: torch.device, progress: bool = True) -> None:
+    files: references to compare with instead of the dataset's own, as `features.exchange` reads them.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        protocol: Protocol,
+        device: torch.device,
+        progress: bool = True,
+        files: Sequence[Path] = (),
+    ) -> None:
         self.dataset, self.protocol, self.device, self.progress = dataset, protocol, device, progress
         if protocol.reference not in dataset.splits:
             raise UsageError(
@@ -50,6 +63,7 @@ class Evaluator:
         }
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
+        self.given = open_references(files, self.extractors)
         self._references: dict[Any, Reference] = {}
 
     def evaluate(self, samples: Tensor) -> Evaluation:
@@ -84,7 +98,7 @@ class Evaluator:
         """Generated against reference features in one feature space: the first `count`, against `others`."""
         protocol, rule = self.protocol, self.mode_rule
         others = others or protocol.reference_samples
-        generated = outputs[extractor, output][:count]
+        generated = outputs[extractor, output][:count].to(self.device)
         return Comparison(
             generated,
             lambda: self._reference(protocol.reference, extractor, output, others),
@@ -93,7 +107,7 @@ class Evaluator:
             k_density_coverage=protocol.k_density_coverage,
             kid_subsets=protocol.kid_subsets,
             kid_subset_size=protocol.kid_subset_size,
-            modes=None if modes is None else modes[:count],
+            modes=None if modes is None else modes[:count].to(self.device),
             mode_count=rule.count if rule else None,
             mode_min_count=rule.min_count(len(generated)) if rule else 1,
         )
@@ -101,11 +115,27 @@ class Evaluator:
     def _reference(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
         key = split, extractor, output, count
         if key not in self._references:
-            source = self.extractors[extractor]
-            self._references[key] = reference(
-                self.dataset, split, source, output, count, device=self.device, progress=self.progress
-            )
+            found: Reference
+            if self.given and split == self.protocol.reference:
+                found = self._given(extractor, output, count)
+            else:
+                source, together = self.extractors[extractor], self._compared_outputs(extractor)
+                found = reference(
+                    self.dataset, split, source, output, count, together, device=self.device, progress=self.progress
+                )
+            self._references[key] = found if self.device.type == "cpu" else DeviceReference(found, self.device)
         return self._references[key]
+
+    def _compared_outputs(self, extractor: str) -> list[str]:
+        """The outputs of which some metric reads the reference's side."""
+        uses = self.metrics.values()
+        return [metric.output for metric, use in uses if use.extractor == extractor and metric.needs == "features"]
+
+    def _given(self, extractor: str, output: str, count: int | None) -> Reference:
+        if (extractor, output) not in self.given:
+            raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
+        found = self.given[extractor, output]
+        return found.subset(count) if count else found
 
     def _protocol_part(self, samples: int) -> ProtocolPart:
         protocol = self.protocol
@@ -120,9 +150,7 @@ class Evaluator:
             },
             metrics={name: _use_text(metric, use) for name, (metric, use) in self.metrics.items()},
             quantisation=protocol.quantisation,
-            reference_split=protocol.reference,
-            reference_samples=self._reference_size(),
-            reference_sha256=self.dataset.fingerprint(),
+            **self._reference_facts(),
             samples=samples,
             k_precision_recall=protocol.k_precision_recall,
             k_density_coverage=protocol.k_density_coverage,
@@ -132,9 +160,21 @@ class Evaluator:
             mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
 
-    def _reference_size(self) -> int:
-        available = len(self.dataset.load(self.protocol.reference))
-        return min(available, self.protocol.reference_samples or available)
+    def _reference_facts(self) -> dict[str, Any]:
+        """Which reference it is, how many samples of it are used, and the sha256 of its content."""
+        limit = self.protocol.reference_samples
+        if self.given:
+            sizes = {len(given) for given in self.given.values()}
+            content = ", ".join(str(given.sha256) for given in self.given.values())
+            split, size = "given file", min(sizes)
+        else:
+            split, content = self.protocol.reference, self.dataset.fingerprint()
+            size = len(self.dataset.load(split))
+        return {
+            "reference_split": split,
+            "reference_samples": min(size, limit or size),
+            "reference_sha256": content,
+        }
 
 
 def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:

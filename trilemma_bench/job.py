@@ -37,6 +37,7 @@ class Options:
     seed: int = 0
     budget: str | None = None
     protocol: str | None = None
+    references: Sequence[Path] = ()
     device: str = "auto"
     out: Path = Path("results")
     progress: bool = True

@@ -29,7 +29,7 @@ def run(options: Options) -> Record:
     holds a record that says so.
     """
     job = prepare(options)
-    evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress)
+    evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress, options.references)
     _check_finite_source(job)
     model = build_model(job)
     open_folder(job)
@@ -83,7 +83,7 @@ def evaluate(options: Options, samples: Tensor, source: str) -> Record:
     device = resolve_device(options.device)
     settings = config.Settings({}, config.TrainingSettings(), config.SamplingSettings())
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
-    evaluator = Evaluator(dataset, protocol, device, options.progress)
+    evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)
     part = ModelPart(name=options.model, parameters=0, settings={"samples": source}, plugin="", version="")
     with recorded_failure(job):

@@ -79,6 +79,32 @@ class MomentsReference(Reference):
         return self._moments
 
 
+class DeviceReference(Reference):
+    """A reference whose tensors are copied to `device` when they are asked for."""
+
+    def __init__(self, source: Reference, device: torch.device) -> None:
+        self._source, self._device = source, device
+        self.sha256 = source.sha256
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def dim(self) -> int:
+        return self._source.dim
+
+    @cached_property
+    def features(self) -> Tensor:  # type: ignore[override]
+        return self._source.features.to(self._device)
+
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments(*(value.to(self._device) for value in self._source.moments))
+
+    def nearest(self, k: int) -> Tensor:
+        return self._source.nearest(k).to(self._device)
+
+
 def as_reference(features: Tensor | Reference) -> Reference:
     """A tensor of features as a reference."""
     return Reference(features) if isinstance(features, torch.Tensor) else features
