@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from seeded_weights import install
 
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec, FeatureExtractor
@@ -150,14 +151,6 @@ def seeded_resnet(monkeypatch):
     return network.eval()
 
 
-def install(monkeypatch, name, content):
-    weight = weights.WEIGHTS[name]
-    weight.path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, weight.path)
-    made = replace(weight, sha256=weights.sha256_of(weight.path), size=weight.path.stat().st_size)
-    monkeypatch.setitem(weights.WEIGHTS, name, made)
-
-
 def test_resnet56_has_the_papers_size():
     """0.85 M parameters (He et al. 2016, table 6), 55 convolutions and one linear layer."""
     network = ResNet(blocks=9)
@@ -200,32 +193,7 @@ def test_missing_weights_fail_at_construction(extractor, name, monkeypatch):
         extractor()
 
 
-# Inception
-
-
-@pytest.fixture
-def seeded_inception(monkeypatch):
-    """torch-fidelity's network with weights from a seed, installed in the place of the real file."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    torch.manual_seed(0)
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        patch.setattr(torch, "load", lambda *_, **__: None)
-        network = FeatureExtractorInceptionV3("seeded", ["2048"], feature_extractor_weights_path="unused")
-    install(monkeypatch, "inception", network.state_dict())
-    return network
-
-
-def test_inception_is_torch_fidelitys(seeded_inception):
-    samples = images(2)
-    extractor = Inception()
-    features = extract(extractor, samples)
-    assert torch.equal(features, seeded_inception(samples)[0])
-    assert (features.shape, extractor.dim, extractor.resize) == ((2, 2048), 2048, "tf1-bilinear-299")
-    assert features.std() > 0
-    with pytest.raises(TrilemmaError, match="RGB images, not data of shape 1×8×8"):
-        extractor.check(DataSpec((1, 8, 8)))
+# The contract
 
 
 @pytest.mark.parametrize("extractor", [Points, Pixels, DigitsCNN, MnistCNN])

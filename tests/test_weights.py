@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
+from seeded_weights import install
 
 from trilemma_bench import paths, weights
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.weights import Weight, find, status
+from trilemma_bench.weights import Weight, find, load, status
 
 CONTENT = bytes(range(256)) * 300
 
@@ -119,10 +124,45 @@ def test_status_tells_what_is_there(server):
     assert not status()[0].present
 
 
+def test_tensors_are_loaded_and_code_is_not(monkeypatch):
+    state = {"weight": torch.arange(3.0)}
+    install(monkeypatch, "inception", state)
+    assert torch.equal(load("inception")["weight"], state["weight"])
+    install(monkeypatch, "inception", Code())
+    with pytest.raises(pickle.UnpicklingError):
+        load("inception")
+    assert not Code.ran
+
+
+class Code:
+    """An object that shows whether it was unpickled."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Code, "ran", True)
+
+
+def test_a_file_is_hashed_once_until_it_changes(server, monkeypatch):
+    path = find("toy")
+    hashed = []
+    monkeypatch.setattr(weights, "sha256_of", lambda path: hashed.append(path) or hashlib.sha256().hexdigest())
+    assert find("toy") == path
+    assert not hashed
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(TrilemmaError, match="damaged"):
+        find("toy")
+    assert hashed == [path]
+
+
 def test_the_table_is_complete():
     for name, weight in weights.WEIGHTS.items():
         assert weight.name == name
-        assert len(weight.sha256) == 64
-        assert weight.sha256[:8] in weight.filename  # both publishers put it there
-        assert weight.url.endswith(weight.filename)
+        assert re.fullmatch("[0-9a-f]{64}", weight.sha256)
+        if published := re.search(r"-([0-9a-f]{8})\.", weight.filename):  # the start of the hash, by its publisher
+            assert weight.sha256.startswith(published[1])
+        assert weight.url.startswith("https://")
+        assert weight.licence
         assert weight.size > 10**6
+    files = [weight.filename for weight in weights.WEIGHTS.values()]
+    assert len(set(files)) == len(files)

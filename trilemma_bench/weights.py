@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
+import torch
 from filelock import FileLock
 from tqdm import tqdm
 
@@ -71,6 +74,38 @@ WEIGHTS = {
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
             "Apache-2.0 (Google, converted by torch-fidelity)",
         ),
+        Weight(
+            "vgg16",
+            "vgg16-397923af.pth",
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            553_433_881,
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            "BSD-3-Clause (torchvision)",
+        ),
+        Weight(
+            "dinov2-vitb14",
+            "dinov2_vitb14_pretrain.pth",
+            "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+            346_378_731,
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+            "Apache-2.0 (Meta)",
+        ),
+        Weight(
+            "dinov2-vitl14",
+            "dinov2_vitl14_pretrain.pth",
+            "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+            1_217_586_395,
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            "Apache-2.0 (Meta)",
+        ),
+        Weight(
+            "clip-vit-b-32",
+            "clip-vit-base-patch32.bin",
+            "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+            605_247_071,
+            "https://huggingface.co/openai/clip-vit-base-patch32/resolve/3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268/pytorch_model.bin",
+            "MIT (OpenAI)",
+        ),
     )
 }
 
@@ -85,12 +120,18 @@ def find(name: str) -> Path:
     weight = WEIGHTS[name]
     if not weight.path.is_file():
         _fetch(weight)
-    if (found := sha256_of(weight.path)) != weight.sha256:
+    if (found := _known_sha256(weight.path, *_stamp(weight.path))) != weight.sha256:
         raise TrilemmaError(
             f"weights {weight.path} are damaged (sha256 {found[:12]}…, not {weight.sha256[:12]}…): "
             f"delete the file, and it is downloaded again from {weight.url}"
         )
     return weight.path
+
+
+def load(name: str) -> dict[str, Any]:
+    """What the weights file `name` holds, on the CPU: tensors only, no code is run. Raises what `find` does."""
+    loaded: dict[str, Any] = torch.load(find(name), map_location="cpu", weights_only=True)
+    return loaded
 
 
 def status() -> list[WeightStatus]:
@@ -110,6 +151,18 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size (bytes) and time of the last change (ns)."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, size: int, changed: int) -> str:
+    """`sha256_of` a file that has not changed since, once in a process: gigabytes take seconds."""
+    return sha256_of(path)
 
 
 def _has_size(weight: Weight) -> bool:

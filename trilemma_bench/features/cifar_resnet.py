@@ -72,7 +72,7 @@ class CifarResNet56(FeatureExtractor):
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.weights_sha256 = weights.WEIGHTS[self.name].sha256
-        stored = torch.load(weights.find(self.name), map_location="cpu", weights_only=True)["state_dict"]
+        stored = weights.load(self.name)["state_dict"]
         self.network = ResNet(blocks=9)
         self.network.load_state_dict({key.removeprefix("module."): value for key, value in stored.items()})
         self.network.to(self.device).eval().requires_grad_(False)

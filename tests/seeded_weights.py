@@ -1,0 +1,51 @@
+"""Weights files of the published shapes and names, made from a seed, in the place of the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from trilemma_bench import weights
+
+
+def install(monkeypatch, name, content):
+    """Saves `content` as the weights `name`, and has the table expect its hash. Gives the hash."""
+    weight = weights.WEIGHTS[name]
+    weight.path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, weight.path)
+    made = replace(weight, sha256=weights.sha256_of(weight.path), size=weight.path.stat().st_size)
+    monkeypatch.setitem(weights.WEIGHTS, name, made)
+    return made.sha256
+
+
+def install_inception(monkeypatch):
+    """torch-fidelity's network with the weights that are installed: a function of uint8 images, the oracle.
+
+    Its activations keep their size from layer to layer, and its batch norms differ from the identity.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        patch.setattr(torch, "load", lambda *_, **__: None)
+        network = FeatureExtractorInceptionV3(
+            "seeded", ["2048", "logits_unbiased"], feature_extractor_weights_path="unused"
+        )
+    rng = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=rng)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=rng)
+            module.running_var.uniform_(0.5, 1.5, generator=rng)
+            module.weight.data.uniform_(0.8, 1.2, generator=rng)
+            module.bias.data.normal_(0, 0.1, generator=rng)
+    install(monkeypatch, "inception", network.state_dict())
+    return network
+
+
+def relative_error(found, expected):
+    """The largest distance of a row to the expected one, as a share of its length."""
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

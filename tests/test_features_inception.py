@@ -1,0 +1,110 @@
+"""Inception: torch-fidelity's features, logits and spatial maps from the same weights, and clean-fid's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cleanfid.fid import get_batch_features
+from cleanfid.resize import build_resizer
+from seeded_weights import install_inception, relative_error
+from test_features_resize import scene
+
+from trilemma_bench import weights
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.features.extraction import extract, extract_all
+from trilemma_bench.features.inception import Inception, InceptionClean
+from trilemma_bench.metrics.frechet import frechet_distance, moments
+
+
+@pytest.fixture
+def oracle(monkeypatch):
+    return install_inception(monkeypatch)
+
+
+@pytest.fixture
+def scenes():
+    return torch.stack([scene(32, 32, seed) for seed in range(3)])
+
+
+def test_features_and_logits_are_torch_fidelitys(oracle, scenes):
+    extractor = Inception()
+    features, logits = oracle(scenes)
+    found = extract_all([(extractor, ("logits", "features"))], scenes)
+    assert relative_error(found["inception", "features"], features) < 1e-5
+    assert relative_error(found["inception", "logits"], logits) < 1e-5
+    assert relative_error(features[:1], features[1:2]) > 0.01  # the images are told apart
+    assert torch.equal(extract(extractor, scenes), found["inception", "features"])
+    assert (extractor.dim, extractor.resize) == (features.shape[1], "tf1-bilinear-299")
+    assert extractor.weights_sha256 == weights.WEIGHTS["inception"].sha256
+
+
+def test_spatial_is_the_first_branch_of_mixed_6(oracle, scenes):
+    """Seven channels of the 17×17 map, in TensorFlow's order: row, column, channel."""
+    maps = []
+    oracle.Mixed_6d.branch1x1.register_forward_hook(lambda *args: maps.append(args[2]))
+    oracle(scenes)
+    found = extract_all([(Inception(), ("spatial",))], scenes)["inception", "spatial"]
+    assert found.shape == (3, 17 * 17 * 7)
+    grid = found.view(3, 17, 17, 7)
+    for row, column, channel in ((0, 0, 0), (3, 16, 6), (16, 2, 5)):
+        torch.testing.assert_close(grid[:, row, column, channel], maps[0][:, channel, row, column])
+    assert relative_error(found, maps[0][:, :7].permute(0, 2, 3, 1).flatten(1)) < 1e-5
+
+
+def test_spatial_alone_leaves_out_the_upper_half(oracle, scenes, monkeypatch):
+    extractor = Inception()
+    monkeypatch.setattr(extractor, "upper", None)
+    assert list(extractor.compute(scenes, ("spatial",))) == ["spatial"]
+    with pytest.raises(TypeError):
+        extractor.compute(scenes, ("features",))
+
+
+def test_the_batch_size_does_not_matter(oracle, scenes):
+    extractor = Inception()
+    assert relative_error(extract(extractor, scenes, batch_size=1), extract(extractor, scenes)) < 1e-6
+
+
+def clean_fids_features(network, samples):
+    """What clean-fid gives with this network: its loader resizes, its TorchScript begins with (x − 128) / 128."""
+    resize = build_resizer("clean")
+    resized = torch.stack([torch.from_numpy(resize(image.permute(1, 2, 0).numpy())) for image in samples])
+
+    def model(batch):
+        x = (batch - 128) / 128
+        for name, layer in network.named_children():
+            x = x if name == "fc" else layer(x)
+        return x.flatten(1)
+
+    return torch.from_numpy(get_batch_features(resized.permute(0, 3, 1, 2), model, "cpu"))
+
+
+def test_clean_features_and_their_fid_are_clean_fids(oracle):
+    """clean-fid's distance itself, a matrix root, is tested where distances are."""
+    extractor = InceptionClean()
+    real, fake = (torch.stack([scene(32, 32, seed) for seed in range(start, start + 3)]) for start in (0, 50))
+    found = [extract(extractor, samples) for samples in (real, fake)]
+    expected = [clean_fids_features(oracle, samples) for samples in (real, fake)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+    ours, theirs = (frechet_distance(*moments(first), *moments(second)) for first, second in (found, expected))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert relative_error(found[0][:1], extract(Inception(), real[:1])) > 1e-3  # the resize does matter
+    assert (extractor.resize, extractor.weights_sha256) == ("pil-bicubic-299", weights.WEIGHTS["inception"].sha256)
+
+
+def test_clean_features_of_larger_images_are_clean_fids(oracle):
+    samples = scene(340, 320)[None]
+    assert relative_error(extract(InceptionClean(), samples), clean_fids_features(oracle, samples)) < 1e-5
+
+
+@pytest.mark.parametrize("extractor", [Inception, InceptionClean])
+def test_inception_refuses_other_data(oracle, extractor):
+    built = extractor()
+    built.check(DataSpec((3, 256, 256)))
+    for shape in ((1, 8, 8), (2,)):
+        with pytest.raises(TrilemmaError, match=f"'{built.name}' measures RGB images, not data of shape"):
+            built.check(DataSpec(shape))
+    for samples in (torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(TrilemmaError, match=f"'{built.name}' needs uint8 images N×3×H×W"):
+            built(samples)
