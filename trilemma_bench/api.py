@@ -65,6 +65,7 @@ def options_of(
     for key in ("config", "checkpoint", "out"):
         if options.get(key) is not None:
             options[key] = Path(options[key]).expanduser()
+    options["references"] = tuple(Path(path).expanduser() for path in options.get("references", ()))
     overrides = tuple(f"{key}={_toml(value)}" for key, value in (settings or {}).items())
     return pipeline.Options(model=model, dataset=dataset, overrides=overrides, **options)
 

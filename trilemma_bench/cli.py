@@ -38,6 +38,9 @@ _SAMPLING = [
 ]
 _MEASURING = [
     click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given."),
+    click.option(
+        "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
+    ),
 ]
 _COMMON = [
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of training and samples."),

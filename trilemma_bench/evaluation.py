@@ -101,8 +101,8 @@ class Evaluator:
         generated = outputs[extractor, output][:count].to(self.device)
         return Comparison(
             generated,
-            lambda: self._reference(protocol.reference, extractor, output, others),
-            training=lambda: self._reference("train", extractor, output, None),
+            lambda: self._reference(extractor, output, others),
+            training=lambda: self._of_split("train", extractor, output, None),
             k_precision_recall=protocol.k_precision_recall,
             k_density_coverage=protocol.k_density_coverage,
             kid_subsets=protocol.kid_subsets,
@@ -112,30 +112,32 @@ class Evaluator:
             mode_min_count=rule.min_count(len(generated)) if rule else 1,
         )
 
-    def _reference(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
+    def _reference(self, extractor: str, output: str, count: int | None) -> Reference:
+        """What the protocol compares with: a given file, or the dataset's split."""
+        if not self.given:
+            return self._of_split(self.protocol.reference, extractor, output, count)
+        if (extractor, output) not in self.given:
+            raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
+        found = self.given[extractor, output]
+        return self._on_device(found.subset(count) if count else found)
+
+    def _of_split(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
         key = split, extractor, output, count
         if key not in self._references:
-            found: Reference
-            if self.given and split == self.protocol.reference:
-                found = self._given(extractor, output, count)
-            else:
-                source, together = self.extractors[extractor], self._compared_outputs(extractor)
-                found = reference(
-                    self.dataset, split, source, output, count, together, device=self.device, progress=self.progress
-                )
-            self._references[key] = found if self.device.type == "cpu" else DeviceReference(found, self.device)
+            source, together = self.extractors[extractor], self._compared_outputs(extractor)
+            found = reference(
+                self.dataset, split, source, output, count, together, device=self.device, progress=self.progress
+            )
+            self._references[key] = self._on_device(found)
         return self._references[key]
+
+    def _on_device(self, found: Reference) -> Reference:
+        return found if self.device.type == "cpu" else DeviceReference(found, self.device)
 
     def _compared_outputs(self, extractor: str) -> list[str]:
         """The outputs of which some metric reads the reference's side."""
         uses = self.metrics.values()
         return [metric.output for metric, use in uses if use.extractor == extractor and metric.needs == "features"]
-
-    def _given(self, extractor: str, output: str, count: int | None) -> Reference:
-        if (extractor, output) not in self.given:
-            raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
-        found = self.given[extractor, output]
-        return found.subset(count) if count else found
 
     def _protocol_part(self, samples: int) -> ProtocolPart:
         protocol = self.protocol

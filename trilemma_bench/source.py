@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import inspect
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,29 +32,40 @@ def package_digest(modules: Iterable[str]) -> str | None:
 
 
 def _digest(modules: list[str], followed: tuple[str, ...]) -> str | None:
-    """The hash of `modules` and of what they import, directly or not, whose name starts with one of `followed`."""
+    """The hash of `modules` and of what they import, directly or not, whose name starts with one of `followed`.
+
+    Whether a module has been loaded yet makes no difference.
+    """
     waiting, sources = list(modules), dict[str, str]()
     while waiting:
         name = waiting.pop()
         if name in sources:
             continue
-        try:
-            sources[name] = Path(inspect.getsourcefile(sys.modules[name]) or "").read_text(encoding="utf-8")
-        except (OSError, TypeError, KeyError):
+        if (source := _source_of(name)) is None:
             return None
-        waiting += [found for found in _imported(name, sources[name]) if found.startswith(followed)]
+        package, sources[name] = source
+        imported = _imported(sources[name], package)
+        waiting += [found for found in imported if found.startswith(followed) and _source_of(found)]
     digests = sorted(hashlib.sha256(source.encode()).hexdigest() for source in sources.values())
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _imported(module: str, source: str) -> Iterator[str]:
-    """Names of the loaded modules that `source` imports."""
-    package = sys.modules[module].__package__ or ""
+def _source_of(module: str) -> tuple[str, str] | None:
+    """(package, source) of a module; None for a name that is none, or has no source file."""
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            return None
+        return spec.parent or "", Path(spec.origin).read_text(encoding="utf-8")
+    except (ImportError, ValueError, OSError):
+        return None
+
+
+def _imported(source: str, package: str) -> Iterator[str]:
+    """Names that `source`, a module of `package`, imports: modules, and what may be a module or an object of one."""
     for node in ast.walk(ast.parse(source)):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name in sys.modules)
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
