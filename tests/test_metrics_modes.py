@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from trilemma_bench.contracts import Metric
+from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.intervals import Z95, standard_error_of, wilson_interval
 from trilemma_bench.metrics.modes import HIGH_QUALITY, MODE_KL, MODES, mode_histogram, mode_kl, mode_kl_floor
 
 
-def score(metric: Metric, modes, count, **settings):
+def estimate(metric: Metric, modes, count, **settings) -> Estimate:
     features = torch.zeros(max(1, len(modes)), 1)
-    return metric.compute(Comparison(features, features, modes=torch.tensor(modes), mode_count=count, **settings))
+    return metric.estimate(Comparison(features, features, modes=torch.as_tensor(modes), mode_count=count, **settings))
+
+
+def score(metric: Metric, modes, count, **settings) -> float:
+    return estimate(metric, modes, count, **settings).value
 
 
 def test_modes_counts_the_covered_ones():
@@ -77,3 +83,65 @@ def test_floor_of_small_cases_by_hand():
     assert mode_kl_floor(2, 2) == pytest.approx(math.log(2) / 2)  # both in one mode half of the time, else balanced
     assert mode_kl_floor(7, 1) == 0.0
     assert mode_kl_floor(10**6, 10) == pytest.approx(9 / 2e6, rel=1e-3)  # (modes − 1) / 2n for many samples
+
+
+def falling(count: int, power: float) -> np.ndarray:
+    """Shares of modes that fall with their rank."""
+    shares = np.arange(1, count + 1.0) ** -power
+    return shares / shares.sum()
+
+
+EQUAL = falling(1000, 0.0)
+TAIL = falling(1000, 1.0)
+HALF_DEAD = np.concatenate([falling(100, 0.5), np.zeros(900)])
+
+
+@pytest.mark.parametrize(
+    ("metric", "shares", "samples", "least"),
+    [
+        (MODES, EQUAL, 1000, 1), (MODES, EQUAL, 2600, 1), (MODES, TAIL, 2600, 1), (MODES, HALF_DEAD, 500, 1),
+        (MODES, falling(25, 1.0), 1000, 20), (MODES, falling(25, 0.0), 1000, 40),
+        (MODE_KL, EQUAL, 2600, 1), (MODE_KL, TAIL, 2600, 1), (MODE_KL, falling(25, 0.0), 1000, 1),
+        (MODE_KL, falling(10, 1.0), 500, 1), (HIGH_QUALITY, falling(10, 1.0), 500, 1),
+    ],
+)  # fmt: skip
+def test_standard_errors_are_the_spread_over_draws(metric, shares, samples, least):
+    rng = np.random.default_rng(0)
+    shares = np.append(0.8 * shares, 0.2)  # the last is low quality
+    draws = []
+    for _ in range(150):
+        modes = rng.choice(len(shares), samples, p=shares)
+        modes[modes == len(shares) - 1] = -1
+        draws.append(estimate(metric, modes, len(shares) - 1, mode_min_count=least))
+    spread = np.std([draw.value for draw in draws], ddof=1)
+    assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
+
+
+def test_modes_that_all_have_many_samples_are_sure():
+    found = estimate(MODES, list(range(5)) * 100, 5)
+    assert (found.value, found.standard_error, found.interval) == (5.0, 0.0, (5.0, 5.0))
+
+
+def test_an_interval_of_modes_stays_within_their_number():
+    found = estimate(MODES, [*range(10), *range(10, 19), *range(10, 19), *range(10, 19)], 20)
+    assert found.standard_error > 1
+    assert found.interval[1] == 20.0
+    assert estimate(MODES, [0] + 9 * [-1], 20).interval[0] == 0.0
+
+
+def test_nothing_of_high_quality_has_an_error_and_an_interval():
+    assert estimate(MODES, [-1, -1], 5).interval == (0.0, 0.0)
+    low, high = estimate(HIGH_QUALITY, [-1, -1], 5).interval
+    assert low == 0.0
+    assert high == pytest.approx(0.6576, abs=1e-4)  # Wilson's z² / (n + z²)
+
+
+def test_wilson_interval_by_its_equation():
+    for share, n in ((0.3, 10), (0.0, 7), (1.0, 7), (0.999, 5000)):
+        for bound in wilson_interval(share, n):
+            assert (share - bound) ** 2 * n == pytest.approx(Z95**2 * bound * (1 - bound), abs=1e-12)
+
+
+def test_one_sample_has_no_standard_error():
+    assert standard_error_of(torch.tensor([3.0])) is None
+    assert standard_error_of(torch.tensor([1.0, 3.0])) == 1.0

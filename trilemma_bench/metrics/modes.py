@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trilemma_bench.contracts import Metric
+from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.intervals import Z95, share_estimate
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -54,23 +55,77 @@ def histogram_of(comparison: Comparison) -> Tensor:
     return mode_histogram(comparison.modes, comparison.mode_count)
 
 
-def _modes(comparison: Comparison) -> float:
-    return float((histogram_of(comparison) >= comparison.mode_min_count).sum())
+def modes(comparison: Comparison) -> Estimate:
+    """Number of modes that have their minimum count (Metz et al. 2017), 0 … number of modes.
+
+    Its standard error is that of Poisson counts, less what is lost because they add up to N.
+    """
+    counts, least = histogram_of(comparison), comparison.mode_min_count
+    covered = float((counts >= least).sum())
+    total = len(comparison.generated)
+    variance = _variance_of_seen(counts, total) if least == 1 else _variance_of_covered(counts, total, least)
+    error = math.sqrt(max(0.0, variance))
+    interval = max(0.0, covered - Z95 * error), min(float(len(counts)), covered + Z95 * error)
+    return Estimate(covered, error, "Poisson counts of a fixed sum", interval)
 
 
-def _mode_kl(comparison: Comparison) -> float:
-    return mode_kl(histogram_of(comparison))
+def _variance_of_seen(counts: Tensor, total: int) -> float:
+    """Variance of the number of modes with a sample: about what as many samples again would add to it.
+
+    Both are Σ e^−λ (1 − e^−λ) for counts of mean λ, and the alternating sum over the numbers of modes that have 1, 2, …
+    samples estimates it, also for modes not seen (Good & Toulmin 1956; smoothed as by Efron & Thisted 1976, section 5).
+    """
+    having = torch.bincount(counts, minlength=len(_EULER) + 1)[1 : len(_EULER) + 1].double().cpu()
+    return float(having @ torch.tensor(_EULER, dtype=torch.float64) - having[0].square() / total)
 
 
-def _high_quality(comparison: Comparison) -> float:
-    return int(histogram_of(comparison).sum()) / len(comparison.generated)
+def _variance_of_covered(counts: Tensor, total: int, least: int) -> float:
+    """Variance of the number of modes with a minimum count, for counts whose mean is the one observed.
+
+    Σ P (1 − P), P the chance of the minimum; less (Σ c · p)² / N, p the chance of one less.
+    """
+    counts = counts.double()
+    chance = torch.special.gammainc(torch.full_like(counts, least), counts)
+    one_less = (torch.special.xlogy(least - 1, counts) - counts - math.lgamma(least)).exp()
+    return float((chance * (1 - chance)).sum() - (counts * one_less).sum().square() / total)
 
 
+def mode_kl_estimate(comparison: Comparison) -> Estimate:
+    """`mode_kl` of the samples of high quality, its standard error by leaving out one of them.
+
+    That counts the interaction of two samples of a mode twice, so that one is taken off (Efron & Stein 1981); what is
+    left cannot be less than the other. It matters near equal shares, where single samples have no influence.
+    """
+    histogram = histogram_of(comparison)
+    value, total, counts = mode_kl(histogram), int(histogram.sum()), histogram.double()
+    one = _entropy_term(counts) - _entropy_term(counts - 1)
+    two = one - (_entropy_term(counts - 1) - _entropy_term(counts - 2))
+    share = counts / total
+    single = float((share * one.square()).sum() - (share * one).sum().square()) / total
+    pairs = float((counts * (counts - 1) / 2 * two.square()).sum()) / total**2
+    return Estimate(value, math.sqrt(max(single - pairs, pairs)), "jackknife, to second order")
+
+
+def _entropy_term(counts: Tensor) -> Tensor:
+    """c ln c, and 0 below one."""
+    counts = counts.clamp(min=0)
+    return torch.special.xlogy(counts, counts)
+
+
+def high_quality(comparison: Comparison) -> Estimate:
+    """Share of generated samples that have a mode (Srivastava et al. 2017, VEEGAN)."""
+    total = len(comparison.generated)
+    return share_estimate(int(histogram_of(comparison).sum()) / total, total)
+
+
+_EULER = tuple((-1) ** (k + 1) * sum(math.comb(10, j) for j in range(k, 11)) / 2**10 for k in range(1, 11))
 _METZ = "Metz et al. 2017, arXiv:1611.02163"
 _VEEGAN = "Srivastava et al. 2017, arXiv:1705.07761"
 
-MODES = Metric("modes", _modes, "higher", "modes", "modes", "Modes covered", (0.0, math.inf), _METZ)
-MODE_KL = Metric("mode_kl", _mode_kl, "lower", "modes", "nats", "KL of modes to uniform", (0.0, math.inf), _METZ)
+MODES = Metric("modes", modes, "higher", "modes", "modes", "Modes covered", (0.0, math.inf), _METZ)
+MODE_KL = Metric(
+    "mode_kl", mode_kl_estimate, "lower", "modes", "nats", "KL of modes to uniform", (0.0, math.inf), _METZ
+)
 HIGH_QUALITY = Metric(
-    "high_quality", _high_quality, "higher", "modes", "share", "Samples of high quality", (0.0, 1.0), _VEEGAN
+    "high_quality", high_quality, "higher", "modes", "share", "Samples of high quality", (0.0, 1.0), _VEEGAN
 )
