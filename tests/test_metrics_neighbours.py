@@ -13,18 +13,16 @@ from hypothesis import strategies as st
 from prdc import compute_prdc
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics import search
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.neighbours import (
     COVERAGE,
     DENSITY,
     PRECISION,
     RECALL,
-    ball_counts,
-    coverage,
-    density,
+    balls,
     nearest_distances,
     precision,
-    recall,
 )
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}
@@ -100,8 +98,7 @@ def test_the_default_rules_are_the_papers():
     line = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     generated = torch.tensor([[5.0], [6.0], [7.0], [8.0]])  # 5 is at distance 2 from 3, whose second neighbour is 1
     comparison = Comparison(generated, line, k_precision_recall=2, k_density_coverage=2)
-    assert (precision(comparison), recall(comparison)) == (0.25, 0.25)
-    assert (density(comparison), coverage(comparison)) == (0.0, 0.0)
+    assert scores(comparison) == {"precision": 0.25, "recall": 0.25, "density": 0.0, "coverage": 0.0}
 
 
 def test_identical_sets_are_perfect():
@@ -144,22 +141,150 @@ def test_the_same_distribution_twice_scores_high():
     assert min(ours.values()) > 0.9
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 1000])
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_the_block_changes_nothing(block, offset):
-    """Duplicates far from the origin: the matrix product alone would get most of these comparisons wrong."""
-    points = torch.cat([blobs(0, 90, 16), blobs(0, 90, 16)[:40]]) + offset
-    whole, parts = nearest_distances(points, 3), nearest_distances(points, 3, block)
-    assert torch.equal(whole, parts)
-    assert (whole[:40, 0] == 0).all()
-    radii = whole[:, 2]
-    for closed in (True, False):
-        expected, found = ball_counts(points, points, radii, closed), ball_counts(points, points, radii, closed, block)
-        assert torch.equal(expected.per_point, found.per_point)
-        assert torch.equal(expected.per_centre, found.per_centre)
-        # Each ball's own k-th neighbour lies exactly on its surface, duplicates of it with it.
-    assert (ball_counts(points, points, radii, True).per_centre >= 4).all()
-    assert (ball_counts(points, points, radii, False).per_centre <= 3).all()
+def naive_distances(x, y):
+    """Every distance by the rule that decides: the direct form in float64."""
+    i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
+    return search.direct_distances(x, y, i, j).view(len(x), len(y))
+
+
+def naive_nearest(points, k):
+    return naive_distances(points, points).fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
+
+
+ARITHMETICS = [torch.int32, torch.float32, torch.float64]
+
+
+@pytest.fixture(params=ARITHMETICS, ids=["int8", "float32", "float64"])
+def arithmetic(request, monkeypatch):
+    """Starts every search with one arithmetic, whatever would pay here; a crowded tile may still take a finer one."""
+    used = []
+
+    def chosen(self, pairs):
+        products = [search._IntegerProduct, search._FloatProduct, search._FloatProduct]
+        for dtype, product in list(zip(ARITHMETICS, products, strict=True))[ARITHMETICS.index(request.param) :]:
+            used.append(dtype)
+            yield product(self.sides) if dtype == torch.int32 else product(self.sides, dtype)
+
+    monkeypatch.setattr(search._Search, "_from_coarse_to_fine", chosen)
+    yield request.param
+    assert used[0] == request.param
+
+
+def hard_sets():
+    """Pairs of sets whose comparisons rounding gets wrong: duplicates, ties, offsets, outliers, extreme units."""
+    copies = torch.cat([blobs(0, 90, 16), blobs(0, 90, 16)[:40]])
+    grid = torch.randint(0, 3, (150, 4), generator=torch.Generator().manual_seed(3)).float()
+    outlier = torch.cat([blobs(1, 120, 24), 1e4 * blobs(2, 3, 24)])
+    sparse = blobs(4, 130, 96).relu() ** 3
+    return {
+        "copies": (copies, copies),
+        "far from the origin": (copies + 1e4, copies + 1e4),
+        "grid": (grid, grid[:70] + torch.tensor([1.0, 0, 0, 0])),
+        "outliers": (outlier, outlier[:100]),
+        "sparse": (sparse, sparse[:60] * 0.9),
+        "collapsed": (blobs(5, 1, 32).repeat(140, 1) + 1e-6 * blobs(6, 140, 32), blobs(5, 90, 32)),
+        "all equal": (torch.full((50, 8), 0.3), torch.full((40, 8), 0.3)),
+        "huge": (blobs(7, 90, 16) * 1e30, blobs(8, 90, 16) * 1e30),
+        "tiny": (blobs(7, 90, 16) * 1e-30, blobs(8, 90, 16) * 1e-30),
+        "one huge": (blobs(7, 90, 16) * 1e20, blobs(8, 90, 16)),
+        "float64": (blobs(7, 90, 16).double() + 1e6, blobs(8, 90, 16).double() / 3 + 1e6),
+        "half precision": (blobs(7, 90, 16).half(), blobs(8, 90, 16).half()),
+        "one feature": (blobs(7, 90, 1), blobs(8, 80, 1)),
+    }
+
+
+@pytest.mark.parametrize("block", [7, None])
+@pytest.mark.parametrize("name", hard_sets())
+def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arithmetic):
+    generated, reference = hard_sets()[name]
+    nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
+    for found, points in zip(nearest, (reference, generated), strict=True):
+        assert torch.equal(found, naive_nearest(points, 5))
+    radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
+    distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
+    for closed in ((True, False), (False, True)):
+        inside = [
+            distances <= radius if rule else distances < radius
+            for radius, rule in zip((radii[0], radii[1], radii[2][:, None]), (*closed, closed[0]), strict=True)
+        ]
+        found = balls(generated, reference, radii, closed, block)
+        assert torch.equal(found.precise, inside[0].any(dim=1))
+        assert torch.equal(found.density, inside[1].sum(dim=1))
+        for groups, hits in ((found.covered, inside[1]), (found.recalled, inside[2])):
+            assert torch.equal(groups[0], torch.where(hits, group, 20).amin(dim=0))
+            assert torch.equal(groups[1], torch.where(hits, group, -1).amax(dim=0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 3, 30, 200]), st.floats(0, 4), st.floats(-3, 3), st.integers(1, 5))
+def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
+    """What the whole search rests on, for each arithmetic: no pair within a radius is passed over."""
+    generator = torch.Generator().manual_seed(seed)
+    spectrum = torch.arange(1, dim + 1).float().pow(-decay / 2)
+    x, y = (torch.randn(40, dim, generator=generator) * spectrum * 10**offset + 10**-offset for _ in range(2))
+    y = torch.cat([y * scale, x[:10] + 1e-3 * y[:10]])
+    truth = naive_distances(x, y)
+    for dtype in ARITHMETICS:
+        state = search._Search(x, y)
+        state.product = (
+            search._IntegerProduct(state.sides) if dtype == torch.int32 else search._FloatProduct(state.sides, dtype)
+        )
+        everything = torch.full((len(x),), torch.inf), torch.full((len(y),), torch.inf)
+        rows, columns = slice(0, len(x)), slice(0, len(y))
+        pairs = state._within(state.product.scores(rows, columns), rows, columns, everything)
+        assert len(pairs.first) == truth.numel()
+        for bounds in (pairs, state.measure(pairs)):
+            exact = truth[state.x.order[bounds.first], state.y.order[bounds.second]]
+            assert (bounds.lower <= exact).all()
+            assert (exact <= bounds.upper).all()
+        at_radius = truth.min(dim=1).values  # each point's nearest centre lies on the surface of its ball
+        pairs = state._within(
+            state.product.scores(rows, columns), rows, columns, (at_radius[state.x.order], -torch.ones(len(y)))
+        )
+        found = torch.zeros_like(truth, dtype=torch.bool)
+        found[state.x.order[pairs.first], state.y.order[pairs.second]] = True
+        assert found[truth <= at_radius[:, None]].all()
+
+
+@pytest.mark.parametrize("asked", ["highest", "medium"])
+def test_a_process_that_asked_for_coarse_products_gets_exact_answers(asked, arithmetic):
+    points, before = blobs(0, 200, 64), torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(asked)
+        assert torch.equal(search.nearest_distances(points, 3), naive_nearest(points, 3))
+        assert torch.get_float32_matmul_precision() == asked
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_candidates_that_outgrow_their_pool_change_nothing(monkeypatch, arithmetic):
+    monkeypatch.setattr(search, "POOL", 50)
+    points = torch.cat([blobs(0, 150, 8), blobs(0, 150, 8)[:30]])
+    assert torch.equal(search.nearest_distances(points, 4, 16), naive_nearest(points, 4))
+
+
+@pytest.mark.parametrize("dim", [130, 512])
+def test_equals_torch_fidelity(dim, monkeypatch):
+    """Features without near-ties, as theirs decides in float32; through the fast arithmetic of this machine."""
+    from torch_fidelity.metric_prc import calculate_precision_recall_full
+
+    monkeypatch.setattr(search, "SMALL", 0)
+    reference = blobs(0, 900, dim) * torch.arange(1, dim + 1).float().rsqrt()
+    generated = blobs(1, 700, dim) * torch.arange(1, dim + 1).float().rsqrt() * 0.9
+    theirs = calculate_precision_recall_full(generated, reference, 3)
+    ours = scores(Comparison(generated, reference))
+    assert (ours["precision"], ours["recall"]) == pytest.approx(theirs, abs=1e-6)
+    assert 0 < ours["recall"] < ours["precision"] < 1
+
+
+def test_integer_products_that_overflow_are_found_out(monkeypatch):
+    search._fast_integers.cache_clear()
+    monkeypatch.setattr(torch, "_int_mm", lambda x, y, out=None: (x.float() @ y.float()).clamp(max=32767).int())
+    assert not search._fast_integers(torch.device("cpu"))
+    monkeypatch.delattr(torch, "_int_mm")
+    search._fast_integers.cache_clear()
+    assert not search._fast_integers(torch.device("cpu"))
+    search._fast_integers.cache_clear()
 
 
 def test_nearest_distances_of_a_line():
@@ -172,7 +297,7 @@ def test_float32_features_are_compared_in_float64():
     """1 + 2⁻¹¹ away against a radius of 1, at coordinates whose float32 squares are 2 apart."""
     reference = torch.tensor([[4096.0], [4096.0 + 1.0]])
     generated = torch.tensor([[4096.0 - 1.0], [4096.0 - 1.0 - 2.0**-11]])
-    assert precision(Comparison(generated, reference, 1, 1)) == 0.5
+    assert precision(Comparison(generated, reference, 1, 1)).value == 0.5
 
 
 @pytest.mark.parametrize(
@@ -192,7 +317,7 @@ def test_too_few_samples_is_one_line(n, m, metric, message):
 
 def test_few_samples_still_give_what_they_can():
     comparison = Comparison(blobs(0, 2, 2), blobs(1, 4, 2))
-    assert precision(comparison) in (0.0, 0.5, 1.0)
+    assert precision(comparison).value in (0.0, 0.5, 1.0)
 
 
 def test_nearest_distances_refuses_too_few():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
-from trilemma_bench.metrics.neighbours import Balls, ball_counts, nearest_distances
+from trilemma_bench.metrics.neighbours import Balls, balls, nearest_distances
 from trilemma_bench.metrics.reference import Reference, as_reference
 
 
@@ -80,22 +80,18 @@ class Comparison:
         return nearest_distances(self.generated, min(self.k_precision_recall, len(self.generated) - 1))
 
     @cached_property
-    def precision_balls(self) -> Balls:
-        """Generated samples in the balls around reference samples."""
-        radii = self.reference_distances[:, self.k_precision_recall - 1]
-        return ball_counts(self.generated, self.reference.features, radii, self.closed_precision_recall)
+    def balls(self) -> Balls:
+        """Who lies in whose ball: one pass over all pairs serves precision, recall, density and coverage."""
+        k, k_dense = self.k_precision_recall, self.k_density_coverage
+        around_reference, around_generated = self.reference_distances, self.generated_distances
+        radii = _radii(around_reference, k), _radii(around_reference, k_dense), _radii(around_generated, k)
+        closed = self.closed_precision_recall, self.closed_density_coverage
+        return balls(self.generated, self.reference.features, radii, closed)
 
-    @cached_property
-    def recall_balls(self) -> Balls:
-        """Reference samples in the balls around generated samples."""
-        radii = self.generated_distances[:, self.k_precision_recall - 1]
-        return ball_counts(self.reference.features, self.generated, radii, self.closed_precision_recall)
 
-    @cached_property
-    def density_balls(self) -> Balls:
-        """Generated samples in the balls around reference samples, for density and coverage."""
-        radii = self.reference_distances[:, self.k_density_coverage - 1]
-        return ball_counts(self.generated, self.reference.features, radii, self.closed_density_coverage)
+def _radii(distances: Tensor, k: int) -> Tensor:
+    """Distances to the k-th nearest; −1, a ball that holds nothing, where there are too few samples."""
+    return distances[:, k - 1] if distances.shape[1] >= k else distances.new_full((len(distances),), -1.0)
 
 
 def _check_features(side: str, features: Tensor) -> None:

@@ -1,0 +1,485 @@
+"""Which samples are near each other: exact, at a fraction of the price of all their distances.
+
+A matrix product in the cheapest arithmetic that serves (int8 where the processor multiplies integers fast, else
+float32, else float64) first bounds every distance from both sides. Pairs whose bounds leave a question open are
+measured one by one, and what rounding could still change is decided on the direct form |x − y| in float64. The answers
+therefore depend neither on the blocks nor on the arithmetic that found them.
+
+The bounds are rigorous. int8: x = s·q + e with |e| known for each sample, so | |x − y| − s·|q − p| | ≤ |e_x| + |e_y| by
+the triangle inequality, and integer products are exact. Floating point of unit roundoff u: an inner product of length D
+errs by at most γ·|x||y|, γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trilemma_bench.errors import TrilemmaError
+
+TILE = (512, 2048)  # distances held at a time, 4 MiB: what follows the product finds them in the cache
+DEVICE_TILE = (2048, 8192)
+SMALL = 2**28  # multiplications under which float64 is fast enough
+POOL = 2**21  # candidates for neighbours held before they are measured one by one: 64 MiB
+CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
+GROUP = 8  # samples of which only the nearest counts when radii are bounded from above
+DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
+
+
+class Pairs(NamedTuple):
+    """Pairs of samples (int64 P each) and bounds on their distances (float64 P each)."""
+
+    first: Tensor
+    second: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def at(self, chosen: Tensor) -> Pairs:
+        return Pairs(*(column[chosen] for column in self))
+
+
+def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Tensor:
+    """Distances of each sample to its k nearest others, ascending.
+
+    features: N×D. Returns float64 N×k. block: samples worked on at a time; it changes memory, never the result.
+    Raises TrilemmaError when there are fewer than k + 1 samples.
+    """
+    count = len(features)
+    if count < k + 1:
+        raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
+    search = _Search(features, features)
+    nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=features.device)  # bounds from above
+    pool, measured = [_no_pairs(features.device)], _no_pairs(features.device)
+    for rows, columns in _tiles(count, count, _tile(features, block), half=True):
+        found, nearest = search.candidates(rows, columns, nearest)
+        pool.append(found)
+        if sum(len(pairs.first) for pairs in pool) > POOL:
+            measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+            pool = []
+    measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+    return search.neighbours(measured, nearest)
+
+
+def close_pairs(
+    points: Tensor, centres: Tensor, around_points: Tensor, around_centres: Tensor, block: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """All pairs within one of the radii: indices of the points, of the centres (int64), and distances (float64).
+
+    points: N×D; centres: M×D; around_points: radii R×N; around_centres: radii R'×M; a radius below 0 holds nothing.
+    A distance compares with each radius of its pair as the exact one does; it may differ from it otherwise. Pairs that
+    lie outside of all radii may come too. block: as in `nearest_distances`.
+    """
+    search = _Search(points, centres)
+    for rows, columns in _tiles(len(points), len(centres), _tile(points, block)):
+        yield search.decided(rows, columns, around_points, around_centres)
+
+
+def direct_distances(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """|x − y| of single pairs in float64, always summed in the same order: what decides every tie."""
+    size = max(1, (DIRECT if x.device.type == "cpu" else 256 * DIRECT) // x.shape[1])
+    parts = [
+        torch.cdist(x[i].double()[:, None], y[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist")
+        for i, j in zip(first.split(size), second.split(size), strict=True)
+    ]
+    return torch.cat(parts)[:, 0, 0] if parts else torch.zeros(0, dtype=torch.float64, device=x.device)
+
+
+def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
+    return (block, block) if block else TILE if features.device.type == "cpu" else DEVICE_TILE
+
+
+def _tiles(count: int, others: int, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
+    for start in range(0, count, tile[0]):
+        for column in range(start if half else 0, others, tile[1]):
+            yield slice(start, min(start + tile[0], count)), slice(column, min(column + tile[1], others))
+
+
+def _no_pairs(device: torch.device) -> Pairs:
+    index = torch.zeros(0, dtype=torch.int64, device=device)
+    return Pairs(index, index, index.double(), index.double())
+
+
+def _join(parts: list[Pairs]) -> Pairs:
+    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _near(pairs: Pairs, nearest: Tensor) -> Pairs:
+    """The pairs that can still be among the nearest of one of the two."""
+    radius = nearest[:, -1]
+    return pairs.at(pairs.lower <= torch.maximum(radius[pairs.first], radius[pairs.second]))
+
+
+class _Samples:
+    """One side of a search, in one frame with the other: features less `shift`, in units of `scale`, a power of two.
+
+    values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
+    the truth. centre: what tiles are centred with. order: by distance to the centre; outliers share their tiles.
+    """
+
+    def __init__(self, features: Tensor, shift: Tensor, scale: float, centre: Tensor | None = None) -> None:
+        self.features, self.shift, self.scale = features, shift, scale
+        plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
+        self.values = features if plain else torch.cat([
+            ((part.double() - shift) / scale).float() for part in features.split(1024)
+        ])  # fmt: skip
+        self.centre = self.values.mean(dim=0) if centre is None else centre
+        self.length = self._lengths(torch.zeros_like(self.centre))
+        reach = self._lengths(self.centre)
+        self.order = reach.argsort()
+        self.reach = reach[self.order]
+        rounding = _unit(torch.float32) * self.length + 8 * _unit(torch.float64) * (self.length + self.offset)
+        self.error = torch.zeros_like(rounding) if plain else rounding
+
+    @property
+    def offset(self) -> float:
+        return float(self.shift.norm()) / self.scale
+
+    def _lengths(self, centre: Tensor) -> Tensor:
+        parts = self.values.split(1024)
+        return torch.cat([torch.linalg.vector_norm(part - centre, dim=1, dtype=torch.float64) for part in parts])
+
+    def centred(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Samples less the centre, in the order of the search."""
+        chosen = self.order[rows]
+        if dtype == torch.float32:
+            return self.values[chosen].sub_(self.centre)
+        return self.features[chosen].double().sub_(self.shift).div_(self.scale).sub_(self.centre)
+
+
+def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
+    """Both sides of a search in one frame, centred on y."""
+    mean = torch.stack([part.double().sum(dim=0) for part in y.split(1024)]).sum(dim=0) / len(y)
+    largest = max(float(bound.abs()) for z in (x, y) for bound in z.aminmax()) * math.sqrt(x.shape[1])
+    spread = float((y[:1024].double() - mean).square().sum(dim=1).mean().sqrt())
+    shift, scale = torch.zeros_like(mean), 1.0
+    if not (1e-12 < largest < 1e12 and float(mean.norm()) < 3 * spread):
+        shift = mean
+        furthest = max(float((part.double() - mean).abs().max()) for z in (x, y) for part in z.split(1024))
+        scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
+    right = _Samples(y, shift, scale)
+    return (right if x is y else _Samples(x, shift, scale, right.centre)), right
+
+
+def _unit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2
+
+
+def _gamma(length: int, dtype: torch.dtype) -> float:
+    return length * _unit(dtype) / (1 - length * _unit(dtype))
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products without TF32 or bfloat16, whatever the process has asked for."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Product:
+    """Scores of tiles: −d²/2 in units of `unit`, up to known errors: each side adds its `slack` to d, `blur` to d²."""
+
+    dtype: torch.dtype
+    unit = 1.0
+    sides: tuple[_Samples, _Samples]
+    slack: list[Tensor]
+    blur: list[Tensor]
+
+    def scores(self, rows: slice, columns: slice) -> Tensor:
+        raise NotImplementedError
+
+    def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds on d from the scores, for the sums of both sides' slack and blur; never below 0."""
+        squares = scores.double() * (-2 * self.unit)
+        lower = (squares - blur).clamp_(min=0).sqrt_() - slack
+        return lower.clamp_(min=0), (squares + blur).clamp_(min=0).sqrt_() + slack
+
+    def cut(self, radius: Tensor, slack: Tensor, blur: Tensor) -> Tensor:
+        """The score that every pair within the radius reaches."""
+        cut = ((radius + slack).square() + blur) * (1 + 1e-9) / (-2 * self.unit)
+        cut = torch.where(radius < 0, torch.inf, cut)
+        if self.dtype == torch.int32:
+            return (cut.floor() - 1).clamp_(1 - 2.0**31, 2.0**31 - 1).to(torch.int32)
+        return (cut - cut.abs() * 4 * _unit(self.dtype)).nan_to_num(nan=torch.inf, posinf=torch.inf).to(self.dtype)
+
+    @property
+    def lowest(self) -> float:
+        """The score of a pair that does not count."""
+        return -(2**31) if self.dtype == torch.int32 else -math.inf
+
+
+class _FloatProduct(_Product):
+    """Scores in float32 or float64. Tiles are centred and converted as they come."""
+
+    def __init__(self, sides: tuple[_Samples, _Samples], dtype: torch.dtype) -> None:
+        self.sides, self.dtype = sides, dtype
+        u, dim = _unit(dtype), sides[0].values.shape[1]
+        self.blur = [1.01 * (_gamma(dim, dtype) + 8 * u) * side.reach.square() + 1e-30 for side in sides]
+        if dtype == torch.float32:
+            self.slack = [2 * u * side.reach + side.error[side.order] for side in sides]
+        else:
+            self.slack = [8 * u * (side.reach + side.length[side.order] + side.offset) for side in sides]
+
+    def scores(self, rows: slice, columns: slice) -> Tensor:
+        x, y = (side.centred(part, self.dtype) for side, part in zip(self.sides, (rows, columns), strict=True))
+        with _full_float32():
+            scores = x @ y.mT
+        halves = [torch.linalg.vector_norm(z, dim=1, dtype=torch.float64).square_().div_(2) for z in (x, y)]
+        return scores.sub_(halves[0].to(self.dtype)[:, None]).sub_(halves[1].to(self.dtype))
+
+
+class _IntegerProduct(_Product):
+    """Scores in int32 from samples rounded to int8. `unit` is the square of one step."""
+
+    dtype = torch.int32
+
+    def __init__(self, sides: tuple[_Samples, _Samples]) -> None:
+        self.sides = sides
+        sample = slice(0, None, max(1, len(sides[1].order) // 256))
+        step = _best_step([side.centred(sample, torch.float32) for side in sides])
+        self.unit = step * step
+        both = [_rounded(side, step) for side in (sides[:1] if sides[0] is sides[1] else sides)]
+        self.codes, self.halves, self.slack = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
+        self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
+        self._space = torch.empty(0, dtype=torch.int32, device=sides[0].values.device)
+
+    def scores(self, rows: slice, columns: slice) -> Tensor:
+        x, y = (codes[part.start : _up(part.stop)] for codes, part in zip(self.codes, (rows, columns), strict=True))
+        if self._space.numel() < len(x) * len(y):
+            self._space = self._space.new_empty(len(x) * len(y))
+        scores = torch._int_mm(x, y.mT, out=self._space[: len(x) * len(y)].view(len(x), len(y)))
+        scores = scores[: rows.stop - rows.start, : columns.stop - columns.start]
+        return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+
+
+def _up(count: int) -> int:
+    """The next multiple of 32, which integer products on accelerators ask for."""
+    return -(-count // 32) * 32
+
+
+def _best_step(samples: list[Tensor]) -> float:
+    """The step of int8 codes that loses least: a smaller one is finer, but cuts off more of the largest values."""
+    largest = max(float(z.abs().max()) for z in samples) or 1.0
+    steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]
+    return min(steps, key=lambda step: sum(float(_remainder(z, step)[1].norm()) for z in samples))
+
+
+def _remainder(values: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    codes = (values / step).round_().clamp_(-127, 127)
+    return codes, values - codes * step
+
+
+def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
+    """int8 codes, half of their squared lengths, and by how much the samples differ from them, in search order."""
+    count, dim = side.values.shape
+    codes = torch.zeros((_up(count), -(-dim // 32) * 32), dtype=torch.int8, device=side.values.device)
+    halves = torch.zeros(count, dtype=torch.int32, device=codes.device)
+    slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
+    for start in range(0, count, 256):
+        rows = slice(start, min(start + 256, count))
+        rounded, rest = _remainder(side.centred(rows, torch.float32), step)
+        codes[rows, :dim] = rounded
+        halves[rows] = (rounded.square_().sum(dim=1, dtype=torch.float64) / 2).floor().int()
+        slack[rows] = torch.linalg.vector_norm(rest, dim=1, dtype=torch.float64)
+    rounding = 8 * _unit(torch.float32) * (side.reach + slack + step * math.sqrt(dim))
+    return codes, halves, slack + rounding + side.error[side.order]
+
+
+@lru_cache
+def _fast_integers(device: torch.device) -> bool:
+    """Whether int8 products are exact here, and at least 1.5 times as fast as float32's; measured once, 20 ms."""
+    extremes = torch.full((512, 1024), 127, dtype=torch.int8, device=device)
+    try:
+        if not bool((torch._int_mm(extremes, extremes.mT) == 1024 * 127**2).all()):
+            return False  # 16-bit sums that overflow
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    floats = extremes.float()
+
+    def seconds(product: Callable[[], Tensor]) -> float:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            product()[0, 0].item()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    with _full_float32():
+        return 1.5 * seconds(lambda: torch._int_mm(extremes, extremes.mT)) < seconds(lambda: floats @ floats.mT)
+
+
+class _Search:
+    """The state of one search between two sets: which arithmetic its products use at present."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = self.sides = _samples(x, y)
+        self._products = self._from_coarse_to_fine(len(x) * len(y))
+        self.product = next(self._products)
+        self.rounding = (x.shape[1] + 16) * torch.finfo(torch.float64).eps  # relative, of direct distances
+
+    def _from_coarse_to_fine(self, pairs: int) -> Iterator[_Product]:
+        dim = self.x.values.shape[1]
+        if pairs * dim >= SMALL and float(self.y.reach[-1]):
+            if 128 <= dim <= 2**16 and _fast_integers(self.x.values.device):
+                yield _IntegerProduct(self.sides)
+            yield _FloatProduct(self.sides, torch.float32)
+        yield _FloatProduct(self.sides, torch.float64)
+
+    def _refine(self, left_open: int, rows: slice, columns: slice) -> bool:
+        """Goes on to a finer product where too many pairs of a tile are left open; False where there is none."""
+        if left_open <= CROWDED * (rows.stop - rows.start) * (columns.stop - columns.start):
+            return False
+        if (finer := next(self._products, None)) is None:
+            return False
+        self.product = finer
+        return True
+
+    def _within(self, scores: Tensor, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
+        """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
+        product = self.product
+        (slack_x, slack_y), (blur_x, blur_y) = (
+            (parts[0][rows], parts[1][columns]) for parts in (product.slack, product.blur)
+        )
+        around_x, around_y = (
+            torch.where(radius < 0, -1.0, radius * ((1 + self.rounding) / self.x.scale)) for radius in radii
+        )
+        cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
+        cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
+        i, j = (scores >= torch.minimum(cut_x[:, None], cut_y)).nonzero().unbind(dim=1)
+        lower, upper = product.bounds(scores[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
+        return self._pairs(i + rows.start, j + columns.start, lower, upper)
+
+    def _pairs(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> Pairs:
+        """Pairs with bounds in the features' unit, and such that the direct form's rounding is inside of them."""
+        scale = self.x.scale
+        return Pairs(i, j, lower * (scale * (1 - self.rounding)), upper * (scale * (1 + self.rounding)))
+
+    def direct(self, i: Tensor, j: Tensor) -> Tensor:
+        """The distances of pairs, given by their positions in the search."""
+        return direct_distances(self.x.features, self.y.features, self.x.order[i], self.y.order[j])
+
+    def measure(self, pairs: Pairs) -> Pairs:
+        """The same pairs with narrower bounds, from single inner products."""
+        if not len(pairs.first):
+            return pairs
+        if self.x.values.device.type != "cpu":
+            distance = self.direct(pairs.first, pairs.second)
+            return Pairs(pairs.first, pairs.second, distance, distance)
+        i, j = self.x.order[pairs.first], self.y.order[pairs.second]
+        length_x, length_y = self.x.length[i], self.y.length[j]
+        product = length_x * length_y
+        squares = length_x.square() + length_y.square() - 2 * _inner_products(self.x.values, self.y.values, i, j)
+        blur = 2.02 * _gamma(self.x.values.shape[1], torch.float32) * product + 1e-12 * (product + squares.abs())
+        slack = self.x.error[i] + self.y.error[j]
+        lower = ((squares - blur).clamp_(min=0).sqrt_() - slack).clamp_(min=0)
+        found = self._pairs(pairs.first, pairs.second, lower, (squares + blur).clamp_(min=0).sqrt_() + slack)
+        return found._replace(
+            lower=torch.maximum(found.lower, pairs.lower), upper=torch.minimum(found.upper, pairs.upper)
+        )
+
+    # Neighbours within one set
+
+    def candidates(self, rows: slice, columns: slice, nearest: Tensor) -> tuple[Pairs, Tensor]:
+        """Pairs of the tile that may be neighbours, and the bounds `nearest` (N×k) with what the tile says of them."""
+        while True:
+            scores = self.product.scores(rows, columns)
+            if columns.start < rows.stop:
+                past = torch.ones_like(scores, dtype=torch.bool).tril_(rows.start - columns.start)
+                scores.masked_fill_(past, self.product.lowest)
+            bounds = nearest.clone()
+            bounds[rows] = self._tightened(bounds[rows], scores, rows, columns)
+            bounds[columns] = self._tightened(bounds[columns], scores.mT, columns, rows)
+            radius = bounds[:, -1]
+            found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
+            if not self._refine(len(found.first), rows, columns):
+                return found, bounds
+
+    def _tightened(self, nearest: Tensor, scores: Tensor, own: slice, others: slice) -> Tensor:
+        """Bounds from above on the k nearest, from those of the tile: the best of each group of others."""
+        k, product = nearest.shape[1], self.product
+        if (groups := scores.shape[1] // GROUP) >= k:
+            scores = scores[:, : groups * GROUP].unflatten(1, (GROUP, groups)).amax(dim=1)
+        best = scores.contiguous().topk(min(k, scores.shape[1]), dim=1).values
+        slack = product.slack[0][own, None] + product.slack[0][others].max()
+        blur = product.blur[0][own, None] + product.blur[0][others].max()
+        upper = product.bounds(best, slack, blur)[1] * (self.x.scale * (1 + self.rounding))
+        upper[best == product.lowest] = torch.inf
+        return torch.cat([nearest, upper], dim=1).topk(k, dim=1, largest=False).values
+
+    def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
+        """The bounds that measured pairs give, and the pairs that can still be neighbours."""
+        k = nearest.shape[1]
+        owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), pairs.upper.repeat(2))
+        chosen = rank < k
+        found = torch.full_like(nearest, torch.inf)
+        found[owner[chosen], rank[chosen]] = pairs.upper.repeat(2)[order[chosen]]
+        nearest = torch.minimum(nearest, found)  # each is a bound on the same order statistic
+        return _near(pairs, nearest), nearest
+
+    def neighbours(self, pairs: Pairs, nearest: Tensor) -> Tensor:
+        """The k smallest direct distances of each sample, N×k, where `pairs` hold all its neighbours."""
+        distance = self.direct(pairs.first, pairs.second).repeat(2)
+        owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), distance)
+        chosen = rank < nearest.shape[1]
+        result = torch.full_like(nearest, torch.nan)
+        result[self.x.order[owner[chosen]], rank[chosen]] = distance[order[chosen]]
+        return result
+
+    # Balls between two sets
+
+    def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The tile's part of `close_pairs`."""
+        around_x, around_y = around_x[:, self.x.order[rows]], around_y[:, self.y.order[columns]]
+        while True:
+            scores = self.product.scores(rows, columns)
+            pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
+            radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
+            left = _undecided(pairs, radii)
+            if not self._refine(len(left), rows, columns):
+                break
+        distance = pairs.upper
+        again = self.measure(pairs.at(left))
+        distance[left] = again.upper
+        left = left[_undecided(again, radii[:, left])]
+        distance[left] = self.direct(pairs.first[left], pairs.second[left])
+        return self.x.order[pairs.first], self.y.order[pairs.second], distance
+
+
+def _undecided(pairs: Pairs, radii: Tensor) -> Tensor:
+    """Indices of the pairs whose bounds enclose one of their radii, R×P."""
+    return ((pairs.lower <= radii) & (radii <= pairs.upper)).any(dim=0).nonzero()[:, 0]
+
+
+def _ranked(owner: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorts by owner, then by value: the sorted owners, the order, and the rank of each among its owner's."""
+    order = value.argsort()
+    order = order[owner[order].argsort(stable=True)]
+    owner = owner[order]
+    return owner, order, torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
+
+
+def _inner_products(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """x·y of single pairs, summed in float32, without copies of the samples; float64 P."""
+    order = first.argsort()
+    starts = torch.zeros(len(x) + 1, dtype=torch.int64)
+    starts[1:] = torch.bincount(first, minlength=len(x)).cumsum(0)
+    result = torch.empty(len(first), dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sparse tensors are called a beta feature
+        pattern = torch.sparse_csr_tensor(
+            starts, second[order], x.new_zeros(len(first)), (len(x), len(y)), check_invariants=False
+        )
+        result[order] = torch.sparse.sampled_addmm(pattern, x, y.mT, beta=0.0).values().double()
+    return result
