@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import fails
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics import frechet, frechet_jackknife
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.fd_infinity import FD_INFINITY, intercept_weights, nested_moments, subset_sizes
 from trilemma_bench.metrics.frechet import FD, SFID, Moments, frechet_distance, moments
@@ -104,6 +108,49 @@ def test_moments_are_numpys_for_every_chunk():
         np.testing.assert_allclose(covariance, np.cov(features.double().numpy().T), atol=1e-10)
 
 
+@pytest.mark.parametrize("dim", [3, 40, 1100])
+def test_moments_of_many_features_are_whole_and_symmetric(dim):
+    features = torch.randn(30, dim, generator=torch.Generator().manual_seed(0))
+    covariance = moments(features).covariance
+    assert torch.equal(covariance, covariance.mT)
+    torch.testing.assert_close(covariance, torch.cov(features.double().mT), rtol=0, atol=1e-13)
+
+
+def test_more_features_than_a_block_holds():
+    """Every block of the triangular product counts: against SciPy, with 5 blocks."""
+    pair = (*gaussian(0, 70), *gaussian(1, 70))
+    whole = frechet_distance(*pair)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frechet, "BLOCK", 16)
+        assert frechet_distance(*pair) == pytest.approx(whole, rel=1e-13)
+    assert whole == pytest.approx(by_sqrtm(*pair), rel=1e-8)
+
+
+@pytest.mark.parametrize("decades", [0, 3, 6])
+def test_both_routes_give_the_same_value(decades, monkeypatch):
+    """Eigenvalues where their rounding does not show, singular values else: no step between them."""
+    scales = torch.logspace(0, -decades, 50, dtype=torch.float64)
+    first, second = (rotation(seed, 50) * scales for seed in (0, 1))
+    pair = torch.zeros(50), first @ first.mT, torch.zeros(50), second @ second.mT
+    values = [frechet_distance(*pair)]
+    for limit in (math.inf, -1.0):
+        monkeypatch.setattr(frechet, "ROUNDING_LIMIT", limit)
+        values.append(frechet_distance(*pair))
+    monkeypatch.setattr(frechet, "SMALLEST_PIVOT", math.inf)  # no Cholesky factor
+    values.append(frechet_distance(*pair))
+    assert values == pytest.approx([values[0]] * 4, rel=1e-10)
+
+
+def test_a_feature_that_is_repeated_or_constant_counts_as_it_should():
+    """Repeating all features doubles the distance, a constant one adds the square of its shift."""
+    rng = torch.Generator().manual_seed(0)
+    first, second = torch.randn(300, 6, generator=rng), 2 * torch.randn(200, 6, generator=rng)
+    value = fd_of(first, second)
+    assert fd_of(first.repeat(1, 2), second.repeat(1, 2)) == pytest.approx(2 * value, rel=1e-10)
+    padded = [torch.cat([part, torch.full((len(part), 1), c)], dim=1) for part, c in ((first, 3.0), (second, 5.0))]
+    assert fd_of(*padded) == pytest.approx(value + 4, rel=1e-10)
+
+
 @pytest.mark.parametrize(("n", "m"), [(20, 25), (20, 200), (200, 20), (40, 40), (41, 39)])
 def test_fewer_samples_than_features_give_the_same_value_as_moments(n, m):
     rng = torch.Generator().manual_seed(1)
@@ -137,6 +184,141 @@ def test_samples_of_two_gaussians_come_near_their_distance():
     ]
     expected = frechet_distance(mu1, sigma1, mu2, sigma2)
     assert fd_of(*sets) == pytest.approx(expected, rel=0.03)
+
+
+def spread_of(metric, draw, reference, repeats):
+    """Mean value, spread of the values, and mean standard error, over independent draws."""
+    found = [metric.estimate(Comparison(draw(torch.Generator().manual_seed(i)), reference)) for i in range(repeats)]
+    values = torch.tensor([estimate.value for estimate in found])
+    return float(values.mean()), float(values.std()), float(np.mean([estimate.standard_error for estimate in found]))
+
+
+@pytest.mark.parametrize(("n", "dim"), [(7, 3), (30, 6), (11, 10), (10, 10), (8, 12), (4, 2)])
+def test_the_jackknife_is_that_of_distances_computed_anew(n, dim):
+    """Each sample left out in turn; and each pair of the fixed order for the second differences."""
+    features = 1 + torch.randn(n, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
+    mean, covariance = gaussian(2, dim)
+    without = [
+        frechet_distance(*moments(torch.cat([features[:i], features[i + 1 :]])), mean, covariance) for i in range(n)
+    ]
+    found = frechet_jackknife.jackknife(features, Moments(mean, covariance))
+    whole = frechet_distance(*moments(features), mean, covariance)
+    assert found.value == pytest.approx(whole, rel=1e-10)
+    variance = (n - 1) / n * sum((value - np.mean(without)) ** 2 for value in without)
+    assert found.first + 2 * found.second == pytest.approx(variance, rel=1e-5)
+    if n > dim + 2:  # a pair less must not lower the rank, or the last digits of 1 − leverage decide
+        order = frechet_jackknife.permutation(n, "frechet-jackknife").tolist()
+        squares = []
+        for i, j in zip(order[::2], order[1::2], strict=False):
+            rest = features[[k for k in range(n) if k not in (i, j)]]
+            both = frechet_distance(*moments(rest), mean, covariance)
+            squares.append((n * whole - (n - 1) * (without[i] + without[j]) + (n - 2) * both) ** 2)
+        assert found.second == pytest.approx(min(np.mean(squares) / 2, variance / 2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "dim", "mean", "scale"),
+    [(60, 4, 0.3, 1.5), (400, 8, 0.0, 1.0), (400, 8, 0.3, 0.7), (100, 32, 0.0, 1.3), (50, 40, 0.0, 1.0)],
+)
+def test_standard_error_is_the_spread_over_draws(n, dim, mean, scale):
+    """Also where the distributions are equal and the influence of every sample vanishes."""
+    reference = known(torch.zeros(dim), torch.diag(torch.linspace(0.3, 2, dim)))
+
+    def draw(rng):
+        return mean + scale * torch.randn(n, dim, generator=rng) * torch.linspace(0.3, 2, dim).sqrt()
+
+    _, spread, error = spread_of(FD, draw, reference, 150)
+    assert 0.8 < error / spread < 1.25
+
+
+def test_standard_error_holds_for_features_that_are_not_gaussian():
+    reference = known(torch.full((16,), 0.5), torch.eye(16) + 0.3)
+
+    def draw(rng):
+        return (torch.randn(200, 16, generator=rng) + torch.randn(200, 1, generator=rng)).relu()
+
+    _, spread, error = spread_of(FD, draw, reference, 150)
+    assert 0.8 < error / spread < 1.25
+
+
+def test_standard_error_is_not_too_small_with_fewer_samples_than_features():
+    reference = known(torch.zeros(40), torch.eye(40))
+    _, spread, error = spread_of(FD, lambda rng: 2 * torch.randn(25, 40, generator=rng), reference, 100)
+    assert 0.85 < error / spread < 1.5
+
+
+def test_estimates_say_what_they_are():
+    rng = torch.Generator().manual_seed(0)
+    many, few, three = (FD.estimate(Comparison(torch.randn(n, 8, generator=rng), known(torch.zeros(8), torch.eye(8))))
+                        for n in (50, 8, 3))  # fmt: skip
+    assert (many.method, many.note) == ("delete-one jackknife, corrected for its second order", "")
+    assert few.method == "delete-one jackknife"
+    assert few.note == "strongly biased: no more samples than the 8 feature dimensions"
+    assert (three.standard_error, three.method) == (None, "")
+
+
+@pytest.mark.parametrize("constant", ["generated", "reference"])
+def test_collapsed_features_have_finite_errors(constant):
+    varied, same = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.ones(20, 3)
+    estimate = FD.estimate(Comparison(*((same, varied) if constant == "generated" else (varied, same))))
+    assert math.isfinite(estimate.value)
+    assert math.isfinite(estimate.standard_error)
+
+
+def test_reference_moments_may_be_of_single_precision():
+    features = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    single = MomentsReference(Moments(torch.zeros(4), torch.eye(4)), 50)
+    assert FD.estimate(Comparison(features, single)).value == pytest.approx(
+        FD.estimate(Comparison(features, known(torch.zeros(4), torch.eye(4)))).value, rel=1e-14
+    )
+
+
+def test_nested_moments_are_those_of_the_subsets():
+    features = 50 + torch.randn(97, 5, generator=torch.Generator().manual_seed(0))
+    order = frechet_jackknife.permutation(97, "fd_infinity")
+    for size, found in zip((13, 60, 97), nested_moments(features, [13, 60, 97]), strict=True):
+        expected = moments(features[order[:size]])
+        torch.testing.assert_close(found.mean, expected.mean, rtol=1e-13, atol=0)
+        torch.testing.assert_close(found.covariance, expected.covariance, rtol=0, atol=1e-12)
+
+
+def test_a_line_is_extrapolated_exactly():
+    sizes = subset_sizes(5000, 16)
+    assert (sizes[0], sizes[-1], len(sizes)) == (500, 5000, 15)
+    assert subset_sizes(1000, 100)[0] == 200
+    line = 3 + 70 / torch.tensor(sizes, dtype=torch.float64)
+    assert float(intercept_weights(sizes) @ line) == pytest.approx(3, abs=1e-12)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.2, 1.4), (0.0, 1.0)])
+def test_infinity_is_unbiased_where_the_plain_distance_is_not(mean, scale):
+    """Gaussians with a known distance, 100 draws; the error is the spread over these."""
+    dim, n = 8, 240
+    reference = known(torch.zeros(dim), torch.eye(dim))
+    truth = dim * (mean**2 + (scale - 1) ** 2)
+
+    def draw(rng):
+        return mean + scale * torch.randn(n, dim, generator=rng)
+
+    value, spread, error = spread_of(FD_INFINITY, draw, reference, 100)
+    plain, plain_spread, _ = spread_of(FD, draw, reference, 100)
+    assert value == pytest.approx(truth, abs=3 * spread / 10)
+    assert plain > truth + 6 * plain_spread / 10
+    assert 0.8 < error / spread < 1.25
+
+
+def test_infinity_of_too_few_samples_says_how_many_are_needed():
+    reference = known(torch.zeros(16), torch.eye(16))
+    with fails("fd_infinity needs at least 64 samples for 16 features", "got 63"):
+        FD_INFINITY.estimate(Comparison(torch.randn(63, 16, generator=torch.Generator().manual_seed(0)), reference))
+    with fails("at least 40 samples", "got 39"):
+        subset_sizes(39, 2)
+
+
+def test_scores_are_named_after_the_features():
+    assert [metric.score_name("inception") for metric in (FD, FD_INFINITY, SFID)] == ["fid", "fid_infinity", "sfid"]
+    assert FD_INFINITY.score_name("points") == "fd_infinity_points"
+    assert (FD.output, SFID.output) == ("features", "spatial")
 
 
 def test_errors_are_one_line():

@@ -60,7 +60,7 @@ def jackknife(features: Tensor, reference: Moments) -> Jackknife:
     """The Fréchet distance of features N×D to the reference's moments, and the variance of its parts.
 
     Costs, beside the moments of N×D, an eigenvalue problem with vectors (about 4 times one without) and a product
-    N×D×D, in float32. With N ≤ D it is a singular value decomposition of N×D instead, in float64.
+    N×D×D, in float32 for N > 2D. With N ≤ D it is a singular value decomposition of N×D instead.
     Raises TrilemmaError for N < 2; with N < 4 the variance is unknown.
     """
     count, dim = features.shape
@@ -117,7 +117,7 @@ def _left_out_of(centred: Tensor, n: int, fit: _Fit) -> tuple[Tensor, Tensor]:
     top = fit.eigenvalues.max() or fit.eigenvalues.new_ones(())
     nodes = torch.arange(-LOG_RANGE, LOG_RANGE + 1, dtype=torch.float64, device=centred.device).exp()
     weights = (top * nodes).sqrt() / (2 * math.pi)
-    precision = torch.float32 if n > centred.shape[1] else torch.float64
+    precision = torch.float32 if n > 2 * centred.shape[1] else torch.float64  # 1 − leverage needs its digits
     projected = centred.to(precision) @ (fit.axes / top.sqrt()).to(precision)
     resolvent = (1 / (fit.eigenvalues[:, None] / top + nodes)).to(precision)
 
