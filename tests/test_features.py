@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.features import cifar_resnet
 from trilemma_bench.features.cifar_resnet import CifarResNet56, ResNet
 from trilemma_bench.features.digit_classifier import DATA, DigitsCNN, MnistCNN
-from trilemma_bench.features.extraction import extract, in_batches
+from trilemma_bench.features.extraction import extract, extract_all, in_batches
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.features.raw import Pixels, Points
 
@@ -48,6 +49,86 @@ def test_extract_says_what_is_wrong():
         extract(Pixels(), images(0))
     with pytest.raises(TrilemmaError, match=r"'pixels' must return floats N×D, but gave torch.int64 \(1,\)"):
         extract(Broken(), images(4))
+
+
+class Recorded:
+    """Samples that note when each slice is read, and fail at `broken`."""
+
+    def __init__(self, samples, broken=None):
+        self.samples, self.broken = samples, broken
+        self.read = threading.Semaphore(0)
+        self.events = []
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        self.events.append(("read", index.start))
+        self.read.release()
+        if index.start == self.broken:
+            raise TrilemmaError(f"sample {index.start} cannot be read")
+        return self.samples[index]
+
+
+def test_the_next_batch_is_read_while_this_one_is_computed():
+    """Each computation waits for the next batch to be read: without reading ahead, it would wait forever."""
+
+    class Patient(Pixels):
+        seen = 0
+
+        def __call__(self, batch):
+            self.seen += 1
+            for _ in range(2 if self.seen == 1 else 1 if self.seen < 4 else 0):
+                assert source.read.acquire(timeout=10)
+            source.events.append(("computed", 2 * (self.seen - 1)))
+            return super().__call__(batch)
+
+    source = Recorded(images(8))
+    assert torch.equal(extract(Patient(), source, batch_size=2), extract(Pixels(), source.samples))
+    assert [start for kind, start in source.events if kind == "read"] == [0, 2, 4, 6]
+    assert source.events.index(("read", 2)) < source.events.index(("computed", 0))
+
+
+def test_what_fails_in_the_background_fails_here():
+    for broken in (0, 4):
+        with pytest.raises(TrilemmaError, match=f"sample {broken} cannot be read"):
+            extract(Pixels(), Recorded(images(8), broken), batch_size=2)
+    running = {thread.name for thread in threading.enumerate()}
+    assert not any("ThreadPoolExecutor" in name for name in running)
+
+
+def test_one_pass_feeds_all_extractors_and_keeps_outputs_apart():
+    class Two(Pixels):
+        name, outputs = "two", ("features", "mean")
+
+        def compute(self, batch, outputs):
+            found = {"features": self(batch), "mean": self(batch).mean(1, keepdim=True)}
+            return {output: found[output] for output in outputs}
+
+    source = Recorded(images(5))
+    found = extract_all([(Two(), ("mean",)), (Pixels(), ("features",))], source, batch_size=2)
+    expected = extract(Pixels(), source.samples)
+    assert found.keys() == {("two", "mean"), ("pixels", "features")}
+    assert torch.equal(found["pixels", "features"], expected)
+    torch.testing.assert_close(found["two", "mean"], expected.mean(1, keepdim=True))
+    assert len(source.events) == 3
+
+
+def test_reduced_precision_is_off_during_extraction_and_restored():
+    class Looks(Pixels):
+        def __call__(self, batch):
+            seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return super().__call__(batch)
+
+    seen: list[tuple[str, bool]] = []
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        extract(Looks(), images(2))
+        assert seen == [("highest", False)]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_in_batches_keeps_the_type_and_the_order():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -13,12 +14,16 @@ from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
 from trilemma_bench.contracts import DataSpec
+from trilemma_bench.datasets import images as module
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.cifar10 import CIFAR10
 from trilemma_bench.datasets.folder import FolderDataset, NpzDataset, array_samples, load_samples
+from trilemma_bench.datasets.images import ImageFiles
 from trilemma_bench.datasets.mnist import MNIST
 from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.features.extraction import HashedSamples, extract
+from trilemma_bench.features.raw import Pixels
 
 # The user's own images
 
@@ -34,7 +39,7 @@ def test_a_folder_is_read_in_order_of_name_and_a_tenth_held_out(tmp_path):
     assert (len(train), len(test)) == (22, 3)
     everything = sorted(bytes(image.numpy()) for image in torch.cat([train, test]))
     assert everything == sorted(bytes(image.transpose(2, 0, 1).tobytes()) for image in pixels)
-    assert torch.equal(load_samples(tmp_path / "cats"), torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    assert torch.equal(load_samples(tmp_path / "cats")[:], torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
     assert "25 images" in data.note
     assert data.name == "folder:cats"
     assert data.spec.shape == (3, 6, 6)
@@ -74,7 +79,7 @@ def test_labels_of_an_npz_belong_to_the_fingerprint(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "JPEG"])
 def test_every_format_is_read(tmp_path, suffix):
     Image.new("RGB", (5, 4), (200, 100, 50)).save(tmp_path / f"colour.{suffix}", lossless=True)
-    samples = load_samples(tmp_path)
+    samples = load_samples(tmp_path)[:]
     assert samples.shape == (1, 3, 4, 5)
     assert samples[0, :, 2, 2].tolist() == pytest.approx([200, 100, 50], abs=2)
 
@@ -119,9 +124,49 @@ def _animation(file: Path) -> None:
 def test_a_bad_file_among_good_ones_is_named(tmp_path, write, word):
     write_pngs(tmp_path, images(3))
     write(tmp_path / "bad.png")
-    for read in (FolderDataset, load_samples):
+    for read in (FolderDataset, lambda folder: load_samples(folder)[:]):
         with fails(str(tmp_path / "bad.png"), word):
             read(tmp_path)
+
+
+def test_image_files_are_decoded_slice_by_slice(tmp_path, monkeypatch):
+    pixels = images(10)
+    write_pngs(tmp_path, pixels)
+    decoded = []
+    decode = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda file: decoded.append(file.name) or decode(file))
+    files = ImageFiles(tmp_path)
+    assert (len(files), files.shape, decoded) == (10, (10, 3, 6, 6), [])
+    part = files[8:20]
+    assert sorted(decoded) == ["008.png", "009.png"]
+    assert part.dtype == torch.uint8
+    assert torch.equal(part, torch.from_numpy(pixels[8:].transpose(0, 3, 1, 2)))
+    assert files[10:].shape == (0, 3, 6, 6)
+
+
+def test_features_of_image_files_are_those_of_the_images_in_memory(tmp_path):
+    pixels = images(11, channels=1)
+    files = ImageFiles(write_pngs(tmp_path, pixels))
+    memory = torch.from_numpy(pixels.transpose(0, 3, 1, 2))
+    for batch_size in (3, 256):
+        hashed = HashedSamples(files)
+        assert torch.equal(extract(Pixels(), hashed, batch_size), extract(Pixels(), memory))
+        assert hashed.digest.hexdigest() == hashlib.sha256(memory.numpy()).hexdigest()
+
+
+def test_what_a_header_shows_is_found_before_anything_is_decoded(tmp_path, monkeypatch):
+    """A file of another size stops at once; a truncated one when it is its turn, and is named then."""
+    write_pngs(tmp_path, images(5))
+    damaged = tmp_path / "003.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    files = ImageFiles(tmp_path)
+    assert len(files[:3]) == 3
+    with fails(str(damaged), "damaged"):
+        extract(Pixels(), files, batch_size=2)
+    Image.new("RGB", (7, 6)).save(tmp_path / "004.png")
+    monkeypatch.setattr(module, "read_image", None)
+    with fails("004.png is 3×6×7, 000.png is 3×6×6"):
+        ImageFiles(tmp_path)
 
 
 def test_own_images_that_cannot_be_a_dataset(tmp_path):
@@ -157,7 +202,7 @@ def test_the_layouts_of_image_arrays_are_the_same_samples(tmp_path):
     np.savez(tmp_path / "unnamed.npz", pixels)
     write_pngs(tmp_path / "folder", pixels)
     for name in ("nhwc.npy", "nchw.npy", "named.npz", "unnamed.npz", "folder"):
-        assert torch.equal(load_samples(tmp_path / name, DataSpec((3, 6, 6)), "own"), expected)
+        assert torch.equal(load_samples(tmp_path / name, DataSpec((3, 6, 6)), "own")[:], expected)
     np.save(tmp_path / "grey.npy", pixels[..., 0])
     assert torch.equal(load_samples(tmp_path / "grey.npy"), expected[:, :1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,14 @@ from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.features.exchange import open_references
-from trilemma_bench.features.extraction import Outputs, Request, extract_all
+from trilemma_bench.features.extraction import (
+    HashedSamples,
+    Outputs,
+    Request,
+    Samples,
+    extract_all,
+    in_batches,
+)
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
@@ -66,10 +72,11 @@ class Evaluator:
         self.given = open_references(files, self.extractors)
         self._references: dict[Any, Reference] = {}
 
-    def evaluate(self, samples: Tensor) -> Evaluation:
+    def evaluate(self, samples: Samples) -> Evaluation:
         """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed."""
-        outputs = extract_all(self._requests(), samples, progress=self.progress, device=self.device)
-        modes = self.mode_rule.assign(samples).cpu() if self.mode_rule else None
+        hashed = HashedSamples(samples)
+        outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
+        modes = in_batches(self.mode_rule.assign, samples, batch_size=4096) if self.mode_rule else None
         comparisons: dict[Any, Comparison] = {}
         scores, missing = {}, {}
         for name, (metric, use) in self.metrics.items():
@@ -83,7 +90,7 @@ class Evaluator:
         histogram = None
         if self.mode_rule and modes is not None:
             histogram = mode_histogram(modes, self.mode_rule.count).tolist()
-        return Evaluation(self._protocol_part(len(samples)), scores, missing, histogram, content_sha256(samples))
+        return Evaluation(self._protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest())
 
     def _requests(self) -> list[Request]:
         """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
@@ -238,8 +245,3 @@ def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None) ->
     if samples < 2:
         raise UsageError(f"--samples {samples}: at least 2 are needed to measure anything")
     return replace(protocol, samples=samples)
-
-
-def content_sha256(samples: Tensor) -> str:
-    """sha256 (hex) of the samples' bytes: equal samples, equal hash."""
-    return hashlib.sha256(samples.contiguous().numpy()).hexdigest()

@@ -13,6 +13,7 @@ from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator, resolve_protocol
+from trilemma_bench.features.extraction import Samples
 from trilemma_bench.images import save_grid, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare, training_digest
 from trilemma_bench.record import ModelPart, Record
@@ -76,7 +77,7 @@ def sample(options: Options, path: Path) -> Path:
     return path
 
 
-def evaluate(options: Options, samples: Tensor, source: str) -> Record:
+def evaluate(options: Options, samples: Samples, source: str) -> Record:
     """Measures samples that someone else made; the record has no speed and no training."""
     dataset = open_dataset(options.dataset)
     protocol = resolve_protocol(options.protocol, dataset, len(samples))
@@ -93,13 +94,13 @@ def evaluate(options: Options, samples: Tensor, source: str) -> Record:
         return write_record_of(job, part, evaluation, None)
 
 
-def save_preview(samples: Tensor, dataset: Dataset, folder: Path) -> None:
+def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
     """samples.png: a grid of images, or a scatter plot of points."""
     if dataset.spec.is_image:
-        save_grid(samples, folder / "samples.png")
+        save_grid(samples[:100], folder / "samples.png")
     else:
         limit = 1.15 * float(dataset.load(TRAIN_SPLIT).samples.abs().max())
-        save_scatter(samples, folder / "samples.png", (-limit, limit))
+        save_scatter(samples[:], folder / "samples.png", (-limit, limit))
 
 
 def _draw(job: Job, model: GenerativeModel) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -102,7 +103,14 @@ def kind_text(shape: tuple[int, ...]) -> str:
     return shape_text(shape) if len(shape) == 3 else f"{shape_text(shape)} coordinates"
 
 
-def check_shape(samples: Tensor, spec: DataSpec, dataset: str) -> None:
+class Shaped(Protocol):
+    """Anything with a shape, such as a tensor."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_shape(samples: Shaped, spec: DataSpec, dataset: str) -> None:
     """Raises TrilemmaError unless the samples have the shape of the dataset called `dataset`."""
     shape = tuple(samples.shape[1:])
     if shape == spec.shape:

@@ -18,7 +18,7 @@ from trilemma_bench.datasets.arrays import (
     read_arrays,
     read_split,
 )
-from trilemma_bench.datasets.images import read_images
+from trilemma_bench.datasets.images import ImageFiles, read_images
 from trilemma_bench.datasets.splits import check_split, permutations
 from trilemma_bench.errors import TrilemmaError, UsageError
 
@@ -95,14 +95,16 @@ class NpzDataset(OwnImages):
         super().__init__(root, parts, read_split)
 
 
-def load_samples(path: Path, spec: DataSpec | None = None, dataset: str = "") -> Tensor:
+def load_samples(path: Path, spec: DataSpec | None = None, dataset: str = "") -> Tensor | ImageFiles:
     """Samples that someone else made: uint8 N×C×H×W or float32 N×D.
 
-    path: a folder of image files, or an .npz ('images', 'points' or unnamed) or .npy array. spec, dataset: the dataset
-    that they are to be measured against, and its name. Raises TrilemmaError when they cannot be used as they are.
+    path: a folder of image files, decoded slice by slice when they are needed, or an .npz ('images', 'points' or
+    unnamed) or .npy array. spec, dataset: the dataset that they are to be measured against, and its name. Raises
+    TrilemmaError when they cannot be used as they are.
     """
+    samples: Tensor | ImageFiles
     if path.is_dir():
-        samples = read_images(path)
+        samples = ImageFiles(path)
     elif path.suffix in (".npz", ".npy") and path.is_file():
         samples = array_samples(pick(read_arrays(path), path, "images", "points", "arr_0"), str(path))
     else:

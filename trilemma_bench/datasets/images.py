@@ -1,8 +1,11 @@
-"""Folders of image files → uint8 tensors."""
+"""Folders of image files → uint8 tensors, whole or slice by slice."""
 
 from __future__ import annotations
 
-import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from trilemma_bench.errors import TrilemmaError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTH = 24  # byte of the header that holds it
+GREY = ("1", "L")
+READ_AT_ONCE = 256
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -28,39 +33,88 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
+class ImageFiles:
+    """The images of a folder and below as samples: uint8 N×C×H×W, decoded when a slice of them is asked for.
+
+    The headers of all files are read at once. Raises TrilemmaError that names the first file at fault: for another size
+    or kind than the first, and, when it is decoded, for a damaged one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files = image_files(folder)
+        with _threads() as pool:
+            headers = pool.map(read_header, self.files)
+            bar = tqdm(headers, f"checking {folder.name}", len(self.files), unit="image", delay=2, disable=None)
+            shapes = list(bar)
+        for file, shape in zip(self.files, shapes, strict=True):
+            if shape != shapes[0]:
+                raise TrilemmaError(
+                    f"{file} is {shape_text(shape)}, {self.files[0].name} is {shape_text(shapes[0])}: "
+                    "all images must have one size and as many channels"
+                )
+        self.shape = (len(self.files), *shapes[0])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: slice) -> Tensor:
+        files = self.files[index]
+        images = torch.empty(len(files), *self.shape[1:], dtype=torch.uint8)
+        with _threads() as pool:
+            for position, image in enumerate(pool.map(read_image, files)):
+                images[position] = torch.from_numpy(image)
+        return images
+
+
 def read_images(folder: Path) -> Tensor:
     """All images of `folder` and below: uint8 N×C×H×W. Raises TrilemmaError that names the first file at fault."""
-    files = image_files(folder)
-    first = read_image(files[0])
-    images = np.empty((len(files), *first.shape), np.uint8)
-    for index, file in enumerate(tqdm(files, desc=f"reading {folder.name}", unit="image", delay=2, disable=None)):
-        image = read_image(file)
-        if image.shape != first.shape:
-            raise TrilemmaError(
-                f"{file} is {shape_text(image.shape)}, {files[0].name} is {shape_text(first.shape)}: "
-                "all images must have one size and as many channels"
-            )
-        images[index] = image
-    return torch.from_numpy(images)
+    files = ImageFiles(folder)
+    images = torch.empty(files.shape, dtype=torch.uint8)
+    with tqdm(total=len(files), desc=f"reading {folder.name}", unit="image", delay=2, disable=None) as bar:
+        for start in range(0, len(files), READ_AT_ONCE):
+            part = files[start : start + READ_AT_ONCE]
+            images[start : start + len(part)] = part
+            bar.update(len(part))
+    return images
+
+
+def read_header(file: Path) -> tuple[int, int, int]:
+    """C, H and W of an image, RGB or greyscale, without decoding it. Raises TrilemmaError as `read_image` does."""
+    with _opened(file) as image:
+        return (1 if image.mode in GREY else 3), image.height, image.width
 
 
 def read_image(file: Path) -> np.ndarray:
     """One image, uint8 C×H×W, RGB or greyscale. Raises TrilemmaError for any other kind and for a damaged file."""
-    try:
-        content = file.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            fault = "has 16 bits a channel: save it with 8" if _is_16_bit_png(content) else _fault(image)
-            pixels = None if fault else np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except Exception as error:
-        raise TrilemmaError(f"{file} is damaged or not an image ({reason(error)}): replace or remove it") from error
-    if pixels is None:
-        raise TrilemmaError(f"{file} {fault}")
+    with _opened(file) as image:
+        pixels = np.array(image.convert("L" if image.mode in GREY else "RGB"))
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 
 
-def _is_16_bit_png(content: bytes) -> bool:
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """The image in `file`, of a kind that is accepted. What goes wrong in the block is the file's fault."""
+    try:
+        with file.open("rb") as content:
+            start = content.read(PNG_BIT_DEPTH + 1)
+            content.seek(0)
+            with Image.open(content) as image:
+                if fault := "has 16 bits a channel: save it with 8" if _is_16_bit_png(start) else _fault(image):
+                    raise TrilemmaError(f"{file} {fault}")
+                yield image
+    except TrilemmaError:
+        raise
+    except Exception as error:
+        raise TrilemmaError(f"{file} is damaged or not an image ({reason(error)}): replace or remove it") from error
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+def _is_16_bit_png(start: bytes) -> bool:
     # Pillow opens a 16-bit RGB PNG as 8-bit without a word.
-    return content.startswith(PNG_SIGNATURE) and content[PNG_BIT_DEPTH : PNG_BIT_DEPTH + 1] == b"\x10"
+    return start.startswith(PNG_SIGNATURE) and start[PNG_BIT_DEPTH:] == b"\x10"
 
 
 def _fault(image: Image.Image) -> str:

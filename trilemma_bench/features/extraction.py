@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +19,34 @@ Request = tuple[FeatureExtractor, Sequence[str]]
 Outputs = dict[tuple[str, str], Tensor]
 
 
+class Samples(Protocol):
+    """What features can be extracted from: a tensor, or whatever gives one when it is sliced, such as image files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        """The samples of a slice: uint8 n×C×H×W or float n×D."""
+
+
+class HashedSamples:
+    """Samples whose bytes are hashed as they are read: slice after slice, each once."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.digest = hashlib.sha256()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        part = self.samples[index]
+        self.digest.update(part.cpu().contiguous().numpy())
+        return part
+
+
 def extract(
     extractor: FeatureExtractor,
-    samples: Tensor,
+    samples: Samples,
     batch_size: int = 256,
     progress: bool = False,
     device: torch.device | str = "cpu",
@@ -29,17 +58,17 @@ def extract(
 
 def extract_all(
     requests: Sequence[Request],
-    samples: Tensor,
+    samples: Samples,
     batch_size: int = 256,
     progress: bool = False,
     device: torch.device | str = "cpu",
 ) -> Outputs:
     """Every asked output of every extractor, in one pass: (extractor's name, output) → float32 N×D on the CPU.
 
-    samples: uint8 N×C×H×W or float N×D. device: where the extractors live; one batch is there at a time. Raises
-    TrilemmaError when there are no samples, or an extractor does not return one row of floats for each.
+    samples: uint8 N×C×H×W or float N×D, in memory or read slice by slice. device: where the extractors live; one
+    batch is there at a time, while the next is being read. Raises TrilemmaError when there are no samples, or an
+    extractor does not return one row of floats for each, and whatever reading raises.
     """
-
     gathered: Outputs = {}
     title = ", ".join(extractor.name for extractor, _ in requests)
     for start, batch in _batches(samples, batch_size, progress, device, title):
@@ -54,7 +83,7 @@ def extract_all(
 
 
 def in_batches(
-    function: Callable[[Tensor], Tensor], samples: Tensor, batch_size: int = 256, device: torch.device | str = "cpu"
+    function: Callable[[Tensor], Tensor], samples: Samples, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`function` of all samples, computed `batch_size` at a time on `device`, gathered on the CPU.
 
@@ -64,21 +93,41 @@ def in_batches(
 
 
 def _batches(
-    samples: Tensor, batch_size: int, progress: bool, device: torch.device | str, title: str
+    samples: Samples, batch_size: int, progress: bool, device: torch.device | str, title: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Batches on the device with the index of their first sample; what is done between two of them needs no gradient.
 
-    TensorFloat-32 is off, as features would differ between devices in the third digit.
+    A thread reads the next batch while this one is computed, so that decoding and copying take no time of their own.
     """
     if not len(samples):
         raise TrilemmaError("there are no samples to extract features from")
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    on_gpu = torch.device(device).type == "cuda"
+
+    def read(start: int) -> Tensor:
+        batch = samples[start : start + batch_size]
+        return batch.pin_memory() if on_gpu and batch.device.type == "cpu" else batch
+
     bar = tqdm(total=len(samples), unit="sample", desc=f"features {title}".strip(), disable=not progress, leave=False)
-    with torch.no_grad(), exact, bar:
+    with torch.no_grad(), _full_float32(), bar, ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, 0)
         for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size].to(device)
+            batch = coming.result().to(device, non_blocking=True)
+            if start + batch_size < len(samples):
+                coming = reader.submit(read, start + batch_size)
             yield start, batch
             bar.update(len(batch))
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """TensorFloat-32 is off: with it, features would differ between devices in the third digit."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _check(extractor: FeatureExtractor, values: Tensor, count: int) -> None:
