@@ -1,0 +1,116 @@
+"""Inception features, ours against torch-fidelity's extractor with the same weights made from a seed, in one run.
+
+    python benchmarks/extraction.py [--images 64] [--side 32] [--repeats 3] [--threads 1] [--device cuda]
+
+All take turns, so that a machine that slows down slows all; medians over the rounds of wall time, and of CPU time
+beside it, which other work on the machine touches less. torch-fidelity runs with its own default batch, 64. Then what
+reading costs on top of the network: from memory, and from PNG files that are decoded ahead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trilemma_bench.datasets.images import ImageFiles
+from trilemma_bench.features.extraction import extract
+from trilemma_bench.features.inception import Inception
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from seeded_weights import install_inception, relative_error
+
+PEERS_BATCH = 64
+
+
+def scenes(count: int, side: int) -> Tensor:
+    """Noise on smooth colours: uint8 count×3×side×side."""
+    rng = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 4, 4, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    noise = torch.randn(smooth.shape, generator=rng)
+    return (255 * smooth + 12 * noise).clamp(0, 255).to(torch.uint8)
+
+
+def write_pngs(images: Tensor, folder: Path) -> Path:
+    for index, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:06}.png")
+    return folder
+
+
+def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float, float]:
+    """What `call` gives, and its seconds of wall and of CPU time."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call().cpu()  # waits for the device
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare(calls: dict[str, Callable[[], Tensor]], images: int, repeats: int) -> None:
+    """Prints each call's images a second, against the first's, over rounds of all in turn after a warm-up."""
+    expected = {name: call().cpu() for name, call in calls.items()}
+    first = next(iter(calls))
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            runs[name].append(timed(call)[1:])
+    for name, found in runs.items():
+        wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
+        faster, cheaper = (
+            statistics.median(a[i] / b[i] for a, b in zip(runs[first], found, strict=True)) for i in (0, 1)
+        )
+        error = relative_error(expected[name], expected[first])
+        print(
+            f"  {name:24} {images / wall:8.2f} images/s ({faster:.2f} times), {1000 * cpu / images:.0f} ms CPU an image "
+            f"({cheaper:.2f} times less), max relative difference {error:.1e}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device, samples = options.device, scenes(options.images, options.side)
+    print(
+        f"{options.images} images of {options.side}×{options.side}, {device}, {options.threads} threads of "
+        f"{os.cpu_count()}, torch {torch.__version__}"
+    )
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
+        peer = install_inception(patch).to(device)
+        ours = Inception(device)
+        files = ImageFiles(write_pngs(samples, Path(folder)))
+        parts = samples.split(PEERS_BATCH)
+
+        @torch.no_grad()
+        def alone() -> Tensor:
+            return torch.cat([ours(part.to(device)) for part in samples.split(256)])
+
+        compare(
+            {
+                "torch-fidelity": lambda: torch.cat([peer(part.to(device))[0] for part in parts]),
+                "ours": lambda: extract(ours, samples, device=device),
+                "ours, the network alone": alone,
+                "ours, from PNG files": lambda: extract(ours, files, batch_size=32, device=device),
+            },
+            options.images,
+            options.repeats,
+        )
+
+
+if __name__ == "__main__":
+    main()
