@@ -70,7 +70,7 @@ def compare(calls: dict[str, Callable[[], Tensor]], images: int, repeats: int) -
         )
         error = relative_error(expected[name], expected[first])
         print(
-            f"  {name:24} {images / wall:8.2f} images/s ({faster:.2f} times), {1000 * cpu / images:.0f} ms CPU an image "
+            f"  {name:24} {images / wall:8.2f} images/s ({faster:.2f} times), {1000 * cpu / images:.0f} ms CPU each "
             f"({cheaper:.2f} times less), max relative difference {error:.1e}"
         )
 
