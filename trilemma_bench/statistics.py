@@ -122,10 +122,11 @@ class Runs:
     @property
     def covers(self) -> str:
         """What the standard errors of these runs take into account, in words."""
-        if len(self) == 1:
-            return "sampling only: other samples of the same trained model"
-        trained = all(record.training for record in self.records)
-        return f"{len(self)} seeds: of training and of sampling" if trained else f"{len(self)} seeds: of sampling"
+        return f"{self._varied} ({len(self)} seeds)" if len(self) > 1 else "sampling only: the same trained model"
+
+    @property
+    def _varied(self) -> str:
+        return "training and sampling" if all(record.training for record in self.records) else "sampling"
 
     @property
     def freedom(self) -> float:
@@ -168,7 +169,7 @@ class Runs:
             "value": mean,
             "standard_error": error,
             "interval": (mean - half, mean + half),
-            "interval_method": f"Student's t over {self.covers}",
+            "interval_method": f"Student's t over seeds of {self._varied}",
             "note": "; ".join(dict.fromkeys(score.note for score in scores if score.note)),
         }
         return scores[0].model_copy(update=changes)

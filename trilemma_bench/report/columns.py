@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -145,7 +146,9 @@ def score_columns(records: Iterable[Record]) -> list[Column]:
     """A column for each score that a record has or says is missing, in the usual order, others by name."""
     records = list(records)
     names = {name for record in records for name in (*record.scores, *record.missing)}
-    return [score_column(name, records) for name in sorted(names, key=_order)]
+    columns = [score_column(name, records) for name in sorted(names, key=_order)]
+    count = Counter(column.short for column in columns)
+    return [replace(column, short=column.title) if count[column.short] > 1 else column for column in columns]
 
 
 def _speed(field: str) -> Value:

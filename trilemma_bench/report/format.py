@@ -30,7 +30,7 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     low, high = interval
     half = (high - low) / 2
     if half <= 0:
-        return figure(value), "±0"
+        return figure(value), ""
     largest = max(abs(low), abs(high))
     if not 1e-4 <= largest < 1e9:
         return figure(value), f"±{half:.1e}" if _symmetric(value, low, high) else f"[{low:.1e}, {high:.1e}]"

@@ -131,15 +131,15 @@ def set_axes(axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column
     """Scales, limits, and axis titles with unit and direction."""
     for axis, column in (("x", x), ("y", y)):
         reference = reference_value(table, column)
-        extra = [*([] if reference is None else [reference]), *_interval_ends(rows, column)]
-        numbers = np.append(values(rows, column), extra)
-        _scale(axes, axis, column, numbers)  # type: ignore[arg-type]
+        numbers = np.append(values(rows, column), [] if reference is None else [reference])
+        _scale(axes, axis, column, numbers, _interval_ends(rows, column))  # type: ignore[arg-type]
         getattr(axes, f"set_{axis}label")(literal(axis_title(column, axis)))  # type: ignore[arg-type]
 
 
-def _interval_ends(rows: Sequence[Row], column: Column) -> list[float]:
-    scores = (row.record.scores.get(column.key) for row in rows)
-    return [end for score in scores if score and score.interval for end in score.interval]
+def _interval_ends(rows: Sequence[Row], column: Column) -> Floats:
+    """(value, end) for both ends of each interval: K×2."""
+    intervals = ((column.value(row.record), column.interval(row.record)) for row in rows)
+    return np.array([(value, end) for value, ends in intervals if ends for end in ends], dtype=float).reshape(-1, 2)
 
 
 def axis_title(column: Column, axis: Axis) -> str:
@@ -149,8 +149,11 @@ def axis_title(column: Column, axis: Axis) -> str:
     return f"{column.title}{unit}  ({column.better} is better {arrow[column.better or 'higher', axis]})"
 
 
-def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats) -> None:
-    """Logarithmic for times, and for distances that span more than a decade; a zero makes it linear near zero."""
+def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats, ends: Floats) -> None:
+    """Logarithmic for times, and for distances that span more than a decade; a zero makes it linear near zero.
+
+    ends: K×2, a value and an end of its interval. They widen the limits, unless one is far wider than the others.
+    """
     positive = numbers[numbers > 0]
     wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 20 * positive.min()))
     ticks = getattr(axes, f"{axis}axis")
@@ -159,11 +162,12 @@ def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats) -> None:
     if wide and len(positive) == len(numbers):
         set_scale("log")
         least = 0.35
+        ends = ends[ends[:, 1] > 0]
     elif wide:
         set_scale("symlog", linthresh=positive.min())
         least = 0.35 * positive.min()
     transform = ticks.get_transform()
-    low, high = _padded(transform.transform(numbers), least)
+    low, high = _padded(transform.transform(numbers), transform.transform(ends.ravel()).reshape(-1, 2), least)
     if ticks.get_scale() == "log":
         low, high = np.clip((low, high), -307, 308)  # what a float can hold
     getattr(axes, f"set_{axis}lim")(*transform.inverted().transform(np.array([low, high])))
@@ -179,8 +183,13 @@ def _wide_ticks(ticks: Any, column: Column, dense: bool) -> None:
     ticks.set_major_formatter(FuncFormatter(lambda value, _: "" if value < 0 else text(value)))
 
 
-def _padded(numbers: Floats, least: float) -> tuple[float, float]:
+def _padded(numbers: Floats, ends: Floats, least: float) -> tuple[float, float]:
     low, high = float(numbers.min()), float(numbers.max())
+    if len(ends):
+        usual = float(np.median(np.abs(ends[:, 1] - ends[:, 0])))
+        room = max(high - low, 3 * usual)
+        reached = np.append(ends[:, 1].clip(low - room, high + room), numbers)
+        low, high = float(reached.min()), float(reached.max())
     pad = max(0.14 * (high - low), least)
     return low - pad, high + pad
 
@@ -195,15 +204,32 @@ def _draw_front(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Co
 
 def _draw_row(axes: Axes, row: Row, x: Column, y: Column, on_front: bool) -> None:
     color, marker = look(row.number)
-    at_x, at_y = float(values([row], x)[0]), float(values([row], y)[0])
-    for column, vertical in ((x, False), (y, True)):
-        score = row.record.scores.get(column.key)
-        if score and score.interval:
-            low, high = score.interval
-            ends = ([at_x, at_x], [low, high]) if vertical else ([low, high], [at_y, at_y])
-            axes.plot(*ends, color=color, linewidth=1.5, zorder=2)
+    draw_intervals(axes, row, x, y, color)
     edge, width = (INK, 1.8) if on_front else ("white", 0.8)
-    axes.plot(at_x, at_y, marker, color=color, markersize=11, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+    at = (values([row], column) for column in (x, y))
+    axes.plot(*at, marker, color=color, markersize=11, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+
+
+def draw_intervals(axes: Axes, row: Row, x: Column, y: Column, color: Any) -> None:
+    """The row's 95 % intervals along both axes, as far as they are known, up to the border of the axes."""
+    at = {column.key: float(values([row], column)[0]) for column in (x, y)}
+    for column, limits, cap in ((x, axes.get_xlim(), "|"), (y, axes.get_ylim(), "_")):
+        interval = column.interval(row.record)
+        if interval is None:
+            continue
+        ends = np.array(interval).clip(min(limits), max(limits))
+        points = {x.key: np.full(2, at[x.key]), y.key: np.full(2, at[y.key]), column.key: ends}
+        capped = [i for i in range(2) if ends[i] == interval[i]]
+        axes.plot(
+            points[x.key],
+            points[y.key],
+            color=color,
+            linewidth=1.4,
+            marker=cap,
+            markersize=7,
+            markevery=capped,
+            zorder=2,
+        )
 
 
 def draw_reference(axes: Axes, table: Table, x: Column, y: Column) -> None:
@@ -231,7 +257,9 @@ def legend(axes: Axes, table: Table, x: Column, y: Column, front_text: str = _FR
         axes.plot([], [], "*", color=INK, markerfacecolor="white", markersize=13, label="real data")
     elif any(known):
         axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (1, 2)), label="real data")
-    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    if any(column.interval(row.record) for row in shown_rows(table, x, y) for column in (x, y)):
+        axes.plot([], [], color=SOFT, linewidth=1.4, marker="|", markersize=8, label="95 % interval")
+    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
 def label_points(
@@ -261,14 +289,13 @@ def label_points(
 
 
 def _obstacles(axes: Axes) -> Floats:
-    """Boxes in pixels along the lines that are drawn, so that labels keep off them."""
-    boxes = []
+    """Boxes in pixels around the lines that are drawn, so that labels keep off them; all run along one of the axes."""
+    boxes = [np.empty((0, 4))]
     for line in axes.lines:
-        path = line.get_path().transformed(line.get_transform())
-        if len(path) > 1:
-            points = np.asarray(path.interpolated(40).vertices)
-            boxes.append(np.concatenate([points - 1, points + 1], axis=1))
-    return np.concatenate(boxes) if boxes else np.empty((0, 4))
+        points = np.asarray(line.get_path().transformed(line.get_transform()).vertices)
+        low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
+        boxes.append(np.concatenate([low - 1, high + 1], axis=1))
+    return np.concatenate(boxes)
 
 
 def _leader(axes: Axes, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import FACTS, score_columns
+from trilemma_bench.report.columns import FACTS, family, score_columns
 from trilemma_bench.report.table import Cell, Table, tables
 
 WIDTH = 120
@@ -82,7 +82,7 @@ def _text(cell: Cell) -> str:
 def _heading(table: Table) -> list[str]:
     group = table.group
     protocol = [f"protocol {group['protocol']}", f"{group['samples measured']:,} samples"] if group["protocol"] else []
-    features = [column.title for column in table.columns if column.key.startswith("fd_")]
+    features = [column.title for column in table.columns if family(column.key) == "fd"]
     return [_clip(fmt.plain(" · ".join([table.title, *protocol, *features, table.device])), WIDTH)]
 
 

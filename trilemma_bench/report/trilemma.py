@@ -20,6 +20,7 @@ from trilemma_bench.report.plots import (
     SOFT,
     Floats,
     axis_title,
+    draw_intervals,
     draw_reference,
     label_points,
     legend,
@@ -64,6 +65,7 @@ def _bubbles(axes: Axes, table: Table, rows: list[Row], quality: Column, coverag
     areas = 70 + 380 * np.nan_to_num(norm(covered).filled(0.0))
     front = np.array([row.front for row in rows], dtype=bool)
     for i, row in enumerate(rows):
+        draw_intervals(axes, row, table.speed, quality, SOFT)
         known = not np.isnan(covered[i])
         face = _COLOURS(norm(covered[i])) if known else "white"
         edge, width = (INK, 2.4) if row.front else (FAINT, 0.8)
