@@ -28,8 +28,9 @@ from trilemma_bench.errors import TrilemmaError
 TILE = (512, 2048)  # distances held at a time, 4 MiB: what follows the product finds them in the cache
 DEVICE_TILE = (2048, 8192)
 SMALL = 2**28  # multiplications under which float64 is fast enough
-POOL = 2**21  # candidates for neighbours held before they are measured one by one: 64 MiB
+POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
+CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
 GROUP = 8  # samples of which only the nearest counts when radii are bounded from above
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
 
@@ -337,9 +338,9 @@ class _Search:
             yield _FloatProduct(self.sides, torch.float32)
         yield _FloatProduct(self.sides, torch.float64)
 
-    def _refine(self, left_open: int, rows: slice, columns: slice) -> bool:
+    def _refine(self, left_open: int, rows: slice, columns: slice, limit: float) -> bool:
         """Goes on to a finer product where too many pairs of a tile are left open; False where there is none."""
-        if left_open <= CROWDED * (rows.stop - rows.start) * (columns.stop - columns.start):
+        if left_open <= limit * (rows.stop - rows.start) * (columns.stop - columns.start):
             return False
         if (finer := next(self._products, None)) is None:
             return False
@@ -403,7 +404,7 @@ class _Search:
             bounds[columns] = self._tightened(bounds[columns], scores.mT, columns, rows)
             radius = bounds[:, -1]
             found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
-            if not self._refine(len(found.first), rows, columns):
+            if not self._refine(len(found.first), rows, columns, CROWDED_BEFORE):
                 return found, bounds
 
     def _tightened(self, nearest: Tensor, scores: Tensor, own: slice, others: slice) -> Tensor:
@@ -447,7 +448,7 @@ class _Search:
             pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
             left = _undecided(pairs, radii)
-            if not self._refine(len(left), rows, columns):
+            if not self._refine(len(left), rows, columns, CROWDED):
                 break
         distance = pairs.upper
         again = self.measure(pairs.at(left))
