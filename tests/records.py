@@ -51,7 +51,7 @@ def make_speed(seconds: float, nfe: float | None, **changes: Any) -> Speed:
         "seconds_per_image": seconds,
         "images_per_second": 1 / seconds if seconds else 0.0,
         "latency_seconds": 30 * seconds + 2e-4,
-        "raw_seconds": [1000 * seconds * (1 + jitter) for jitter in (-0.01, 0, 0.02)],
+        "raw_seconds": [changes.get("batch_size", 1000) * seconds * (1 + jitter) for jitter in (-0.01, 0, 0.02)],
         "raw_latency_seconds": [30 * seconds + 2e-4] * 3,
         "batch_size": 1000,
         "warmup": 2,

@@ -43,14 +43,14 @@ def test_the_page_needs_nothing_else(demo):
     assert not re.search(r"@import|url\(", text)
 
 
-def test_plots_of_an_earlier_report_are_removed_and_nothing_else(demo, tmp_path):
-    write_report(demo_records(), tmp_path)
+def test_plots_of_an_earlier_report_are_removed_and_nothing_else(tmp_path):
+    write_report(demo_records()[5:], tmp_path)
     plots = tmp_path / "plots"
     (plots / "mine.png").write_text("kept")
     (tmp_path / "outside.png").write_text("kept")
     listing = plots / "made-by-report.txt"
     listing.write_text(listing.read_text() + "../outside.png\nmissing.png\n/etc/hostname\n\0\n")
-    write_report(demo_records()[:2], tmp_path)
+    write_report(demo_records()[5:7], tmp_path)
     names = {path.name for path in plots.iterdir()}
     assert {name for name in names if name.startswith("2-")} == set()
     assert {"mine.png", "1-gaussians25-trilemma.svg"} < names
@@ -122,6 +122,7 @@ def test_a_report_is_made_without_torch(tmp_path):
         "from trilemma_bench.results import find_records, load_results\n"
         "from trilemma_bench.report import terminal_table, write_report\n"
         "write_report([record for _, record in find_records([Path(sys.argv[1])]).records], Path(sys.argv[1]) / 'r')\n"
+        "import trilemma_bench; trilemma_bench.compare(sys.argv[1], sys.argv[1])\n"
         "heavy = {'torch', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from records import demo_records, make_record, make_speed
+from records import demo_records, make_record, make_speed, with_errors
 
 from trilemma_bench.report.labels import place
 from trilemma_bench.report.plots import axis_title, left_out, scatter
@@ -118,3 +118,54 @@ def test_edges_are_drawn_within_the_axes(scores, times):
         assert axes.get_ylim()[0] < at[1] < axes.get_ylim()[1]
     if table.coverage:
         assert trilemma(table, table.quality, table.coverage).axes
+
+
+# intervals
+
+
+def drawn_intervals(axes):
+    """The bars: lines with two ends that carry caps."""
+    return [line for line in axes.lines if line.get_marker() in ("|", "_") and len(line.get_xdata()) == 2]
+
+
+def sure_table(values, seconds=(1e-3, 1e-2, 1e-1)):
+    records = [
+        make_record(f"m{i}", scores=with_errors({"fid": v, "recall": (0.5, 0.01 * (i + 1))}), speed=make_speed(s, 1))
+        for i, (v, s) in enumerate(zip(values, seconds, strict=False))
+    ]
+    return tables(records)[0]
+
+
+def test_both_axes_carry_their_intervals_and_hold_them():
+    table = sure_table([(5.0, 0.4), (5.1, 0.4), (5.2, 0.4)])
+    axes = scatter(table, table.coverage, table.quality).axes[0]
+    vertical = sorted(tuple(bar.get_ydata()) for bar in drawn_intervals(axes) if bar.get_marker() == "_")
+    horizontal = sorted(tuple(bar.get_xdata()) for bar in drawn_intervals(axes) if bar.get_marker() == "|")
+    assert vertical == [pytest.approx((v - 0.784, v + 0.784)) for v in (5.0, 5.1, 5.2)]
+    assert horizontal == [pytest.approx((0.5 - w, 0.5 + w)) for w in (0.0588, 0.0392, 0.0196)]
+    assert axes.get_ylim()[0] < vertical[0][0]
+    assert axes.get_ylim()[1] > vertical[-1][1]
+
+
+def test_one_very_wide_interval_leaves_the_axes_and_does_not_squash_the_rest():
+    table = sure_table([(5.0, 0.1), (5.5, 0.1), (6.0, 50.0)])
+    axes = scatter(table, table.speed, table.quality).axes[0]
+    low, high = axes.get_ylim()
+    assert high - low < 10
+    (wide,) = (bar for bar in drawn_intervals(axes) if tuple(bar.get_ydata()) == pytest.approx((low, high)))
+    assert list(wide.get_markevery()) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interval_below_zero_keeps_the_axis_logarithmic():
+    table = sure_table([(0.01, 0.001), (1.0, 0.9), (50.0, 60.0)])
+    axes = scatter(table, table.speed, table.quality).axes[0]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylim()[0] > 1e-4
+
+
+def test_the_trilemma_carries_intervals_and_its_legend_says_so():
+    table = sure_table([(5.0, 0.4), (5.1, 0.4), (5.2, 0.4)])
+    figure = trilemma(table, table.quality, table.coverage)
+    assert len(drawn_intervals(figure.axes[-2])) == 3
+    assert "95 % interval" in [text.get_text() for text in figure.legends[0].get_texts()]

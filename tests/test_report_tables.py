@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from records import demo_records, make_record, make_scores, make_speed
+from records import demo_records, make_record, make_scores, make_speed, make_training, with_errors
 
 from trilemma_bench.report import format as fmt
+from trilemma_bench.report.columns import score_columns
+from trilemma_bench.report.notes import LEGEND
 from trilemma_bench.report.table import Table, tables
 
 
@@ -35,6 +37,25 @@ def test_figures(value, text):
 )  # fmt: skip
 def test_seconds(value, text):
     assert fmt.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "shown"),
+    [
+        (7.0212, (6.711, 7.331), ("7.02", "±0.31")),
+        (7.0212, (6.5, 7.5), ("7.0", "±0.5")),
+        (0.3041, (0.27, 0.34), ("0.304", "±0.035")),
+        (0.30, (0.25, 0.42), ("0.30", "[0.25, 0.42]")),
+        (146.4, (120, 173), ("146", "±26")),
+        (12345.6, (11000, 13700), ("12,346", "±1,350")),
+        (0.7, (-5.6, 7.0), ("1", "±6")),
+        (2e-5, (1e-5, 3e-5), ("2.00e-05", "±1.0e-05")),
+        (5.0, (4.9999999, 5.0000001), ("5.0000", "±1e-07")),
+        (1.0, (1.0, 1.0), ("1.00", "")),
+    ],
+)
+def test_a_value_is_as_exact_as_its_interval(value, interval, shown):
+    assert fmt.measured(value, interval) == shown
 
 
 def test_counts_and_memory():
@@ -104,3 +125,99 @@ def test_points_are_judged_by_their_modes_since_a_distance_of_moments_is_blind_t
     (table,) = tables([make_record("blurred", scores=blurred), make_record("sharp", scores=sharp)])
     assert (table.quality.key, table.coverage.key) == ("high_quality", "modes")
     assert [row.name for row in table.rows] == ["sharp", "blurred"]
+
+
+# how sure
+
+
+def rows_of(values, name="fid", **changes):
+    """A table with a row for each (value, standard error)."""
+    records = [make_record(f"m{i}", scores=with_errors({name: v}), **changes) for i, v in enumerate(values)]
+    return tables(records)[0]
+
+
+def test_ties_are_rows_whose_difference_to_the_best_is_not_shown():
+    table = rows_of([(5.0, 0.2), (5.4, 0.2), (6.0, 0.2)])
+    marks = [(cell(table, f"m{i}", "fid").best, cell(table, f"m{i}", "fid").tied) for i in range(3)]
+    # 0.4 is 1.41 errors of the difference, 1.0 is 3.5
+    assert marks == [(True, False), (False, True), (False, False)]
+    assert "≈" in LEGEND
+
+
+def test_without_errors_nothing_is_called_tied():
+    table = tables([make_record(f"m{i}", scores={"fid": 5 + i / 100}) for i in range(2)])[0]
+    assert not any(cell.tied for row in table.rows for cell in row.cells)
+
+
+def test_the_reference_is_never_tied():
+    records = [
+        make_record(m, scores=with_errors({"fid": (5.0 + i, 3.0)})) for i, m in enumerate(["a", "b", "real-data"])
+    ]
+    table = tables(records)[0]
+    assert [cell(table, m, "fid").tied for m in ("a", "b", "real-data")] == [False, True, False]
+
+
+def test_times_are_tied_by_their_raw_times():
+    times = [1.0, 1.1, 0.9, 1.2, 1.05, 0.95]
+    speeds = [make_speed(f, 1, batch_size=1, raw_seconds=[f * t for t in times]) for f in (1, 1.02, 3)]
+    table = tables([make_record(f"m{i}", speed=speed) for i, speed in enumerate(speeds)])[0]
+    assert [cell(table, f"m{i}", "seconds_per_image").tied for i in range(3)] == [False, True, False]
+
+
+def test_seeds_are_one_row_and_say_so():
+    records = [
+        make_record(scores={"fid": v}, seed=i, id=str(i), training=make_training(checkpoint_sha256=str(i)))
+        for i, v in enumerate([7.0, 7.2, 7.4])
+    ]
+    (table,) = tables([*records, make_record("other", scores={"fid": 9.0})])
+    shown = cell(table, "ddgan, 3 seeds", "fid")
+    # 0.2/√3 times Student's 4.303
+    assert (shown.text, shown.detail) == ("7.2", "±0.5")
+    assert len(table.rows) == 2
+    assert "95 % interval by Student's t over seeds of training and sampling: FID" in table.notes
+
+
+def test_seeds_and_a_single_run_of_one_label_are_told_apart():
+    def trained(seed, budget):
+        training = make_training(checkpoint_sha256=f"{budget}{seed}", budget=budget)
+        return make_record(seed=seed, id=f"{budget}{seed}", training=training)
+
+    (table,) = tables([trained(0, "2m"), trained(1, "2m"), trained(0, "9m")])
+    assert {row.name for row in table.rows} == {"ddgan, 2 seeds", "ddgan, seed 0"}
+
+
+def test_methods_are_stated_once_for_all_rows():
+    table = rows_of([(5.0, 0.2)] * 3)
+    assert [note for note in table.notes if "jackknife" in note] == ["95 % interval by jackknife: FID"]
+
+
+def test_many_scores_are_split_into_the_main_ones_and_the_rest():
+    names = ("fid", "fid_infinity", "kid", "precision", "recall", "density", "coverage")
+    table = tables([make_record(scores=dict.fromkeys(names, 0.5), speed=make_speed(1.0, 1))])[0]
+    main, rest = ([table.columns[i].key for i in part] for part in table.parts)
+    assert main[:4] == ["fid", "precision", "recall", "nfe"]
+    assert rest == ["fid_infinity", "kid", "density", "coverage"]
+
+
+def test_few_scores_stay_in_one_table():
+    assert len(rows_of([(5.0, 0.2)]).parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("fid", "FID"), ("fid_infinity", "FID∞"), ("fd_dinov2-vitb14", "FD (dinov2-vitb14)"),
+        ("fd_infinity_dinov2-vitb14", "FD∞ (dinov2-vitb14)"), ("sfid", "sFID"), ("kid", "KID"), ("cmmd", "CMMD"),
+        ("inception_score", "Inception score"), ("vendi", "Vendi score"), ("authenticity", "Authenticity"),
+        ("precision_vgg16", "Precision (vgg16)"), ("mine", "mine"),
+    ],
+)  # fmt: skip
+def test_titles_of_scores(name, title):
+    (column,) = score_columns([make_record(scores={name: 0.5})])
+    assert column.title == title
+    assert bool(column.meaning) == (name != "mine")
+
+
+def test_one_metric_on_two_extractors_has_two_headings():
+    scores = {"precision": 0.5, "precision_vgg16": 0.6}
+    assert [c.short for c in score_columns([make_record(scores=scores)])] == ["Precision", "Precision (vgg16)"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from records import demo_records, make_record, make_speed
+from records import demo_records, make_record, make_speed, with_errors
 
 from trilemma_bench.record import write_record
 from trilemma_bench.results import find_records, load_results, to_frame
@@ -81,6 +81,13 @@ def test_a_run_without_scores_or_speed_has_a_row_too():
 def test_a_score_called_like_a_fact_replaces_nothing():
     frame = to_frame([make_record(scores={"seed": 0.25}, seed=7)])
     assert (frame.seed[0], frame.score_seed[0]) == (7, 0.25)
+
+
+def test_scores_come_with_their_errors_and_intervals():
+    frame = to_frame([make_record(scores=with_errors({"fid": (7.0, 0.5)})), make_record(scores={"fid": 8.0})])
+    assert frame.fid_se[0] == 0.5
+    assert (frame.fid_low[0], frame.fid_high[0]) == (7 - 0.98, 7 + 0.98)
+    assert frame.loc[1, ["fid_se", "fid_low", "fid_high"]].isna().all()
 
 
 def test_an_empty_folder_is_an_empty_frame_with_its_columns(tmp_path):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import make_protocol, make_record, make_speed
+from records import make_protocol, make_record, make_speed, make_training
+from scipy import stats
 
-from trilemma_bench.statistics import comparable, is_reference, pareto_front
+from trilemma_bench.statistics import comparable, is_reference, median_interval, over_seeds, pareto_front
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
 
@@ -124,3 +125,85 @@ def test_untimed_rows_alone_form_a_group_without_device():
 
 def test_failed_runs_are_in_no_group():
     assert comparable([make_record(status="failed", error="x"), make_record(status="interrupted")]) == []
+
+
+# seeds
+
+
+def trained(seed, value=0.5, weights=None, **changes):
+    training = make_training(checkpoint_sha256=weights or f"{seed:064}", **changes.pop("training", {}))
+    scores = {"recall": value, "modes": 20 + seed}
+    return make_record(scores=scores, seed=seed, id=f"{seed}", training=training, **changes)
+
+
+def test_seeds_make_one_row_with_the_interval_of_students_t():
+    values = [0.5, 0.6, 0.65, 0.55]
+    (runs,) = over_seeds([trained(seed, value) for seed, value in enumerate(values)])
+    score = runs.record.scores["recall"]
+    oracle = stats.ttest_1samp(values, 0)
+    assert len(runs) == 4
+    assert score.value == pytest.approx(np.mean(values))
+    assert score.standard_error == pytest.approx(stats.sem(values))
+    assert score.interval == pytest.approx(tuple(oracle.confidence_interval()))
+    assert score.interval_method == "Student's t over seeds of training and sampling"
+
+
+def test_a_single_run_is_itself():
+    (runs,) = over_seeds([trained(3)])
+    assert runs.record is runs.records[0]
+    assert runs.freedom == np.inf
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "other"},
+        {"variant": "8 steps"},
+        {"dataset": "digits"},
+        {"protocol": {"kid": "100 subsets of 1000"}},
+        {"training": {"budget": "4m"}},
+        {"training": {"settings": {"lr": 1}}},
+        {"training": {"device": "cuda"}},
+        {"speed": GPU},
+    ],
+)
+def test_what_differs_in_more_than_the_seed_stays_apart(changes):
+    assert [len(runs) for runs in over_seeds([trained(0), trained(1, **changes)])] == [1, 1]
+
+
+def test_time_and_cost_of_training_do_not_keep_seeds_apart():
+    (runs,) = over_seeds([trained(0), trained(1, training={"seconds": 200.0, "images": 7, "digest": "1"})])
+    assert runs.record.training.seconds == 157.5
+
+
+def test_a_repeated_seed_or_trained_model_is_no_other_training():
+    assert [len(runs) for runs in over_seeds([trained(0), trained(1), trained(0)])] == [2, 1]
+    assert [len(runs) for runs in over_seeds([trained(0, weights="w"), trained(1, weights="w")])] == [1, 1]
+
+
+def test_untrained_runs_vary_in_sampling_only():
+    (runs,) = over_seeds([make_record(seed=seed, training=None) for seed in range(2)])
+    assert runs.covers == "sampling (2 seeds)"
+
+
+def test_a_score_that_one_seed_lacks_is_missing():
+    lacking = trained(1).model_copy(update={"scores": {}, "missing": {"recall": "NaN"}})
+    (runs,) = over_seeds([trained(0), lacking])
+    assert "recall" not in runs.record.scores
+    assert runs.record.missing["recall"] == "seed 1: NaN"
+
+
+def test_the_speed_of_seeds_is_that_of_all_their_raw_times():
+    speeds = [make_speed(s, 4, raw_seconds=[1000 * s] * 3, peak_memory_bytes=int(1e9 * s)) for s in (1.0, 2.0, 9.0)]
+    (runs,) = over_seeds([trained(seed, speed=speed) for seed, speed in enumerate(speeds)])
+    speed = runs.record.speed
+    assert (speed.seconds_per_image, speed.images_per_second, speed.peak_memory_bytes) == (2.0, 0.5, 9_000_000_000)
+    assert len(speed.raw_seconds) == 9
+
+
+def test_the_interval_of_a_median_is_between_order_statistics():
+    # n = 6: the smallest and largest hold the median in 1 - 2/64 of all samples (Conover 1999, table A3)
+    assert median_interval([3, 1, 2, 6, 5, 4]) == (1, 6)
+    assert median_interval(range(20)) == (5, 14)
+    assert median_interval([1, 2, 3, 4, 5]) is None
+    assert median_interval([]) is None

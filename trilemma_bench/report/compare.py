@@ -26,8 +26,8 @@ def comparison_text(comparison: RunComparison) -> str:
         "",
         *_table("B / A", comparison.times, columns, comparison),
         "",
-        "interval: 95 %, of each line alone. verdict: from p after Holm's correction, since",
-        f"{tested} scores are compared at once: all verdicts together hold at {100 * LEVEL:g} %; times likewise.",
+        "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
+        f"({tested} are compared at once) together hold at {100 * LEVEL:g} %; those on times likewise.",
         *_time_notes(comparison.times),
     ]
     return "\n".join(lines)

@@ -1,0 +1,313 @@
+"""Which differences are real: known answers, peers as oracles, and what must not be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from inputs import fails
+from records import make_record, make_speed, make_training, with_errors
+from scipy import stats
+
+import trilemma_bench as tb
+from trilemma_bench.cli import main
+from trilemma_bench.comparing import Limit, compare_runs, difference, holm, time_ratio
+from trilemma_bench.errors import UsageError
+from trilemma_bench.report.compare import comparison_text
+from trilemma_bench.statistics import Runs, over_seeds
+
+RNG = np.random.default_rng(0)
+
+
+def run(model="a", scores=None, **changes):
+    return make_record(model, scores=with_errors(scores or {"fid": (5.0, 0.3)}), **changes)
+
+
+def one(**changes):
+    return Runs((run(**changes),))
+
+
+def seeds(values, **changes):
+    """Runs of one model that differ in the seed alone."""
+    records = [
+        make_record(
+            scores={"fid": value}, seed=seed, id=f"run-{seed}", training=make_training(checkpoint_sha256=f"{seed:064}"),
+            **changes,
+        )
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    (runs,) = over_seeds(records)
+    return runs
+
+
+def timed(times, model="a", **changes):
+    median = float(np.median(times))
+    speed = make_speed(median, 1, batch_size=1, raw_seconds=list(times), raw_latency_seconds=list(times), **changes)
+    return Runs((run(model, speed=speed),))
+
+
+# scores
+
+
+def test_independent_errors_add_in_squares():
+    found = difference(one(scores={"fid": (10.0, 0.3)}), one(scores={"fid": (11.0, 0.4)}), "fid")
+    assert found.value == 1
+    assert found.interval == pytest.approx((1 - 0.98, 1 + 0.98), rel=1e-4)
+    assert found.p == pytest.approx(2 * stats.norm.sf(2.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 7), (5, 4)])
+def test_over_seeds_it_is_welchs_test(sizes):
+    a, b = (RNG.normal(5, sd, size) for sd, size in zip((1.0, 0.2), sizes, strict=True))
+    oracle = stats.ttest_ind(b, a, equal_var=False)
+    found = difference(seeds(a), seeds(b), "fid")
+    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
+    assert found.interval == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-6)
+
+
+def test_a_single_run_against_seeds_takes_each_sides_own_error():
+    a, b = one(scores={"fid": (5.0, 0.1)}), seeds([6.0, 6.4, 6.2])
+    error = 0.2 / math.sqrt(3)
+    freedom = (0.1**2 + error**2) ** 2 / (error**4 / 2)
+    half = stats.t.ppf(0.975, freedom) * math.hypot(0.1, error)
+    assert difference(a, b, "fid").interval == pytest.approx((1.2 - half, 1.2 + half), rel=1e-4)
+    assert a.covers == "sampling only: the same trained model"
+    assert b.covers == "training and sampling (3 seeds)"
+
+
+def test_a_share_of_one_has_the_error_of_its_interval():
+    perfect = with_errors({"precision": (1.0, 0.0)})
+    perfect["precision"] = perfect["precision"].model_copy(update={"interval": (0.96, 1.0)})
+    runs = Runs((make_record(scores=perfect),))
+    lower = one(scores={"precision": (0.97, 0.01)})
+    assert difference(lower, runs, "precision").p == pytest.approx(
+        2 * stats.norm.sf(0.03 / math.hypot(0.01, 0.04 / 1.96)), rel=1e-3
+    )
+
+
+def test_values_that_do_not_vary_say_nothing_of_their_error():
+    found = difference(seeds([25, 25, 25]), seeds([24, 24, 24]), "fid")
+    assert (found.value, found.p, found.interval) == (-1, None, None)
+    assert "do not vary" in found.reason
+    assert difference(seeds([25, 25]), seeds([25, 25]), "fid").p == 1
+
+
+def test_without_an_error_there_is_a_difference_and_no_verdict():
+    bare = Runs((make_record(scores={"fid": 6.0}),))
+    (finding,) = compare_runs(one(), bare).scores
+    assert (finding.contrast.value, finding.verdict) == (1, "")
+    assert finding.contrast.reason == "no error is known of B"
+
+
+def test_a_score_that_one_side_lacks_says_why():
+    lacking = Runs((make_record(scores={}, missing={"fid": "N is below D"}),))
+    finding = compare_runs(one(), lacking)["fid"]
+    assert (finding.b, finding.contrast.value, finding.verdict) == (None, None, "")
+    assert "N is below D" in finding.contrast.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "b", "verdict"),
+    [
+        ("fid", 5.0, 9.0, "A is better"),
+        ("fid", 9.0, 5.0, "B is better"),
+        ("recall", 0.2, 9.0, "B is better"),
+        ("recall", 9.0, 0.2, "A is better"),
+        ("fid", 5.0, 5.1, "no difference shown"),
+    ],
+)
+def test_the_verdict_knows_which_way_is_better(name, a, b, verdict):
+    finding = compare_runs(one(scores={name: (a, 0.3)}), one(scores={name: (b, 0.3)}))[name]
+    assert finding.verdict == verdict
+
+
+def test_holms_correction_of_a_known_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_many_scores_ask_for_more():
+    names = ("fid", "kid", "recall", "density")
+    a = one(scores=dict.fromkeys(names, (5.0, 0.1)))
+    b = one(scores={**dict.fromkeys(names, (5.0, 0.1)), "fid": (5.3, 0.1)})
+    finding = compare_runs(a, b)["fid"]
+    assert finding.contrast.p < 0.05 < finding.p_holm
+    assert finding.contrast.interval[0] > 0
+    assert finding.verdict == "no difference shown"
+
+
+# times
+
+
+def test_a_ratio_of_times_and_its_rank_test():
+    a, b = RNG.lognormal(0, 0.2, 20), RNG.lognormal(0.15, 0.2, 17)
+    found = time_ratio(timed(a), timed(b), "seconds_per_image")
+    assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
+    assert found.p == pytest.approx(stats.mannwhitneyu(a, b, method="asymptotic").pvalue, rel=1e-6)
+    assert found.interval[0] < found.value < found.interval[1]
+    assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
+
+
+def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says():
+    held = 0
+    for _ in range(300):
+        a, b = (timed(RNG.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
+        low, high = time_ratio(a, b, "latency_seconds").interval
+        held += low <= 2 <= high
+    # 95 % of 300 is 285; the binomial's standard deviation is 3.8
+    assert 272 <= held <= 297
+
+
+def test_twice_as_slow_is_a_ratio_of_two():
+    times = RNG.lognormal(0, 0.01, 20)
+    comparison = compare_runs(timed(times), timed(2 * times))
+    finding = comparison["seconds_per_image"]
+    assert finding.contrast.value == pytest.approx(2, rel=0.01)
+    assert finding.verdict == "A is better"
+
+
+def test_times_of_several_runs_a_side_are_compared_over_the_runs():
+    def side(medians):
+        records = [timed([m] * 5).records[0] for m in medians]
+        changes = ({"seed": i, "training": make_training(checkpoint_sha256=str(i))} for i in range(len(records)))
+        return Runs(tuple(r.model_copy(update=c) for r, c in zip(records, changes, strict=True)))
+
+    a, b = [1.0, 1.2, 1.1], [1.3, 1.0, 1.25]
+    oracle = stats.ttest_ind(np.log(b), np.log(a), equal_var=False)
+    found = time_ratio(side(a), side(b), "seconds_per_image")
+    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
+    assert found.interval == pytest.approx(tuple(np.exp(oracle.confidence_interval())), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("b", "reason"),
+    [
+        (timed([1.0, 1.1, 0.9]), "too few"),
+        (timed([0.0] * 8), "a time is 0"),
+        (timed([1.0] * 8, device="H200"), "device: H200, not cpu"),
+        (one(), "B: not timed"),
+        (timed([1.0] * 8, model="real-data"), "B: not timed"),
+    ],
+)
+def test_times_that_cannot_be_compared_say_why(b, reason):
+    found = time_ratio(timed([1.0, 1.2, 1.1]), b, "seconds_per_image")
+    assert found.p is None
+    assert reason in found.reason
+
+
+def test_another_device_takes_away_the_speed_only():
+    comparison = compare_runs(timed([1.0] * 8), timed([1.0] * 8, device="H200"))
+    assert comparison["fid"].verdict == "no difference shown"
+    assert comparison["seconds_per_image"].verdict == ""
+
+
+# folders
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, *records):
+        for i, record in enumerate(records):
+            folder = tmp_path / name / f"{i}"
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text(record.to_json())
+        return tmp_path / name
+
+    return write
+
+
+def test_a_folder_a_record_and_a_folder_of_seeds(write):
+    a, b = write("a", run()), write("b", *seeds([9.0, 9.1, 9.2]).records)
+    finding = tb.compare(a / "0" / "record.json", str(b))["fid"]
+    assert (finding.a, finding.b, finding.verdict) == (5.0, pytest.approx(9.1), "A is better")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"protocol": {"samples": 500}}, ["samples: 500, not 10000"]),
+        ({"protocol": {"name": "adm"}}, ["protocol: adm, not points"]),
+        ({"protocol": {"reference_sha256": "e" * 64}}, ["reference_sha256: eeee"]),
+        ({"dataset": "digits"}, ["dataset: digits, not gaussians25"]),
+    ],
+)
+def test_what_was_measured_differently_is_refused_and_named(write, changes, words):
+    with fails("cannot be compared", "B has", *words, kind=UsageError):
+        tb.compare(write("a", run()), write("b", run(**changes)))
+
+
+def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
+    good = write("good", run())
+    (tmp_path / "empty").mkdir()
+    with fails("no complete run", "no record.json", kind=UsageError):
+        tb.compare(good, tmp_path / "empty")
+    with fails("no such folder", kind=UsageError):
+        tb.compare(tmp_path / "nowhere", good)
+    with fails("failed", kind=UsageError):
+        tb.compare(good, write("bad", make_record(status="failed", scores={}, protocol=None)))
+    with fails("more than the seed", "model · name: b, not a", kind=UsageError):
+        tb.compare(good, write("two", run("a"), run("b")))
+    with fails("is there twice", kind=UsageError):
+        tb.compare(good, write("twice", run(id="1"), run(id="2")))
+
+
+# the command
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
+
+
+def test_the_command_says_what_it_found_and_what_it_covers(write):
+    a, b = write("a", run(speed=make_speed(1.0, 4))), write("b", *seeds([9.0, 9.1, 9.2]).records)
+    done = invoke(a, b)
+    assert done.exit_code == 0
+    for words in ("FID ↓", "+4.10", "A is better", "Holm", "sampling only", "training and sampling (3 seeds)"):
+        assert words in done.output, words
+    assert "no verdict: B: not timed" in done.output
+
+
+def test_json_is_the_same_for_machines(write):
+    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    done = invoke(a, b, "--json")
+    found = json.loads(done.output)
+    (score,) = found["scores"]
+    assert (score["name"], score["difference"], score["verdict"]) == ("fid", 4.0, "A is better")
+    assert found["correction"] == "Holm"
+    assert [time["verdict"] for time in found["times"]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ("fid>+0.5", 1),
+        ("fid>4.5", 0),
+        ("fid < 5", 1),
+        ("fid<-1e0", 0),
+        ("fid>x", 2),
+        ("fod>1", 2),
+        ("latency_seconds>1", 2),
+    ],
+)
+def test_fail_if(write, limit, code):
+    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    done = invoke(a, b, "--fail-if", "fid>100", "--fail-if", limit)
+    assert done.exit_code == code
+    assert ("error: " in done.output) == (code > 0)
+
+
+@pytest.mark.parametrize("text", ["fid", "fid>", ">1", "fid>1>2", "fid=1", "fid>1.2.3", "fid>nan", ""])
+def test_a_limit_that_cannot_be_read_is_refused(text):
+    with fails("--fail-if", kind=UsageError):
+        Limit.parse(text)
+
+
+def test_nothing_in_a_record_steers_the_terminal():
+    hostile = "\x1b[31m\nfid"
+    records = [run(f"{hostile}{i}", {hostile: (1.0, 0.1)}, missing={hostile: hostile}) for i in range(2)]
+    text = comparison_text(compare_runs(*(Runs((record,)) for record in records)))
+    assert "\x1b" not in text
