@@ -148,6 +148,13 @@ def test_seeds_make_one_row_with_the_interval_of_students_t():
     assert score.interval_method == "Student's t over seeds of training and sampling"
 
 
+def test_the_interval_of_a_share_stays_between_0_and_1():
+    (runs,) = over_seeds([trained(0, 0.7), trained(1, 0.9)])
+    low, high = runs.record.scores["recall"].interval
+    assert (low, high) == (0.0, 1.0)
+    assert runs.record.scores["modes"].interval[1] > 25
+
+
 def test_a_single_run_is_itself():
     (runs,) = over_seeds([trained(3)])
     assert runs.record is runs.records[0]

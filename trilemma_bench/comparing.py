@@ -88,7 +88,7 @@ def _student(value: float, below: tuple[float, float], above: tuple[float, float
     error, freedom = below if value > 0 else above
     if max(below[0], above[0]) == 0:
         reason = "" if value == 0 else "the values do not vary: no error can be told from them"
-        return Contrast(value, (0.0, 0.0) if value == 0 else None, 1.0 if value == 0 else None, method, reason)
+        return Contrast(value, None, 1.0 if value == 0 else None, method, reason)
     p = 0.0 if error == 0 else 2 * float(special.stdtr(min(freedom, _MANY), -abs(value) / error))
     low, high = (float(special.stdtrit(min(degrees, _MANY), 1 - LEVEL / 2)) * side for side, degrees in (below, above))
     return Contrast(value, (value - low, value + high), p, method)

@@ -137,8 +137,8 @@ class Runs:
     def record(self) -> Record:
         """The run itself; of several the first, with the means over all of them in the place of its values.
 
-        A score has the interval of Student's t over the runs; one that a run lacks is missing. Times are the medians
-        of the raw times of all runs; memory is the highest.
+        A score has the interval of Student's t over the runs, within 0 to 1 for shares; one that a run lacks is
+        missing. Times are the medians of the raw times of all runs; memory is the highest.
         """
         first = self.records[0]
         if len(self) == 1:
@@ -165,10 +165,11 @@ class Runs:
         error = float(values.std(ddof=1) / math.sqrt(len(values)))
         half = float(stats.t.ppf(0.975, self.freedom)) * error
         mean = float(values.mean())
+        lowest, highest = (0.0, 1.0) if scores[0].unit == "share" else (-math.inf, math.inf)
         changes = {
             "value": mean,
             "standard_error": error,
-            "interval": (mean - half, mean + half),
+            "interval": (max(mean - half, lowest), min(mean + half, highest)),
             "interval_method": f"Student's t over seeds of {self._varied}",
             "note": "; ".join(dict.fromkeys(score.note for score in scores if score.note)),
         }

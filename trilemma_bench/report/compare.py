@@ -22,9 +22,9 @@ def comparison_text(comparison: RunComparison) -> str:
         *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
         fmt.plain(" · ".join([record.dataset.name, *protocol])),
         "",
-        *_table("B − A", scores, columns, comparison),
+        *_table("B − A", scores, columns),
         "",
-        *_table("B / A", comparison.times, columns, comparison),
+        *_table("B / A", comparison.times, columns),
         "",
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
         f"({tested} are compared at once) together hold at {100 * LEVEL:g} %; those on times likewise.",
@@ -38,10 +38,10 @@ def _side(runs: Runs) -> str:
     return f"{fmt.plain(runs.record.label)}, seed{'s' if len(runs) > 1 else ''} {seeds}; errors cover {runs.covers}"
 
 
-def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column], comparison: RunComparison) -> list[str]:
+def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column]) -> list[str]:
     """Names and verdicts to the left, numbers to the right."""
     lines = [["", "A", "B", kind, "95 % interval", "p", "p (Holm)", "verdict"]]
-    lines += [_cells(finding, columns[finding.name], comparison) for finding in findings]
+    lines += [_cells(finding, columns[finding.name]) for finding in findings]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -52,23 +52,23 @@ def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column], c
     ]
 
 
-def _cells(finding: Finding, column: Column, comparison: RunComparison) -> list[str]:
+def _cells(finding: Finding, column: Column) -> list[str]:
     contrast = finding.contrast
-    sides = [
-        fmt.DASH if value is None else column.text(value, runs.record)
-        for value, runs in ((finding.a, comparison.a), (finding.b, comparison.b))
-    ]
     interval = contrast.interval
     change = fmt.DASH if contrast.value is None else fmt.figure(contrast.value)
     return [
         f"{column.title} {fmt.ARROWS[finding.better]}",
-        *sides,
+        *(fmt.DASH if value is None else _value(value, column) for value in (finding.a, finding.b)),
         change if column.is_time or change.startswith(("-", fmt.DASH)) else f"+{change}",
         f"[{fmt.figure(interval[0])}, {fmt.figure(interval[1])}]" if interval else fmt.DASH,
         _probability(contrast.p),
         _probability(finding.p_holm),
         finding.verdict or f"no verdict: {fmt.plain(contrast.reason)}",
     ]
+
+
+def _value(value: float, column: Column) -> str:
+    return fmt.seconds(value) if column.is_time else fmt.figure(value)
 
 
 def _probability(p: float | None) -> str:

@@ -34,8 +34,9 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     largest = max(abs(low), abs(high))
     if not 1e-4 <= largest < 1e9:
         return figure(value), f"±{half:.1e}" if _symmetric(value, low, high) else f"[{low:.1e}, {high:.1e}]"
-    # no more than five digits of the value, however sure it is
-    places = max(0, min(_places(half), 4 - math.floor(math.log10(largest))))
+    # two digits of the value however unsure it is, five however sure
+    digits = 1 - math.floor(math.log10(abs(value) or largest))
+    places = max(0, min(max(_places(half), digits), digits + 3))
     text = "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
     ends = f"[{low:,.{places}f}, {high:,.{places}f}]"
     return f"{value:,.{places}f}", text if _symmetric(value, low, high) else ends

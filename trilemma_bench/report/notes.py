@@ -10,9 +10,10 @@ from trilemma_bench.report.columns import Column
 from trilemma_bench.statistics import BELOW, Group, is_reference
 
 LEGEND = (
-    "± and [ ] are 95 % intervals. Those of a single run cover sampling only: other samples of the same trained model. "
-    "Those of several seeds cover training too. ≈ marks what no difference is shown of to the best (95 %, each pair "
-    "alone); values without a known error are not tested, and repeated timing in one process is all that times cover."
+    "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
+    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (each pair "
+    "tested alone, at 5 %). A value without a known error is not tested. The error of a time covers repetition in the "
+    "same process."
 )
 
 
