@@ -44,18 +44,20 @@ def test_the_page_needs_nothing_else(demo):
 
 
 def test_plots_of_an_earlier_report_are_removed_and_nothing_else(tmp_path):
-    write_report(demo_records()[5:], tmp_path)
+    one, other = (make_record(dataset=d, scores={"fid": 1.0}, speed=make_speed(1.0, 1)) for d in ("one", "other"))
+    write_report([one, other], tmp_path)
     plots = tmp_path / "plots"
+    assert (plots / "2-other-quality-speed.png").exists()
     (plots / "mine.png").write_text("kept")
     (tmp_path / "outside.png").write_text("kept")
     listing = plots / "made-by-report.txt"
     listing.write_text(listing.read_text() + "../outside.png\nmissing.png\n/etc/hostname\n\0\n")
-    write_report(demo_records()[5:7], tmp_path)
+    write_report([one], tmp_path)
     names = {path.name for path in plots.iterdir()}
     assert {name for name in names if name.startswith("2-")} == set()
-    assert {"mine.png", "1-gaussians25-trilemma.svg"} < names
+    assert {"mine.png", "1-one-quality-speed.svg"} < names
     assert (tmp_path / "outside.png").exists()
-    assert "2-digits" not in listing.read_text()
+    assert "2-other" not in listing.read_text()
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
