@@ -14,12 +14,12 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.intervals import share_estimate
+from trilemma_bench.metrics.search import direct_distances
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 BLOCK = 1024  # samples along each side of a tile of distances: 8 MiB
-DIRECT = 2**20  # float64 coordinates of single pairs held at a time: 8 MiB
 
 
 class Pairs(NamedTuple):
@@ -77,7 +77,7 @@ def _nearest(points: Tensor, training: Tensor, block: int) -> tuple[Tensor, Tens
     for start in range(0, len(training), block):
         others = training[start : start + block].double()
         i, j = _candidates(points, others, distances)
-        found = _direct(points, others, i, j)
+        found = direct_distances(points, others, i, j)
         nearer = distances.scatter_reduce(0, i, found, "amin")
         best = found == nearer[i]
         first = torch.full_like(indices, len(others)).scatter_reduce(0, i[best], j[best], "amin")
@@ -94,16 +94,6 @@ def _candidates(points: Tensor, others: Tensor, distances: Tensor) -> tuple[Tens
     limit = torch.minimum(squared.amin(dim=1), distances.square())[:, None] + 2 * rounding
     i, j = (squared <= limit).nonzero().unbind(dim=1)
     return i, j
-
-
-def _direct(points: Tensor, others: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """|x_i − y_j| of single pairs, in the form and order in which all distances are decided."""
-    size = max(1, DIRECT // points.shape[1])
-    parts = [
-        torch.cdist(points[a, None], others[b, None], compute_mode="donot_use_mm_for_euclid_dist")[:, 0, 0]
-        for a, b in zip(i.split(size), j.split(size), strict=True)
-    ]
-    return torch.cat(parts)
 
 
 AUTHENTICITY = Metric(
