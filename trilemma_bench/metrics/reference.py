@@ -94,7 +94,7 @@ class DeviceReference(Reference):
         return self._source.dim
 
     @cached_property
-    def features(self) -> Tensor:  # type: ignore[override]
+    def features(self) -> Tensor:
         return self._source.features.to(self._device)
 
     @cached_property
