@@ -32,6 +32,7 @@ POOL = 2**18  # candidates for neighbours held before they are measured one by o
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
 GROUP = 8  # samples of which only the nearest counts when radii are bounded from above
+TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
 
 
@@ -57,14 +58,21 @@ def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Ten
     if count < k + 1:
         raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
     search = _Search(features, features)
-    nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=features.device)  # bounds from above
-    pool, measured = [_no_pairs(features.device)], _no_pairs(features.device)
-    for rows, columns in _tiles(count, count, _tile(features, block), half=True):
-        found, nearest = search.candidates(rows, columns, nearest)
+    found = _neighbours(search, k, _tile(features, block), TRUST)
+    return found if bool(found.isfinite().all()) else _neighbours(search, k, _tile(features, block), 1.0)
+
+
+def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float) -> Tensor:
+    """Distances to the k nearest others, N×k; infinite where radii that were taken on trust were too small."""
+    count, device = len(search.x.features), search.x.features.device
+    nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
+    pool, measured = [_no_pairs(device)], _no_pairs(device)
+    for rows, columns in _tiles(count, count, tile, half=True):
+        found, nearest = search.candidates(rows, columns, nearest, trust)
         pool.append(found)
         if sum(len(pairs.first) for pairs in pool) > POOL:
             measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
-            pool = []
+            pool = [_no_pairs(device)]
     measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
     return search.neighbours(measured, nearest)
 
@@ -392,7 +400,7 @@ class _Search:
 
     # Neighbours within one set
 
-    def candidates(self, rows: slice, columns: slice, nearest: Tensor) -> tuple[Pairs, Tensor]:
+    def candidates(self, rows: slice, columns: slice, nearest: Tensor, trust: float) -> tuple[Pairs, Tensor]:
         """Pairs of the tile that may be neighbours, and the bounds `nearest` (N×k) with what the tile says of them."""
         while True:
             scores = self.product.scores(rows, columns)
@@ -400,28 +408,32 @@ class _Search:
                 past = torch.ones_like(scores, dtype=torch.bool).tril_(rows.start - columns.start)
                 scores.masked_fill_(past, self.product.lowest)
             bounds = nearest.clone()
-            bounds[rows] = self._tightened(bounds[rows], scores, rows, columns)
-            bounds[columns] = self._tightened(bounds[columns], scores.mT, columns, rows)
+            bounds[rows] = self._tightened(bounds[rows], scores, rows, columns, trust)
+            bounds[columns] = self._tightened(bounds[columns], scores.mT, columns, rows, trust)
             radius = bounds[:, -1]
             found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
             if not self._refine(len(found.first), rows, columns, CROWDED_BEFORE):
                 return found, bounds
 
-    def _tightened(self, nearest: Tensor, scores: Tensor, own: slice, others: slice) -> Tensor:
-        """Bounds from above on the k nearest, from those of the tile: the best of each group of others."""
+    def _tightened(self, nearest: Tensor, scores: Tensor, own: slice, others: slice, trust: float) -> Tensor:
+        """Bounds from above on the k nearest, from those of the tile: the best of each group of others.
+
+        The worst case of all roundings to int8 is about √D times what they come to: `trust` times it is enough for all
+        but freaks, and a search whose result exceeds the bounds is known to have failed.
+        """
         k, product = nearest.shape[1], self.product
         if (groups := scores.shape[1] // GROUP) >= k:
             scores = scores[:, : groups * GROUP].unflatten(1, (GROUP, groups)).amax(dim=1)
         best = scores.contiguous().topk(min(k, scores.shape[1]), dim=1).values
-        slack = product.slack[0][own, None] + product.slack[0][others].max()
+        slack = (product.slack[0][own, None] + product.slack[0][others].max()) * trust
         blur = product.blur[0][own, None] + product.blur[0][others].max()
         upper = product.bounds(best, slack, blur)[1] * (self.x.scale * (1 + self.rounding))
         upper[best == product.lowest] = torch.inf
         return torch.cat([nearest, upper], dim=1).topk(k, dim=1, largest=False).values
 
     def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
-        """The bounds that measured pairs give, and the pairs that can still be neighbours."""
-        k = nearest.shape[1]
+        """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them."""
+        k, pairs = nearest.shape[1], _near(pairs, nearest)
         owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), pairs.upper.repeat(2))
         chosen = rank < k
         found = torch.full_like(nearest, torch.inf)
@@ -430,12 +442,15 @@ class _Search:
         return _near(pairs, nearest), nearest
 
     def neighbours(self, pairs: Pairs, nearest: Tensor) -> Tensor:
-        """The k smallest direct distances of each sample, N×k, where `pairs` hold all its neighbours."""
+        """The k smallest direct distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
         distance = self.direct(pairs.first, pairs.second).repeat(2)
         owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), distance)
         chosen = rank < nearest.shape[1]
-        result = torch.full_like(nearest, torch.nan)
-        result[self.x.order[owner[chosen]], rank[chosen]] = distance[order[chosen]]
+        found = torch.full_like(nearest, torch.inf)
+        found[owner[chosen], rank[chosen]] = distance[order[chosen]]
+        found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
+        result = torch.empty_like(found)
+        result[self.x.order] = found
         return result
 
     # Balls between two sets
