@@ -1,0 +1,47 @@
+"""The network that every diffusion-like baseline predicts with, so that they differ in their mathematics alone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.mlp import MLP
+from trilemma_bench.nn.unet import UNet
+
+TIME_DIM = 64  # of the perceptron's time embedding
+
+
+def time_network(
+    data: DataSpec,
+    *,
+    hidden: int,
+    layers: int,
+    fourier_features: int,
+    fourier_scale: float,
+    channels: int,
+    channel_multipliers: tuple[int, ...],
+    res_blocks: int,
+    attention_resolutions: tuple[int, ...],
+    dropout: float,
+) -> nn.Module:
+    """(x, time of shape (N,) or (1,)) → a prediction of x's shape: DDPM's U-Net for images, a perceptron for points.
+
+    Raises UsageError for images that cannot be halved as often as there are multipliers.
+    """
+    if not data.is_image:
+        dim = data.shape[0]
+        features = {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
+        return MLP(dim, dim, hidden=hidden, layers=layers, time_dim=TIME_DIM, **features)  # type: ignore[arg-type]
+    size, levels = data.shape[-1], len(channel_multipliers)
+    if size % 2 ** (levels - 1):
+        raise UsageError(f"channel_multipliers has {levels} levels, too many to halve {size} pixels so often")
+    return UNet(
+        data.shape[0],
+        size,
+        channels=channels,
+        multipliers=channel_multipliers,
+        res_blocks=res_blocks,
+        attention_resolutions=attention_resolutions,
+        dropout=dropout,
+    )

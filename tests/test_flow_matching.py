@@ -1,0 +1,70 @@
+"""Flow matching: its pairs, and its samplers with the exact velocity between two Gaussians plugged in."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from baselines.flow_matching import TIME_SCALE, FlowMatching, transport_order
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import UsageError
+
+MEAN, SCALE = 2.0, 0.5
+
+
+class ExactVelocity(torch.nn.Module):
+    """E[x_1 − x_0 | x_t] for x_0 ~ N(0, 1) and x_1 ~ N(MEAN, SCALE²) drawn independently."""
+
+    def forward(self, x, steps):
+        t = (steps / TIME_SCALE).view(-1, 1)
+        variance = (1 - t) ** 2 + (t * SCALE) ** 2
+        slope = (t * SCALE**2 - (1 - t)) / variance
+        return MEAN + slope * (x - t * MEAN)
+
+
+def exact_model(**settings):
+    model = FlowMatching(DataSpec((1,), None, 1.0), hidden=8, fourier_features=2, **settings).double()
+    model.network = ExactVelocity()
+    return model
+
+
+def moments(model, count=4000):
+    samples = model.sample(count, torch.Generator().manual_seed(0))
+    return float(samples.mean()), float(samples.std())
+
+
+def ends(model):
+    """Where the sampler takes a fixed noise, against the exact map x → MEAN + SCALE·x."""
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn((100, 1), generator=torch.Generator().manual_seed(0))
+    return float((model.sample(100, rng) - (MEAN + SCALE * noise)).abs().max())
+
+
+@pytest.mark.parametrize("settings", [{"sampling_steps": 400}, {"solver": "heun"}, {"solver": "adaptive"}])
+def test_every_solver_recovers_a_gaussian(settings):
+    mean, deviation = moments(exact_model(**settings))
+    assert mean == pytest.approx(MEAN, abs=0.03)
+    assert deviation == pytest.approx(SCALE, rel=0.03)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_the_sampler_converges_at_its_solvers_order(solver, order):
+    coarse, fine = (ends(exact_model(solver=solver, sampling_steps=steps)) for steps in (32, 64))
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+
+
+def test_transport_pairs_are_the_cheapest():
+    data = torch.tensor([[0.0], [10.0], [20.0]])
+    noise = torch.tensor([[19.0], [1.0], [9.0]])
+    assert noise[transport_order(noise, data)].flatten().tolist() == [1.0, 9.0, 19.0]
+
+
+WRONG = [{"solver": "rk4"}, {"coupling": "best"}, {"sampling_steps": 0}, {"tolerance": 0.0}]
+
+
+@pytest.mark.parametrize("settings", WRONG)
+def test_a_wrong_setting_is_named(settings):
+    with pytest.raises(UsageError, match=str(next(iter(settings)))):
+        FlowMatching(DataSpec((2,)), **settings)
