@@ -9,26 +9,31 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.unet import UNet
 
+ARCHITECTURES = ("ddpm",)
 TIME_DIM = 64  # of the perceptron's time embedding
 
 
 def time_network(
     data: DataSpec,
     *,
-    hidden: int,
-    layers: int,
-    fourier_features: int,
-    fourier_scale: float,
+    architecture: str,
     channels: int,
     channel_multipliers: tuple[int, ...],
     res_blocks: int,
     attention_resolutions: tuple[int, ...],
     dropout: float,
+    hidden: int,
+    layers: int,
+    fourier_features: int,
+    fourier_scale: float,
 ) -> nn.Module:
-    """(x, time of shape (N,) or (1,)) → a prediction of x's shape: DDPM's U-Net for images, a perceptron for points.
+    """(x, time of shape (N,) or (1,)) → a prediction of x's shape: a U-Net for images, a perceptron for points.
 
-    Raises UsageError for images that cannot be halved as often as there are multipliers.
+    architecture: 'ddpm' (Ho et al. 2020). Raises UsageError for another, and for images that cannot be halved as often
+    as there are multipliers.
     """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(f"architecture = '{architecture}': choose {' or '.join(ARCHITECTURES)}")
     if not data.is_image:
         dim = data.shape[0]
         features = {"fourier_features": fourier_features, "fourier_scale": fourier_scale}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from baselines.gan import GAN
 from baselines.real_data import RealData
 from baselines.samplers import ancestral, ddim, even_steps, predicted_x0, quadratic_steps, uniform_steps
 from baselines.vae import VAE, gaussian_kl
+from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.nn.schedules import alphas_cumprod, gaussian_posterior, linear_betas
@@ -204,11 +203,10 @@ class TestEveryModel:
         assert torch.allclose(sampled(large), 10 * sampled(small), rtol=1e-5)
 
     def test_settings_are_annotated_keywords_with_defaults(self, model_class):
-        known = {"int", "float", "bool", "str", "tuple[int, ...]", "int | None"}
-        for setting in list(inspect.signature(model_class.__init__).parameters.values())[2:]:
-            assert setting.kind is inspect.Parameter.KEYWORD_ONLY
+        known = (int, float, bool, str, tuple[int, ...], int | None)
+        for setting in model_schema(model_class).model_fields.values():
             assert setting.annotation in known
-            assert setting.default is not inspect.Parameter.empty
+            assert not setting.is_required()
 
 
 def sampled(model: GenerativeModel, seed: int = 0) -> Tensor:
@@ -291,8 +289,8 @@ class TestDDPMSettings:
         ddim_model = DDIM(DIGITS, **trained)
         ddim_model.load_state_dict(ddpm.state_dict())
         assert DDIM.trained_as == "ddpm"
-        shared = set(inspect.signature(DDPM).parameters) - DDPM.sampling_settings
-        assert shared == set(inspect.signature(DDIM).parameters) - DDIM.sampling_settings
+        shared = set(model_schema(DDPM).model_fields) - DDPM.sampling_settings
+        assert shared == set(model_schema(DDIM).model_fields) - DDIM.sampling_settings
 
     @pytest.mark.parametrize(("settings", "calls"), [({}, 6), ({"sampling_steps": 2}, 2)])
     def test_one_evaluation_of_the_network_a_step(self, settings, calls):
@@ -309,7 +307,7 @@ class TestDDPMSettings:
             (DDPM, POINTS, {"sampling_steps": 1001}, "sampling_steps = 1001: choose 1 to diffusion_steps = 1000"),
             (DDPM, POINTS, {"variance": "huge"}, "variance = 'huge': choose large or small"),
             (DDIM, POINTS, {"spacing": "cubic"}, "spacing = 'cubic': choose uniform or quadratic"),
-            (DDIM, POINTS, {"sampling_steps": 1}, "at least 2"),
+            (DDIM, POINTS, {"sampling_steps": 1}, "sampling_steps = 1: choose 2 to"),
             (DDIM, POINTS, {"eta": 2.0}, "eta = 2.0"),
             (DDPM, DataSpec((1, 28, 28)), {"channel_multipliers": (1, 2, 2, 2)}, "too many to halve 28 pixels"),
         ],

@@ -6,7 +6,7 @@ import pytest
 
 from baselines.ddpm import DDIM
 from ddgan.model import DDGAN
-from trilemma_bench.config import Budget, builtin_configs, configs_dir, digest, read_toml, resolve
+from trilemma_bench.config import Budget, builtin_configs, configs_dir, digest, model_schema, read_toml, resolve
 from trilemma_bench.errors import UsageError
 
 
@@ -95,3 +95,20 @@ def test_every_shipped_config_is_valid():
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+
+
+class TestSettingsHandedOn:
+    class Base:
+        def __init__(self, data, *, width: int = 3, depth: int = 1) -> None: ...
+
+    class Open(Base):
+        def __init__(self, data, *, depth: int = 2, **settings: int) -> None: ...
+
+    class Closed(Base):
+        def __init__(self, data, *, depth: int = 2) -> None: ...
+
+    def test_settings_that_are_handed_on_belong_to_the_model(self):
+        assert model_schema(self.Open)().model_dump() == {"depth": 2, "width": 3}
+
+    def test_settings_that_are_not_handed_on_do_not(self):
+        assert model_schema(self.Closed)().model_dump() == {"depth": 2}

@@ -129,13 +129,20 @@ def resolve(
 
 
 def model_schema(model_class: type) -> type[BaseModel]:
-    """The keyword-only arguments of the class's `__init__`, as a validating schema."""
-    hints = typing.get_type_hints(model_class.__init__)  # type: ignore[misc]
+    """The keyword-only arguments of the class's `__init__`, as a validating schema.
+
+    An `__init__` that ends in `**settings` hands them on: those of the next class in the method order belong to it too.
+    """
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(model_class).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    for owner in [each for each in model_class.__mro__ if "__init__" in vars(each)]:
+        hints = typing.get_type_hints(vars(owner)["__init__"])
+        parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in fields:
+                default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+                fields[parameter.name] = (hints.get(parameter.name, Any), default)
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            break
     forbid = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
     return create_model(f"{model_class.__name__}Settings", __config__=forbid, **fields)
 
