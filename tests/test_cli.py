@@ -91,7 +91,7 @@ def test_missing_weights_are_reported_before_anything_is_done(tmp_path, monkeypa
         "--dataset",
         f"npz:{images}",
         "--protocol",
-        "inception-50k",
+        "paper",
         "--out",
         tmp_path / "r",
     ]

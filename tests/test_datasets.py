@@ -218,7 +218,7 @@ def test_real_stacked_digits_fall_to_the_modes_of_their_labels():
         ("stacked_digits", (3, 8, 8), "stacked-digits"),
         ("mnist", (1, 28, 28), "mnist"),
         ("stackedmnist", (3, 32, 32), "stacked-mnist"),
-        ("cifar10", (3, 32, 32), "inception-50k"),
+        ("cifar10", (3, 32, 32), "paper"),
     ],
 )
 def test_every_name_opens_without_its_data(tmp_path, name, shape, protocol):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trilemma_bench.images import FRAME, save_pairs
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs, nearest_training
+from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 
 
@@ -112,12 +112,12 @@ def test_the_nearest_come_first():
     training = gaussian(100, 4, seed=0)
     generated = gaussian(50, 4, seed=1)
     generated[[31, 7]] = training[[64, 12]] + torch.tensor([[1e-3], [1e-5]])
-    pairs = nearest_training(generated, training, 5)
+    pairs = nearest_pairs(generated, training).nearest(5)
     assert pairs.generated[:2].tolist() == [7, 31]
     assert pairs.training[:2].tolist() == [12, 64]
     assert len(pairs.distances) == 5
     assert pairs.distances.diff().min() >= 0
-    assert len(nearest_training(generated, training, 99).generated) == 50
+    assert len(nearest_pairs(generated, training).nearest(99).generated) == 50
 
 
 def test_hostile_input():

@@ -25,21 +25,27 @@ from trilemma_bench.features.extraction import (
 )
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import DeviceReference, Reference
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, Score
 
+COPIES = 50  # pairs of a generated and a training sample that are kept to be looked at
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What measuring gave. missing: score → why it could not be computed."""
+    """What measuring gave. missing: score → why it could not be computed. copies: where authenticity was measured, the
+    generated samples that are nearest to training samples, the nearest first.
+    """
 
     protocol: ProtocolPart
     scores: dict[str, Score]
     missing: dict[str, str]
     mode_histogram: list[int] | None
     samples_sha256: str
+    copies: Pairs | None = None
 
 
 class Evaluator:
@@ -78,7 +84,7 @@ class Evaluator:
         outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
         modes = in_batches(self.mode_rule.assign, samples, batch_size=4096) if self.mode_rule else None
         comparisons: dict[Any, Comparison] = {}
-        scores, missing = {}, {}
+        scores, missing, copies = {}, {}, None
         for name, (metric, use) in self.metrics.items():
             space = str(use.extractor), metric.output, use.samples, use.reference_samples
             try:
@@ -87,10 +93,14 @@ class Evaluator:
                 scores[name] = make_score(metric, comparisons[space], self.mode_rule)
             except TrilemmaError as error:
                 missing[name] = str(error)
+            if metric is AUTHENTICITY and name in scores:
+                copies = comparisons[space].training_pairs.nearest(COPIES)
         histogram = None
         if self.mode_rule and modes is not None:
             histogram = mode_histogram(modes, self.mode_rule.count).tolist()
-        return Evaluation(self._protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest())
+        return Evaluation(
+            self._protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest(), copies
+        )
 
     def _requests(self) -> list[Request]:
         """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
@@ -163,9 +173,7 @@ class Evaluator:
             samples=samples,
             k_precision_recall=protocol.k_precision_recall,
             k_density_coverage=protocol.k_density_coverage,
-            kid=f"{protocol.kid_subsets} subsets of {protocol.kid_subset_size}"
-            if protocol.kid_subsets
-            else "all pairs",
+            kid=protocol.kid,
             mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
 

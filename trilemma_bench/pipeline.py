@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from trilemma_bench import checkpoint, config
@@ -12,9 +13,9 @@ from trilemma_bench.contracts import Dataset, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
-from trilemma_bench.evaluation import Evaluator, resolve_protocol
+from trilemma_bench.evaluation import Evaluation, Evaluator, resolve_protocol
 from trilemma_bench.features.extraction import Samples
-from trilemma_bench.images import save_grid, save_scatter
+from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare, training_digest
 from trilemma_bench.record import ModelPart, Record
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
@@ -45,6 +46,7 @@ def run(options: Options) -> Record:
         save_preview(samples, job.dataset, job.folder)
         with job.timed("evaluation"):
             evaluation = evaluator.evaluate(samples)
+        save_copies(samples, evaluation, job.dataset, job.folder)
         return write_record_of(job, model_part(job, model), evaluation, speed)
 
 
@@ -91,6 +93,7 @@ def evaluate(options: Options, samples: Samples, source: str) -> Record:
         with job.timed("evaluation"):
             evaluation = evaluator.evaluate(samples)
         save_preview(samples, dataset, job.folder)
+        save_copies(samples, evaluation, dataset, job.folder)
         return write_record_of(job, part, evaluation, None)
 
 
@@ -101,6 +104,15 @@ def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
     else:
         limit = 1.15 * float(dataset.load(TRAIN_SPLIT).samples.abs().max())
         save_scatter(samples[:], folder / "samples.png", (-limit, limit))
+
+
+def save_copies(samples: Samples, evaluation: Evaluation, dataset: Dataset, folder: Path) -> None:
+    """nearest.png: the generated images nearest to training images, each above its own, the nearest first."""
+    pairs = evaluation.copies
+    if pairs is None or not dataset.spec.is_image:
+        return
+    chosen = torch.cat([samples[i : i + 1] for i in pairs.generated.tolist()])
+    save_pairs(chosen, dataset.load(TRAIN_SPLIT).samples[pairs.training.cpu()], folder / "nearest.png")
 
 
 def _draw(job: Job, model: GenerativeModel) -> Tensor:

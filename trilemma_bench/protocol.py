@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-FEATURE_METRICS = ("fd", "precision", "recall", "density", "coverage")
+NEIGHBOUR_METRICS = ("precision", "recall", "density", "coverage")
+FEATURE_METRICS = ("fd", "kid", *NEIGHBOUR_METRICS, "authenticity")
 MODE_METRICS = ("modes", "mode_kl", "high_quality")
 
 
@@ -62,7 +63,8 @@ class Protocol:
 
 POINTS = Protocol(
     "points", "points", samples=10_000, reference="test", reference_samples=10_000,
-    metrics=(*FEATURE_METRICS, *MODE_METRICS), quantisation="none", title="raw coordinates, 10k held-out points",
+    metrics=("fd", *NEIGHBOUR_METRICS, *MODE_METRICS), quantisation="none",
+    title="raw coordinates, 10k held-out points",
 )  # fmt: skip
 DIGITS = Protocol(
     "digits", "digits-cnn", samples=500, metrics=(*FEATURE_METRICS, *MODE_METRICS),
@@ -81,11 +83,32 @@ STACKED_MNIST = Protocol(
     metrics=(*FEATURE_METRICS, *MODE_METRICS), title="digit classifier on each channel, 26k samples, 1000 modes",
 )  # fmt: skip
 CIFAR_RESNET56 = Protocol(
-    "cifar-resnet56", "cifar-resnet56", samples=10_000,
+    "cifar-resnet56", "cifar-resnet56", samples=10_000, metrics=("fd_infinity", *FEATURE_METRICS),
     title="CIFAR-10 ResNet-56 penultimate features, 10k samples against the training split",
 )  # fmt: skip
-INCEPTION_50K = Protocol(
-    "inception-50k", "inception", samples=50_000,
-    title="TF-Inception pool3 with the TF1 resize, 50k samples against the training split",
+PAPER = Protocol(
+    "paper", "inception", samples=50_000,
+    metrics=("fd", "inception_score", Use("precision", "vgg16"), Use("recall", "vgg16")),
+    title="DDGAN's table 1: TF-Inception FID and IS, VGG16 precision and recall, 50k samples",
+)  # fmt: skip
+ADM = Protocol(
+    "adm", "inception", samples=50_000,
+    metrics=(
+        "fd", "sfid", "inception_score",
+        Use("precision", reference_samples=10_000), Use("recall", reference_samples=10_000),
+    ),
+    title="guided-diffusion's evaluator: all on TF-Inception; precision and recall against 10k reference images",
+)  # fmt: skip
+CLEAN = Protocol(
+    "clean", "inception-clean", samples=50_000, metrics=("fd", "kid"), kid_subsets=100,
+    title="clean-fid: Inception after an antialiased resize, KID over 100 subsets of 1000",
+)  # fmt: skip
+DINOV2 = Protocol(
+    "dinov2", "dinov2-vitl14", samples=50_000, k_precision_recall=5,
+    metrics=("fd", "fd_infinity", "kid", *NEIGHBOUR_METRICS, "authenticity", "vendi"),
+    title="DINOv2 ViT-L/14, k = 5, as Stein et al. 2023 advise",
+)  # fmt: skip
+CMMD = Protocol(
+    "cmmd", "clip-vit-b-32", samples=10_000, metrics=("cmmd",), title="Gaussian-kernel MMD on CLIP ViT-B/32",
 )  # fmt: skip
 PIXELS = Protocol("pixels", "pixels", samples=10_000, title="raw pixels: a smoke test, not a judgement of quality")

@@ -28,7 +28,7 @@ class CIFAR10(Dataset):
 
     name = "cifar10"
     spec = DataSpec((3, 32, 32), classes=10)
-    default_protocol = "inception-50k"
+    default_protocol = "paper"
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or paths.data_dir()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
+from trilemma_bench.metrics.memorisation import Pairs, nearest_pairs
 from trilemma_bench.metrics.neighbours import Balls, balls, nearest_distances
 from trilemma_bench.metrics.reference import Reference, as_reference
 
@@ -62,6 +63,16 @@ class Comparison:
                 f"{found.dim}: use one extractor for both"
             )
         return found
+
+    @cached_property
+    def training_samples(self) -> Reference:
+        """The training samples, on first use; the reference where the comparison was given none."""
+        return self.training() if self.training else self.reference
+
+    @cached_property
+    def training_pairs(self) -> Pairs:
+        """Each generated sample with its nearest training sample."""
+        return nearest_pairs(self.generated, self.training_samples.features)
 
     @cached_property
     def frechet(self) -> Jackknife:

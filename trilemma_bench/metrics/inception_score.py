@@ -51,6 +51,6 @@ def _divergences(logits: Tensor) -> Tensor:
 
 
 INCEPTION_SCORE = Metric(
-    "inception_score", inception_score, "higher", "features", "", "Inception score", (1.0, math.inf),
+    "inception_score", inception_score, "higher", "samples", "", "Inception score", (1.0, math.inf),
     "Salimans et al. 2016, arXiv:1606.03498", output="logits",
 )  # fmt: skip

@@ -29,6 +29,11 @@ class Pairs(NamedTuple):
     training: Tensor
     distances: Tensor
 
+    def nearest(self, count: int) -> Pairs:
+        """The `count` pairs of the least distance, ascending."""
+        chosen = self.distances.argsort(stable=True)[:count]
+        return Pairs(*(column[chosen] for column in self))
+
 
 def authenticity(comparison: Comparison) -> Estimate:
     """Share of generated samples farther from their nearest training sample than that is from the nearest other one.
@@ -40,19 +45,12 @@ def authenticity(comparison: Comparison) -> Estimate:
 
     Raises TrilemmaError under 2 training samples, and for training features of another width.
     """
-    training = comparison.training() if comparison.training else comparison.reference
+    training = comparison.training_samples
     if len(training) < 2:
         raise TrilemmaError(f"authenticity needs at least 2 training samples, got {len(training)}")
-    pairs = nearest_pairs(comparison.generated, training.features)
+    pairs = comparison.training_pairs
     authentic = pairs.distances > training.nearest(1)[pairs.training, 0]
     return share_estimate(float(authentic.double().mean()), len(authentic))
-
-
-def nearest_training(generated: Tensor, training: Tensor, count: int) -> Pairs:
-    """The `count` generated samples (N×D) that are nearest to a training sample (M×D), the nearest first."""
-    pairs = nearest_pairs(generated, training)
-    chosen = pairs.distances.argsort(stable=True)[:count]
-    return Pairs(*(column[chosen] for column in pairs))
 
 
 def nearest_pairs(generated: Tensor, training: Tensor, block: int = BLOCK) -> Pairs:

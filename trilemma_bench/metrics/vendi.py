@@ -61,6 +61,6 @@ def _logs(eigenvalues: Tensor) -> Tensor:
 
 
 VENDI = Metric(
-    "vendi", vendi, "higher", "features", "effective samples", "Vendi score", (1.0, math.inf),
+    "vendi", vendi, "higher", "samples", "effective samples", "Vendi score", (1.0, math.inf),
     "Friedman & Dieng 2023, arXiv:2210.02410",
 )  # fmt: skip
