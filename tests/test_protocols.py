@@ -1,0 +1,138 @@
+"""Named protocols: what they fix is registered, is measured from end to end, and stands in the record."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from inputs import images, needs_real_data
+from PIL import Image
+
+import trilemma_bench as tb
+from trilemma_bench import registry
+from trilemma_bench.contracts import FeatureExtractor
+from trilemma_bench.evaluation import Evaluator
+from trilemma_bench.features import extraction
+from trilemma_bench.protocol import Use
+from trilemma_bench.record import ProtocolPart
+
+CPU = torch.device("cpu")
+PUBLISHED = {
+    "paper": ["fid", "inception_score", "precision", "recall"],
+    "adm": ["fid", "sfid", "inception_score", "precision", "recall"],
+    "clean": ["fd_inception-clean", "kid"],
+    "dinov2": [
+        "fd_dinov2-vitl14", "fd_infinity_dinov2-vitl14", "kid", "precision", "recall", "density", "coverage",
+        "authenticity", "vendi",
+    ],
+    "cmmd": ["cmmd"],
+}  # fmt: skip
+
+
+class Projection(FeatureExtractor):
+    """Stands for any extractor: a fixed random projection of the pixels, 6 wide, for every output."""
+
+    dim = 6
+    outputs = ("features", "logits", "spatial")
+    weights_sha256 = "0" * 64
+
+    def __init__(self, name, device):
+        self.name = name
+
+    def __call__(self, samples):
+        return self.compute(samples, ["features"])["features"]
+
+    def compute(self, samples, outputs):
+        flat = samples.flatten(1).float() / 255
+        rng = torch.Generator().manual_seed(len(self.name))
+        return {output: flat @ torch.randn(flat.shape[1], self.dim, generator=rng) for output in outputs}
+
+
+@pytest.fixture
+def own_images(tmp_path, monkeypatch):
+    """A dataset of 60 training images, and 40 generated ones."""
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "train.npz", images=images(60, 8))
+    np.savez(tmp_path / "test.npz", images=images(8, 8))
+    return f"npz:{tmp_path}", images(40, 8)
+
+
+@pytest.mark.parametrize("name", registry.protocols.names())
+def test_a_protocol_uses_what_is_registered(name):
+    protocol = registry.protocols.get(name)
+    assert protocol.name == name
+    assert protocol.title
+    for use in protocol.uses:
+        extractor = registry.extractors.get(use.extractor)
+        assert registry.metrics.get(use.metric).output in extractor.outputs
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_protocol_is_measured_from_end_to_end(name, own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    protocol = replace(registry.protocols.get(name), kid_subsets=3, kid_subset_size=20)
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    dataset, generated = own_images
+    record = tb.evaluate(generated, dataset=dataset, protocol=name, out=tmp_path / "out", progress=False)
+    assert list(record.scores) == PUBLISHED[name]
+    assert not record.missing
+    facts = record.protocol
+    assert set(facts.extractors) == set(protocol.extractors)
+    assert all(part.weights_sha256 == "0" * 64 for part in facts.extractors.values())
+    assert facts.reference_sha256 == record.dataset.fingerprint
+
+
+def test_a_record_has_a_place_for_every_field_of_a_protocol():
+    told_otherwise = {"reference": "reference_split", "kid_subsets": "kid", "kid_subset_size": "kid", "title": "name"}
+    for field in fields(registry.protocols.get("paper")):
+        assert told_otherwise.get(field.name, field.name) in ProtocolPart.model_fields
+
+
+def test_adm_compares_neighbours_with_fewer_references_than_the_distance():
+    uses = {use.metric: use for use in registry.protocols.get("adm").uses}
+    assert uses["fd"].reference_samples is None
+    assert uses["recall"] == Use("recall", "inception", reference_samples=10_000)
+
+
+def test_the_pairs_nearest_to_the_training_set_are_drawn(own_images, tmp_path):
+    dataset, generated = own_images
+    copied = np.load(tmp_path / "train.npz")["images"][7]
+    generated[5] = copied
+    record = tb.evaluate(generated, dataset=dataset, protocol="pixels", out=tmp_path / "out", progress=False)
+    assert record.scores["authenticity"].value < 1
+    sheet = np.asarray(Image.open(next((tmp_path / "out").rglob("nearest.png"))))
+    factor = sheet.shape[1] // (6 * 9)  # six pairs in a row, each with a line beside it
+    cells = sheet[::factor, ::factor]
+    assert (cells[:8, :8] == copied).all()
+    assert (cells[9:17, :8] == copied).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_scores_do_not_depend_on_the_batch(batch_size, own_images, tmp_path, monkeypatch):
+    dataset, generated = own_images
+    whole = tb.evaluate(generated, dataset=dataset, protocol="pixels", out=tmp_path / "a", progress=False)
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "another-cache"))
+    original = extraction._batches
+    monkeypatch.setattr(extraction, "_batches", lambda samples, size, *rest: original(samples, batch_size, *rest))
+    parts = tb.evaluate(generated, dataset=dataset, protocol="pixels", out=tmp_path / "b", progress=False)
+    assert {name: score.value for name, score in parts.scores.items()} == {
+        name: score.value for name, score in whole.scores.items()
+    }
+
+
+@needs_real_data
+def test_cifar10s_test_split_against_its_training_split():
+    """The whole real thing, 10,000 against 50,000; the scores are in `results/cifar10/test-split`.
+
+    Tolerances: 1e-4 relative for distances, whose features are float32 on another machine; two samples for shares.
+    """
+    from trilemma_bench.datasets import open_dataset
+
+    dataset = open_dataset("cifar10")
+    evaluator = Evaluator(dataset, registry.protocols.get("cifar-resnet56"), CPU, progress=False)
+    found = evaluator.evaluate(dataset.load("test").samples).scores
+    for name, value in {"fd_cifar-resnet56": 0.0, "precision": 0.0}.items():
+        assert found[name].value == pytest.approx(value, rel=1e-4)
