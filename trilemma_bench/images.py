@@ -36,7 +36,7 @@ def save_grid(samples: Tensor, path: Path, pixels: int = 640) -> None:
     image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
 
 
-def save_pairs(above: Tensor, below: Tensor, path: Path, pixels: int = 640) -> None:
+def save_pairs(above: Tensor, below: Tensor, path: Path, pixels: int = 1280) -> None:
     """A PNG grid of pairs of uint8 images, both N×C×H×W: each of `above` over its one of `below`, as `save_grid`."""
     save_grid(torch.cat([nn.functional.pad(above, (0, 0, 0, 1), value=FRAME), below], dim=2), path, pixels)
 
