@@ -123,6 +123,21 @@ def run(**options: Any) -> None:
 
 
 @main.command()
+@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _MEASURING, _COMMON, _PLACES)
+@click.option("--steps", metavar="N,N,...", help="Numbers of steps: short for --vary sampling_steps=N,N,...")
+@click.option("--vary", metavar="KEY=VALUE,...", help="A sampling setting, such as eta or truncation, and its values.")
+def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
+    """A curve in the trilemma: sample one trained model with several values of a knob, a record for each."""
+    from trilemma_bench import sweep as sweeping
+    from trilemma_bench.report.terminal import terminal_table
+
+    if (steps is None) == (vary is None):
+        raise UsageError("say what to sweep over: either --steps 5,10,20 or --vary KEY=VALUE,VALUE")
+    knob = sweeping.Knob.parse(vary or f"{sweeping.STEPS}={steps}")
+    click.echo(terminal_table(sweeping.sweep(_options(options), knob)))
+
+
+@main.command()
 @with_options(_MODEL, _DATASET, _TRAINING, _COMMON, _PLACES)
 def train(**options: Any) -> None:
     """Train only; `run` and `sample` with the same settings find the checkpoint."""

@@ -1,0 +1,53 @@
+"""A sweep: one trained model sampled with several values of one knob, a curve through the trilemma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from trilemma_bench import pipeline
+from trilemma_bench.errors import UsageError
+from trilemma_bench.job import Job, Options
+from trilemma_bench.record import Record
+
+STEPS = "sampling_steps"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A sampling setting and the values that it takes, as text."""
+
+    setting: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Knob:
+        """'eta=0,0.5,1'. Raises UsageError for anything that is not a name and values."""
+        setting, _, values = text.partition("=")
+        found = tuple(value.strip() for value in values.split(","))
+        if not setting.strip() or not all(found):
+            raise UsageError(f"'{text}': expected KEY=VALUE,VALUE,… such as {STEPS}=5,10,20")
+        return cls(setting.strip(), found)
+
+
+def sweep(options: Options, knob: Knob) -> list[Record]:
+    """A run for each value; the first trains the model unless it is trained already, the others find its checkpoint.
+
+    Raises UsageError, before anything is done, for a knob that would need another training run, or a wrong value.
+    """
+    runs = [replace(options, overrides=[*options.overrides, f"{knob.setting}={value}"]) for value in knob.values]
+    _check_knob(pipeline.prepare(options), knob)
+    for each in runs:
+        pipeline.build_model(pipeline.prepare(each))
+    return [pipeline.run(each) for each in runs]
+
+
+def _check_knob(job: Job, knob: Knob) -> None:
+    """Only what changes nothing but the sampling can be swept: the curve is that of one trained model."""
+    known: Sequence[str] = sorted(job.model_class.sampling_settings)
+    if knob.setting in known:
+        return
+    model = job.options.model
+    if not known:
+        raise UsageError(f"model '{model}' has no setting of its sampling alone, so there is nothing to sweep")
+    raise UsageError(f"'{knob.setting}' is no sampling setting of '{model}': sweep over {', '.join(known)}")
