@@ -43,9 +43,7 @@ def heun(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
     return x
 
 
-def rk45(
-    velocity: Velocity, x: Tensor, start: float, end: float, *, rtol: float = 1e-5, atol: float = 1e-5
-) -> Tensor:
+def rk45(velocity: Velocity, x: Tensor, start: float, end: float, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
     """Dormand & Prince's adaptive method of order 5(4), from `start` to `end`; one step size for the whole batch.
 
     A step is taken when the root mean square of its error over atol + rtol·|x| is at most 1, as in SciPy's RK45. The
