@@ -68,6 +68,9 @@ class DDPM(NoisePredictor):
         is_image = self.data.is_image
         return ancestral(self.network, noise, self.alphas_bar, steps, rng, variance=self.variance, clip=is_image)
 
+    def evaluations(self) -> int | None:
+        return self.sampling_steps
+
     def describe(self) -> str:
         return f"{self.sampling_steps} steps"
 
@@ -100,6 +103,9 @@ class DDIM(NoisePredictor):
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         steps = DDIM_SPACINGS[self.spacing](self.diffusion_steps, self.sampling_steps)
         return ddim(self.network, noise, self.alphas_bar, steps, rng, eta=self.eta)
+
+    def evaluations(self) -> int | None:
+        return self.sampling_steps
 
     def describe(self) -> str:
         return f"{self.sampling_steps} steps"

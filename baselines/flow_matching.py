@@ -63,6 +63,9 @@ class FlowMatching(Denoiser):
         times = [step / self.sampling_steps for step in range(self.sampling_steps + 1)]
         return {"euler": ode.euler, "heun": ode.heun}[self.solver](self._velocity, noise, times)
 
+    def evaluations(self) -> int | None:
+        return {"euler": self.sampling_steps, "heun": 2 * self.sampling_steps}.get(self.solver)
+
     def describe(self) -> str:
         return self.solver if self.solver == "adaptive" else f"{self.solver}, {self.sampling_steps} steps"
 

@@ -78,6 +78,9 @@ class GAN(Trainable):
         latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
         return self.network(latents) * self.unit
 
+    def evaluations(self) -> int | None:
+        return 1
+
     def _discriminator_loss(self, real: Tensor, penalised: bool) -> Tensor:
         with torch.no_grad():
             fake = self.network(self._latents(real))

@@ -77,6 +77,9 @@ class VAE(Trainable):
         noise = torch.randn(mean.shape, generator=rng, device=rng.device)
         return (mean + self.network.log_std.exp() * noise) * self.unit
 
+    def evaluations(self) -> int | None:
+        return 1
+
 
 class Likelihood(nn.Module):
     """p(x | z) = N(decoder(z), σ²): the decoder with its σ beside it. Called, it returns the mean."""

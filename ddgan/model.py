@@ -100,6 +100,9 @@ class DDGAN(Trainable):
             x = self.diffusion.posterior_sample(x0, x, t, noise(*self.data.shape))
         return x
 
+    def evaluations(self) -> int | None:
+        return self.steps
+
     def describe(self) -> str:
         without_z = "" if self.latent_dim else ", no z"
         return f"T={self.steps}{without_z}"

@@ -134,6 +134,12 @@ class GenerativeModel(nn.Module, ABC):
         All randomness comes from `rng`, which lives on the model's device. Called without gradients, in eval mode.
         """
 
+    def evaluations(self) -> int | None:
+        """Evaluations of `network` that one sample takes (NFE), with the present settings; None where the sampler
+        decides as it goes, or there is no network. The harness counts them too: both must agree.
+        """
+        return None
+
     def describe(self) -> str:
         """A few words that tell this row of a table from another of the same model: '4 steps'; '' where none need."""
         return ""
