@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from models import IMAGES, POINTS, tiny_data, tiny_model
@@ -12,8 +14,9 @@ from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import FiniteSource, Trainable
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import draw_samples
+from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import EvaluationCounter
-from trilemma_bench.training import Interrupted, Place, Trainer, seed_everything
+from trilemma_bench.training import Interrupted, Place, Trainer
 
 NAMES = registry.models.names()
 TRAINABLE = [name for name in NAMES if issubclass(registry.models.get(name), Trainable)]
@@ -88,9 +91,9 @@ def test_training_resumed_after_ctrl_c_is_bit_identical(name, spec, tmp_path, mo
     step = interrupted._step
 
     def stop_at_seven(progress):
-        if interrupted.step == 7:
-            raise KeyboardInterrupt
         step(progress)
+        if interrupted.step == 7:
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(interrupted, "_step", stop_at_seven)
     with pytest.raises(Interrupted, match="after 7 steps"):

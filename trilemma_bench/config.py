@@ -16,7 +16,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -26,6 +26,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "kimg": 1e3, "Mimg": 1e6}
 
@@ -59,8 +62,12 @@ class _Settings(BaseModel):
 class TrainingSettings(_Settings):
     """What the training loop needs; a model states its own defaults in `Trainable.training_defaults`.
 
-    lr_final: share of the learning rate left at the end of a cosine. flip: random horizontal flips.
-    checkpoint_seconds: time between two checkpoints, which never changes the result.
+    batch_size: of all processes together. lr_final: share of the learning rate left at the end of a cosine. flip:
+    random horizontal flips. precision: of the networks; 'auto' is 'bf16' on CUDA devices that have it, else 'float32'.
+    compile: the network by torch.compile, where that works.
+
+    Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
+    two pictures of samples, or longer where drawing them would take more than 2 % of the time; 0 for none.
     """
 
     batch_size: int = Field(default=128, ge=1)
@@ -70,17 +77,23 @@ class TrainingSettings(_Settings):
     lr_final: float = Field(default=0.0, ge=0, le=1)
     lr_warmup_steps: int = Field(default=0, ge=0)
     flip: bool = False
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
     checkpoint_seconds: float = Field(default=120.0, gt=0)
+    preview_seconds: float = Field(default=60.0, ge=0)
 
 
 class SamplingSettings(_Settings):
-    """chunk_size: samples drawn at once, part of what makes samples repeatable.
+    """chunk_size: samples drawn at once, part of what makes samples repeatable. precision: of the networks, as in
+    training. cuda_graphs: on CUDA the network's kernels are recorded once and replayed, without gaps between them.
 
     The timing settings: the timed batch (the paper's 100), repetitions, untimed warm-up calls, and the seconds after
     which a slow model is not repeated any more (at least 3 times all the same).
     """
 
     chunk_size: int = Field(default=1000, ge=1)
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    cuda_graphs: bool = False
     timing_batch: int = Field(default=100, ge=1)
     timing_repetitions: int = Field(default=20, ge=3)
     timing_warmup: int = Field(default=2, ge=1)
@@ -98,6 +111,16 @@ class Settings:
     def flat(self) -> dict[str, Any]:
         tables = {"training": self.training.model_dump(), "sampling": self.sampling.model_dump()}
         return {"model": self.model, **tables}
+
+    def on(self, device: torch.device) -> Settings:
+        """The same with what 'auto' means on `device`."""
+        from trilemma_bench.precision import resolved
+
+        training, sampling = (
+            table.model_copy(update={"precision": resolved(table.precision, device)})
+            for table in (self.training, self.sampling)
+        )
+        return Settings(self.model, training, sampling)  # type: ignore[arg-type]
 
 
 def resolve(

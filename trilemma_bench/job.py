@@ -96,7 +96,8 @@ def prepare(options: Options) -> Job:
         budget=options.budget,
     )
     protocol = resolve_protocol(options.protocol, dataset, options.samples)
-    return Job(options, settings, dataset, protocol, resolve_device(options.device), model_class)
+    device = resolve_device(options.device)
+    return Job(options, settings.on(device), dataset, protocol, device, model_class)
 
 
 def open_folder(job: Job) -> None:
@@ -125,7 +126,7 @@ def open_folder(job: Job) -> None:
 def training_digest(job: Job) -> str:
     """Hash of everything that decides a training run's result: sampling settings are not part of it."""
     hidden = job.model_class.sampling_settings
-    training = job.settings.training.model_dump(exclude={"checkpoint_seconds"})
+    training = job.settings.training.model_dump(exclude={"checkpoint_seconds", "preview_seconds"})
     facts = {
         "model": job.trained_as,
         "code": _code_identity(job.trained_as),

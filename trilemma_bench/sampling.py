@@ -1,12 +1,16 @@
-"""Samples in chunks, chunk k seeded by (seed, k): they do not depend on who drew them, nor on an interruption."""
+"""Samples in chunks, chunk k seeded by (seed, k): they do not depend on who drew them, nor on an interruption.
+
+Under `torchrun` process r of n draws chunks r, r + n, …; the first process gets them all.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from trilemma_bench import seeding
+from trilemma_bench import distributed, seeding
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.images import quantise
@@ -15,18 +19,27 @@ from trilemma_bench.images import quantise
 def draw_samples(
     model: GenerativeModel, count: int, seed: int, *, chunk_size: int, device: torch.device, progress: bool = True
 ) -> Tensor:
-    """`count` samples on the CPU: uint8 N×C×H×W, quantised once for all models alike, or float32 N×D points."""
+    """`count` samples on the CPU: uint8 N×C×H×W, quantised once for all models alike, or float32 N×D points.
+
+    Of many processes only the first returns them, the others none.
+    """
     if isinstance(model, FiniteSource):
         return check_samples(_take(model, count, seed), model.data, "real data")
+    sizes = [min(chunk_size, count - start) for start in range(0, count, chunk_size)]
+    chunks = {}
+    with tqdm(total=count, desc="sample", unit="img", disable=not (progress and distributed.is_main())) as bar:
+        for index in range(distributed.rank(), len(sizes), distributed.world()):
+            chunks[index] = draw_chunk(model, sizes[index], seed, index, device)
+            bar.update(sum(sizes[index : index + distributed.world()]))
+    return torch.cat(_gathered(chunks, sizes, model.data))
+
+
+@torch.no_grad()
+def draw_chunk(model: GenerativeModel, count: int, seed: int, index: int, device: torch.device) -> Tensor:
+    """`count` samples on the CPU, of the stream (seed, index), in eval mode."""
     model.eval()
-    chunks = []
-    with torch.no_grad(), tqdm(total=count, desc="sample", unit="img", disable=not progress) as bar:
-        for index, start in enumerate(range(0, count, chunk_size)):
-            rng = seeding.generator(device, "samples", seed, index)
-            chunk = model.sample(min(chunk_size, count - start), rng)
-            chunks.append(check_samples(chunk, model.data, type(model).__name__).cpu())
-            bar.update(len(chunks[-1]))
-    return torch.cat(chunks)
+    chunk = model.sample(count, seeding.generator(device, "samples", seed, index))
+    return check_samples(chunk, model.data, type(model).__name__).cpu()
 
 
 def check_samples(samples: Tensor, data: DataSpec, source: str) -> Tensor:
@@ -35,7 +48,23 @@ def check_samples(samples: Tensor, data: DataSpec, source: str) -> Tensor:
         raise TrilemmaError(f"{source} returned samples of shape {tuple(samples.shape[1:])}, expected {data.shape}")
     if samples.is_floating_point() and not bool(torch.isfinite(samples).all()):
         raise TrilemmaError(f"{source} returned NaN or infinite samples: train again, or lower the learning rate")
-    return quantise(samples) if data.is_image else samples.float()
+    return (quantise(samples) if data.is_image else samples.float()).contiguous()
+
+
+def _gathered(chunks: dict[int, Tensor], sizes: list[int], data: DataSpec) -> list[Tensor]:
+    """All chunks in their order, in the first process; an empty one in the others."""
+    dtype = torch.uint8 if data.is_image else torch.float32
+    world = distributed.world()
+    for index, size in enumerate(sizes):
+        owner = index % world
+        if distributed.is_main() and owner:
+            chunks[index] = torch.empty((size, *data.shape), dtype=dtype)
+            dist.recv(chunks[index], src=owner)
+        elif owner == distributed.rank() and owner:
+            dist.send(chunks[index], dst=0)
+    if not distributed.is_main():
+        return [torch.empty((0, *data.shape), dtype=dtype)]
+    return [chunks[index] for index in range(len(sizes))]
 
 
 def _take(model: FiniteSource, count: int, seed: int) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import torch
 
 
@@ -21,3 +23,25 @@ def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
 def permutation(size: int, *parts: int | str) -> torch.Tensor:
     """A random permutation of 0…size−1 (int64, CPU), a function of the stream's name."""
     return torch.randperm(size, generator=generator("cpu", *parts))
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch (all devices), NumPy and Python for building and training a model."""
+    value = stream_seed("training", seed)
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)
+    random.seed(value)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of torch's generators: the CPU's, and the device's own."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SHARED_BLOCKS = "trilemma_bench.nn"
-TRAINING_LOOP = "trilemma_bench.training"
+TRAINING_LOOP = tuple(f"trilemma_bench.{name}" for name in ("training", "batches", "ema", "precision"))
 
 
 def source_digest(module: str) -> str | None:
@@ -18,7 +18,7 @@ def source_digest(module: str) -> str | None:
     That is: whatever it imports, directly or not, from its own top-level package and from the shared network blocks,
     and the training loop. None where there is no source to read, as for a class typed into a notebook.
     """
-    return _digest([module, TRAINING_LOOP], (f"{module.partition('.')[0]}.", f"{SHARED_BLOCKS}."))
+    return _digest([module, *TRAINING_LOOP], (f"{module.partition('.')[0]}.", f"{SHARED_BLOCKS}."))
 
 
 def package_digest(modules: Iterable[str]) -> str | None:

@@ -10,10 +10,12 @@ import torch
 
 from trilemma_bench import checkpoint
 from trilemma_bench.contracts import FiniteSource, GenerativeModel, Trainable
+from trilemma_bench.distributed import on_main, world
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
 from trilemma_bench.record import Training
-from trilemma_bench.training import Place, Trainer, seed_everything
+from trilemma_bench.seeding import seed_everything
+from trilemma_bench.training import Place, Trainer
 from trilemma_bench.weights import sha256_of
 
 
@@ -23,9 +25,9 @@ def give_weights(job: Job, model: GenerativeModel) -> None:
         return
     if job.options.checkpoint:
         _use_checkpoint(job, model, job.options.checkpoint)
-    elif found := checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=True):
+    elif found := on_main(lambda: _find(job, complete=True)):
         job.options.say(f"using the checkpoint in {found}; nothing is trained")
-        _link(found / checkpoint.WEIGHTS_FILE, job.folder / checkpoint.WEIGHTS_FILE)
+        on_main(lambda: _link(found / checkpoint.WEIGHTS_FILE, job.folder / checkpoint.WEIGHTS_FILE))
         _use_checkpoint(job, model, job.folder / checkpoint.WEIGHTS_FILE)
     else:
         _train(job, model)
@@ -37,7 +39,7 @@ def existing_model(job: Job) -> GenerativeModel:
     if isinstance(model, Trainable):
         path = job.options.checkpoint
         if path is None:
-            found = checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=True)
+            found = on_main(lambda: _find(job, complete=True))
             if found is None:
                 raise TrilemmaError(
                     f"no trained '{job.trained_as}' with these settings under {job.options.out}: "
@@ -64,6 +66,8 @@ def build_model(job: Job) -> GenerativeModel:
             f"{job.dataset.spec.shape} ({type(error).__name__}: {error}): change them with --set or --config"
         ) from error
     model = model.to(job.device)
+    if job.dataset.spec.is_image and job.device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
     if isinstance(model, FiniteSource):
         split = held_out_split(job)
         model.prepare(job.dataset.load(split), split)
@@ -75,20 +79,19 @@ def count_parameters(module: torch.nn.Module) -> int:
 
 
 def _train(job: Job, model: Trainable) -> None:
-    digest = training_digest(job)
-    resume = checkpoint.find(job.options.out, job.dataset.name, digest, complete=False)
+    resume = on_main(lambda: _find(job, complete=False))
     header = checkpoint.Header(
         model=job.trained_as,
         settings=job.settings.model,
         shape=job.dataset.spec.shape,
         dataset=job.dataset.name,
         fingerprint=job.dataset.fingerprint(),
-        digest=digest,
+        digest=training_digest(job),
         run_id=job.id,
         parameters=count_parameters(model),
         budget=job.settings.training.budget,
         training=job.settings.training.model_dump(),
-        device=str(job.device),
+        device=_devices(job.device),
     )
     place = Place(job.folder, job.device, resume, job.options.say, job.options.progress)
     data = job.dataset.load(TRAIN_SPLIT).samples
@@ -97,7 +100,16 @@ def _train(job: Job, model: Trainable) -> None:
         header = trainer.run()
     if resume:
         (resume / checkpoint.STATE_FILE).unlink(missing_ok=True)
-    job.training = _training_part(header, job.folder / checkpoint.WEIGHTS_FILE)
+    job.training = on_main(lambda: _training_part(header, job.folder / checkpoint.WEIGHTS_FILE))
+
+
+def _find(job: Job, complete: bool) -> Path | None:
+    return checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=complete)
+
+
+def _devices(device: torch.device) -> str:
+    """'cpu', 'cuda:0', or '8 × cuda' of many processes."""
+    return f"{world()} × {device.type}" if world() > 1 else str(device)
 
 
 def _use_checkpoint(job: Job, model: Trainable, path: Path) -> None:

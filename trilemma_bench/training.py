@@ -3,87 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import random
-import time
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from trilemma_bench import checkpoint, seeding
+from trilemma_bench import checkpoint, distributed
+from trilemma_bench.batches import Batches
+from trilemma_bench.clock import Clock, human_time
 from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Trainable
+from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.images import to_float
+from trilemma_bench.precision import arithmetic
+from trilemma_bench.previews import Previews
+from trilemma_bench.seeding import random_state, restore_random_state
 from trilemma_bench.timing import synchronize
+from trilemma_bench.training_log import Trace, TrainingLog
 
-LOG_FILE = "training.jsonl"
 LOG_SECONDS = 2.0
 ESTIMATE_AFTER_SECONDS = 3.0
+GRADIENT = "gradient_"
 
 
 class Interrupted(TrilemmaError):
     """Training was stopped by the user; a checkpoint is left and the same command goes on from it."""
-
-
-class Batches:
-    """Shuffled epochs of `data`, each order a function of (seed, epoch): the position is the only state."""
-
-    def __init__(self, data: Tensor, settings: TrainingSettings, seed: int, device: torch.device) -> None:
-        self.data = data.to(device)
-        self.batch_size = settings.batch_size
-        self.flip = settings.flip
-        self.seed = seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def at(self, position: int) -> Tensor:
-        """The batch that starts at sample `position` of the endless stream: float, on the device."""
-        indices, need = [], self.batch_size
-        while need:
-            epoch, offset = divmod(position, len(self.data))
-            part = self._epoch_order(epoch)[offset : offset + need]
-            indices.append(part)
-            position, need = position + len(part), need - len(part)
-        batch = to_float(self.data[torch.cat(indices)])
-        return self._flipped(batch) if self.flip else batch
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            order = seeding.permutation(len(self.data), "epoch", self.seed, epoch)
-            self._epoch, self._order = epoch, order.to(self.data.device)
-        return self._order
-
-    def _flipped(self, batch: Tensor) -> Tensor:
-        chosen = torch.rand(len(batch), 1, 1, 1, device=batch.device) < 0.5
-        return torch.where(chosen, batch.flip(-1), batch)
-
-
-class EMA:
-    """An exponential moving average of a network's parameters, with the usual start: min(decay, (1 + n)/(10 + n))."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self._averages: list[Tensor] = list(self.network.parameters())
-        self._currents: list[Tensor] = list(network.parameters())
-        self._buffers = list(zip(self.network.buffers(), network.buffers(), strict=True))
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self._averages, self._currents, 1 - decay)
-        for average, current in self._buffers:
-            average.copy_(current)
 
 
 def learning_rate_factor(settings: TrainingSettings, step: int, progress: float) -> float:
@@ -107,7 +59,10 @@ class Place:
 
 
 class Trainer:
-    """One training run of `model` on `data` (uint8 images or float points); `run` leaves the EMA in `model.network`."""
+    """One training run of `model` on `data` (uint8 images or float points); `run` leaves the EMA in `model.network`.
+
+    Under `torchrun` every process has one, with the same arguments; the batch is shared out (see `distributed`).
+    """
 
     def __init__(
         self,
@@ -118,102 +73,144 @@ class Trainer:
         header: checkpoint.Header,
         place: Place,
     ) -> None:
+        distributed.check_batch(settings.batch_size)
         self.model, self.settings, self.header, self.place = model, settings, header, place
         self.budget = Budget.parse(settings.budget)
         self.batches = Batches(data, settings, seed, place.device)
         self.optimizers = model.optimizers()
         self.rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
         self.ema = EMA(model.network, settings.ema_decay)
+        self.log, self.trace, self.clock = TrainingLog(place.folder), Trace(place.folder), Clock()
+        self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data))
+        for name, optimizer in self.optimizers.items():
+            optimizer.register_step_pre_hook(partial(self._trace_gradients, name))
+        self._shared = distributed.SharedStep(model, seed, place.device) if distributed.world() > 1 else None
         self.step, self.images, self.seconds = 0, 0, 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._since_log = 0
+        self._logged = 0, 0.0
+        self._stop = False
 
     def run(self) -> checkpoint.Header:
         """Trains until the budget is used up; returns the finished checkpoint's header.
 
-        Raises Interrupted on Ctrl-C, with a checkpoint left behind, and TrilemmaError when a loss is not finite.
+        Raises Interrupted on Ctrl-C, at the end of a step and with a checkpoint left behind, and TrilemmaError when a
+        loss or a gradient is not finite.
         """
         self.model.train()
         if self.place.resume:
             self._restore(self.place.resume)
-        try:
+        if self.settings.compile:
+            self._compile()
+        with stopping_gently(self._ask_to_stop):
             self._loop()
-        except KeyboardInterrupt:
-            self._save(complete=False)
+        complete = self._progress() >= 1
+        self._save(complete)
+        self.log.close()
+        if not complete:
             raise Interrupted(
                 f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: "
                 "the same command goes on from it"
-            ) from None
-        self._save(complete=True)
+            )
+        self._run_eager()
         self.model.network.load_state_dict(self.ema.network.state_dict())
         return self.header
 
     def _loop(self) -> None:
-        clock = time.perf_counter()
-        before, logged, saved, estimated = self.seconds, self.seconds, self.seconds, False
+        self.clock.start(self.seconds)
+        self._logged = self.images, self.seconds
+        start = saved = self.seconds
+        estimated = self.place.resume is not None
         with self._bar() as bar:
-            while (progress := self.budget.progress(self.images, self.seconds)) < 1:
+            while (progress := self._progress()) < 1 and not self._stop:
                 self._step(progress)
-                self.seconds = before + time.perf_counter() - clock
-                if self.seconds - logged >= LOG_SECONDS:
-                    self._log(bar)
-                    logged = self.seconds
-                    if not estimated and self.seconds - before >= ESTIMATE_AFTER_SECONDS:
-                        self._estimate(before)
+                self._tick()
+                if self.seconds - self._logged[1] >= LOG_SECONDS:
+                    rate = self._write_log(bar)
+                    if not estimated and self.seconds - start >= ESTIMATE_AFTER_SECONDS:
+                        self._estimate(rate)
                         estimated = True
+                    with self.clock.stopped():
+                        self.previews.draw_if_due(self.step, self.seconds, rate)
                 if self.seconds - saved >= self.settings.checkpoint_seconds:
                     self._save(complete=False)
                     saved = self.seconds
             synchronize(self.place.device)
-            self._log(bar)
+            self._write_log(bar)
+
+    def _progress(self) -> float:
+        return self.budget.progress(self.images, self.seconds)
 
     def _step(self, progress: float) -> None:
         factor = learning_rate_factor(self.settings, self.step, progress)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
-        losses = self.model.training_step(self.batches.at(self.images), self.step, self.optimizers)
+        batch = self.batches.at(self.images)
+        with (
+            arithmetic(self.settings.precision, self.place.device),
+            self._shared.around(self.step) if self._shared else nullcontext(),
+        ):
+            losses = self.model.training_step(batch, self.step, self.optimizers)
         self.ema.update()
         self.step += 1
         self.images += self.settings.batch_size
         for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-        self._since_log += 1
+            self.trace.add(name, loss, self.step)
 
-    def _log(self, bar: tqdm) -> None:
-        """Writes the mean losses since the last line; a NaN in any step since then stops the run."""
-        if not self._since_log:
-            return
-        means = {name: float(total) / self._since_log for name, total in self._sums.items()}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise TrilemmaError(
-                    f"loss '{name}' became {value} between steps {self.step - self._since_log} and {self.step}; "
-                    f"the last good checkpoint is kept in {self.place.folder}: lower the learning rate"
-                )
-        line = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3), **means}
-        with (self.place.folder / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        done = self.images if math.isfinite(self.budget.images) else round(self.seconds)
-        bar.n = min(done, round(self.budget.images if math.isfinite(self.budget.images) else self.budget.seconds))
-        bar.set_postfix_str(" ".join(f"{name} {value:.3g}" for name, value in means.items()))
-        self._sums, self._since_log = {}, 0
+    def _tick(self) -> None:
+        """The time, and whether to stop: as the first process has them, so that all do the same."""
+        self.seconds, stop = distributed.agreed([self.clock.read(), self._stop])
+        self._stop = bool(stop)
 
-    def _estimate(self, before: float) -> None:
+    def _ask_to_stop(self, *signal_and_frame: object) -> None:
+        if self._stop and distributed.world() == 1:
+            raise KeyboardInterrupt  # asked twice: the step may take long
+        self._stop = True
+
+    def _trace_gradients(self, name: str, optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.trace.add_norm(f"{GRADIENT}{name}", gradients, self.step + 1)
+
+    def _compile(self) -> None:
+        """Compiles the network; where its first training step fails, all goes back and on without."""
+        before = copy.deepcopy(self._state())
+        self.model.network.compile()
+        try:
+            self._step(self._progress())
+        except Exception as error:
+            self._run_eager()
+            self.place.say(f"compile = true does not work here ({type(error).__name__}): the network runs uncompiled")
+        self.trace.clear()
+        self._put(before)
+
+    def _run_eager(self) -> None:
+        self.model.network._compiled_call_impl = None
+
+    def _write_log(self, bar: tqdm) -> float:
+        """A line of the mean losses and the images a second, which it returns; a NaN since the last stops the run."""
+        means = self.trace.take()
+        images, seconds = self._logged
+        rate = (self.images - images) / max(self.seconds - seconds, 1e-9)
+        if means:
+            facts = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
+            self.log.write({**facts, "images_per_second": round(rate, 1), **means})
+        losses = " ".join(f"{name} {value:.3g}" for name, value in means.items() if not name.startswith(GRADIENT))
+        bar.set_postfix_str(f"{rate:,.0f} img/s {losses}", refresh=False)
+        bar.update(self._amount() - bar.n)
+        self._logged = self.images, self.seconds
+        return rate
+
+    def _estimate(self, rate: float) -> None:
         """Says what the whole recipe costs on this device, once the first steps are timed."""
-        share = self.budget.progress(self.images, self.seconds)
-        if math.isfinite(self.budget.images) and not self.place.resume:
-            rate = self.images / self.seconds
-            left = self.seconds / share
-            self.place.say(
-                f"training takes about {human_time(left)} on this device at {rate:,.0f} images/s; --budget shortens it"
-            )
+        if math.isfinite(self.budget.images):
+            cost = human_time(self.budget.images / rate)
+            self.place.say(f"training takes about {cost} on this device at {rate:,.0f} images/s; --budget shortens it")
 
     def _bar(self) -> tqdm:
         by_images = math.isfinite(self.budget.images)
-        total = round(self.budget.images if by_images else self.budget.seconds)
         return tqdm(
-            total=total,
+            total=round(self.budget.images if by_images else self.budget.seconds),
+            initial=self._amount(),
             unit="img" if by_images else "s",
             unit_scale=by_images,
             desc=f"train {self.header.model}",
@@ -222,15 +219,24 @@ class Trainer:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]",
         )
 
+    def _amount(self) -> int:
+        """How far the bar is, in its unit."""
+        budget = self.budget
+        by_images = math.isfinite(budget.images)
+        return min(self.images, round(budget.images)) if by_images else min(round(self.seconds), round(budget.seconds))
+
     def _save(self, complete: bool) -> None:
+        """Leaves a checkpoint, unless a number since the last one was not finite: then it raises TrilemmaError."""
+        self.trace.check()
         self.header = replace(self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete)
+        if not distributed.is_main():
+            return
         folder = self.place.folder
-        if complete:
-            checkpoint.save_weights(self.ema.network, self.header, folder / checkpoint.WEIGHTS_FILE)
-            (folder / checkpoint.STATE_FILE).unlink(missing_ok=True)
-        else:
+        if not complete:
             checkpoint.save_state(self._state(), folder / checkpoint.STATE_FILE)
-            checkpoint.save_weights(self.ema.network, self.header, folder / checkpoint.WEIGHTS_FILE)
+        checkpoint.save_weights(self.ema.network, self.header, folder / checkpoint.WEIGHTS_FILE)
+        if complete:
+            (folder / checkpoint.STATE_FILE).unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -242,8 +248,7 @@ class Trainer:
             "position": [self.step, self.images, self.seconds],
         }
 
-    def _restore(self, folder: Path) -> None:
-        state = checkpoint.load_state(folder / checkpoint.STATE_FILE)
+    def _put(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.ema.network.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]
@@ -251,34 +256,26 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.images, self.seconds = state["position"]
         restore_random_state(state["rng"], self.place.device)
+
+    def _restore(self, folder: Path) -> None:
+        self._put(checkpoint.load_state(folder / checkpoint.STATE_FILE))
         self.place.say(f"resuming from step {self.step} of {folder}")
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds torch (all devices), NumPy and Python for building and training a model."""
-    value = seeding.stream_seed("training", seed)
-    torch.manual_seed(value)
-    np.random.seed(value % 2**32)
-    random.seed(value)
+def _largest(data: Tensor) -> float:
+    """The largest coordinate of points."""
+    return float(data.abs().max()) if data.is_floating_point() else 0.0
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's generators: the CPU's, and the device's own."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def human_time(seconds: float) -> str:
-    """'45 s', '12 min', '41 h' or '6 days'."""
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+@contextmanager
+def stopping_gently(ask: Callable[..., None]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM call `ask`: a step is ended before training stops. In threads they do as ever."""
+    before: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

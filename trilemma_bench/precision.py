@@ -1,0 +1,43 @@
+"""The arithmetic of networks: float32 as it is, or bfloat16 where it is safe, with TensorFloat-32 for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def resolved(precision: str, device: torch.device) -> str:
+    """'auto' decided: 'bf16' on CUDA devices that compute in it, 'float32' elsewhere."""
+    if precision != "auto":
+        return precision
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if able else "float32"
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Inside, networks compute in `precision`.
+
+    'float32': exactly that, on CUDA too, where convolutions are TensorFloat-32 unless told otherwise. 'bf16': autocast
+    to bfloat16; what stays float32 may be multiplied as TensorFloat-32.
+    """
+    lower, cudnn = precision == "bf16", torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    torch.set_float32_matmul_precision("high" if lower else "highest")
+    cudnn.allow_tf32, cudnn.benchmark = lower, True
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]
+
+
+def in_fast_format(images: Tensor) -> Tensor:
+    """Images N×C×H×W on CUDA with their channels last in memory, as its convolutions want them; others unchanged."""
+    if images.ndim == 4 and images.device.type == "cuda":
+        return images.contiguous(memory_format=torch.channels_last)
+    return images

@@ -1,0 +1,130 @@
+"""What a training run leaves besides weights: a line of losses now and then, pictures, and TensorBoard's files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma_bench import distributed
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.images import save_grid, save_scatter
+
+LOG_FILE = "training.jsonl"
+PREVIEW_FILE = "training-samples.png"
+TENSORBOARD_FOLDER = "tensorboard"
+NEVER = torch.iinfo(torch.int64).max
+
+
+class TrainingLog:
+    """Writes into a run's folder: training.jsonl, training-samples.png and, where TensorBoard is installed, its events.
+
+    Only the first of many processes writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer = _event_writer(folder) if distributed.is_main() else None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Appends `line`, which has 'step', 'images' and numbers."""
+        if not distributed.is_main():
+            return
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._writer:
+            for name, value in line.items():
+                if isinstance(value, (int, float)):
+                    self._writer.add_scalar(name, value, line["step"])
+            self._writer.flush()
+
+    def picture(self, samples: Tensor, step: int, limit: float) -> None:
+        """Samples as they are now: uint8 images as a grid, points (N×D) as a scatter plot within ±limit."""
+        path, unfinished = self.folder / PREVIEW_FILE, self.folder / f".{PREVIEW_FILE}"
+        if samples.dtype == torch.uint8:
+            save_grid(samples, unfinished)
+        else:
+            save_scatter(samples, unfinished, (-limit, limit))
+        os.replace(unfinished, path)
+        if self._writer:
+            self._writer.add_image("samples", _pixels(path), step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+class Trace:
+    """Scalars of the last steps, kept on the device: it is waited for only when they are read.
+
+    folder: where the run's checkpoints are, for the error's text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clear()
+
+    def clear(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+        self._steps: dict[str, list[int]] = {}
+
+    def add(self, name: str, value: Tensor, step: int) -> None:
+        self._values.setdefault(name, []).append(value)
+        self._steps.setdefault(name, []).append(step)
+
+    def add_norm(self, name: str, tensors: Sequence[Tensor], step: int) -> None:
+        """The Euclidean norm of all `tensors` together: not finite where one of their numbers is not."""
+        if tensors:
+            norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors))])
+            self.add(name, torch.linalg.vector_norm(norms), step)
+
+    def check(self) -> dict[str, list[float]]:
+        """All values. Raises TrilemmaError that names the first step in which one, in any process, is not finite."""
+        values = {name: torch.stack(each).tolist() for name, each in self._values.items()}
+        bad = [
+            (step, name)
+            for name, each in values.items()
+            for step, value in zip(self._steps[name], each, strict=True)
+            if not math.isfinite(value)
+        ]
+        step, name = min(bad, default=(NEVER, ""))
+        (first,) = distributed.least(torch.tensor([step])).tolist()
+        if first != NEVER:
+            what = f"'{name}'" if first == step else "a loss or gradient in another process"
+            raise TrilemmaError(
+                f"{what} became NaN or infinite in step {first}; "
+                f"the last good checkpoint, if any, is kept in {self.folder}: lower the learning rate"
+            )
+        return values
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, over all processes. Raises TrilemmaError as `check` does."""
+        values = self.check()
+        means = torch.tensor([sum(each) / len(each) for each in values.values()], dtype=torch.float64)
+        distributed.average([means])
+        self.clear()
+        return dict(zip(values, means.tolist(), strict=True))
+
+
+def _event_writer(folder: Path) -> Any:
+    """TensorBoard's writer, where the optional package is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / TENSORBOARD_FOLDER))
+
+
+def _pixels(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
