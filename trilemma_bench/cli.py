@@ -109,6 +109,8 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
 def main(debug: bool) -> None:
     """Quality, coverage and speed of generative models, measured alike."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, the first speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 @main.command()

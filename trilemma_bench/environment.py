@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -56,9 +57,14 @@ def code_commit() -> str | None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """'auto', 'cpu', 'cuda' or 'cuda:N' → a device that this machine has. Raises UsageError otherwise."""
+    """'auto', 'cpu', 'cuda' or 'cuda:N' → a device that this machine has. Raises UsageError otherwise.
+
+    Under `torchrun` each process has the GPU of its own number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -6,12 +6,12 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from trilemma_bench import checkpoint, config, registry
+from trilemma_bench import checkpoint, config, distributed, registry
 from trilemma_bench.contracts import Dataset, GenerativeModel, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import package_version, resolve_device
@@ -97,11 +97,19 @@ def prepare(options: Options) -> Job:
     )
     protocol = resolve_protocol(options.protocol, dataset, options.samples)
     device = resolve_device(options.device)
+    distributed.start(device)
+    if not distributed.is_main():
+        options = replace(options, progress=False, say=lambda text: None)
     return Job(options, settings.on(device), dataset, protocol, device, model_class)
 
 
 def open_folder(job: Job) -> None:
-    """Makes the run's folder, under an id that no other run has."""
+    """Makes the run's folder, under an id that no other run has; of many processes, the first makes it."""
+    distributed.on_main(lambda: _make_folder(job))
+    job.id, job.created = distributed.on_main(lambda: (job.id, job.created))
+
+
+def _make_folder(job: Job) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     job.created = now.isoformat(timespec="seconds")
     facts = {

@@ -11,17 +11,18 @@ from torch import Tensor
 from trilemma_bench import checkpoint, config
 from trilemma_bench.contracts import Dataset, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.distributed import is_main, on_main
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluation, Evaluator, resolve_protocol
 from trilemma_bench.features.extraction import Samples
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
-from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare, training_digest
-from trilemma_bench.record import ModelPart, Record
+from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
+from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
-from trilemma_bench.sampling import draw_samples
+from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.timing import measure_speed
-from trilemma_bench.trained import build_model, existing_model, give_weights
+from trilemma_bench.trained import build_model, existing_model, find_trained, give_weights
 
 
 def run(options: Options) -> Record:
@@ -40,14 +41,10 @@ def run(options: Options) -> Record:
         speed = None
         if not isinstance(model, FiniteSource):
             with job.timed("timing"):
-                speed = measure_speed(model, job.settings.sampling, job.device, options.seed)
+                speed = on_main(lambda: measure_speed(model, job.settings.sampling, job.device, options.seed))
         with job.timed("sampling"):
             samples = _draw(job, model)
-        save_preview(samples, job.dataset, job.folder)
-        with job.timed("evaluation"):
-            evaluation = evaluator.evaluate(samples)
-        save_copies(samples, evaluation, job.dataset, job.folder)
-        return write_record_of(job, model_part(job, model), evaluation, speed)
+        return on_main(lambda: _measure(job, evaluator, samples, model_part(job, model), speed))
 
 
 def train(options: Options) -> Path:
@@ -55,7 +52,7 @@ def train(options: Options) -> Path:
     job = prepare(options)
     if not job.trainable:
         raise UsageError(f"model '{options.model}' has nothing to train")
-    if found := checkpoint.find(options.out, job.dataset.name, training_digest(job), complete=True):
+    if found := find_trained(job, complete=True):
         options.say(f"already trained: {found / checkpoint.WEIGHTS_FILE}")
         return found / checkpoint.WEIGHTS_FILE
     model = build_model(job)
@@ -74,8 +71,9 @@ def sample(options: Options, path: Path) -> Path:
     model = existing_model(job)
     samples = _draw(job, model)
     name, array = ("images", samples.permute(0, 2, 3, 1)) if job.dataset.spec.is_image else ("points", samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.atomic(path, lambda temporary: _save_npz(temporary, name, array.contiguous().numpy()))
+    if is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.atomic(path, lambda temporary: _save_npz(temporary, name, array.contiguous().numpy()))
     return path
 
 
@@ -90,11 +88,16 @@ def evaluate(options: Options, samples: Samples, source: str) -> Record:
     open_folder(job)
     part = ModelPart(name=options.model, parameters=0, settings={"samples": source}, plugin="", version="")
     with recorded_failure(job):
-        with job.timed("evaluation"):
-            evaluation = evaluator.evaluate(samples)
-        save_preview(samples, dataset, job.folder)
-        save_copies(samples, evaluation, dataset, job.folder)
-        return write_record_of(job, part, evaluation, None)
+        return _measure(job, evaluator, samples, part, None)
+
+
+def _measure(job: Job, evaluator: Evaluator, samples: Samples, part: ModelPart, speed: Speed | None) -> Record:
+    """Scores of the samples and their pictures, into the run's folder; returns the record."""
+    with job.timed("evaluation"):
+        evaluation = evaluator.evaluate(samples)
+    save_preview(samples, job.dataset, job.folder)
+    save_copies(samples, evaluation, job.dataset, job.folder)
+    return write_record_of(job, part, evaluation, speed)
 
 
 def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
@@ -116,14 +119,16 @@ def save_copies(samples: Samples, evaluation: Evaluation, dataset: Dataset, fold
 
 
 def _draw(job: Job, model: GenerativeModel) -> Tensor:
-    return draw_samples(
-        model,
-        job.protocol.samples,
-        job.options.seed,
-        chunk_size=job.settings.sampling.chunk_size,
-        device=job.device,
-        progress=job.options.progress,
-    )
+    settings = job.settings.sampling
+    with drawing(model, settings, job.device):
+        return draw_samples(
+            model,
+            job.protocol.samples,
+            job.options.seed,
+            chunk_size=settings.chunk_size,
+            device=job.device,
+            progress=job.options.progress,
+        )
 
 
 def _check_finite_source(job: Job) -> None:

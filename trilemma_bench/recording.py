@@ -10,6 +10,7 @@ from typing import Any
 
 from trilemma_bench import checkpoint, registry
 from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.evaluation import Evaluation
@@ -56,6 +57,8 @@ def recorded_failure(job: Job) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if not is_main():
+            raise
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
         message = str(error) or type(error).__name__
         if not isinstance(error, (TrilemmaError, KeyboardInterrupt)):

@@ -5,15 +5,21 @@ Under `torchrun` process r of n draws chunks r, r + n, …; the first process ge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 from trilemma_bench import distributed, seeding
+from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.graphs import replayed
 from trilemma_bench.images import quantise
+from trilemma_bench.precision import arithmetic
 
 
 def draw_samples(
@@ -32,6 +38,18 @@ def draw_samples(
             chunks[index] = draw_chunk(model, sizes[index], seed, index, device)
             bar.update(sum(sizes[index : index + distributed.world()]))
     return torch.cat(_gathered(chunks, sizes, model.data))
+
+
+@contextmanager
+def drawing(model: GenerativeModel, settings: SamplingSettings, device: torch.device) -> Iterator[None]:
+    """Around draws of `model`: its networks compute as the settings say."""
+    graphs = uses_graphs(model, settings, device)
+    with arithmetic(settings.precision, device), replayed(model.network) if graphs else nullcontext():  # type: ignore[arg-type]
+        yield
+
+
+def uses_graphs(model: GenerativeModel, settings: SamplingSettings, device: torch.device) -> bool:
+    return settings.cuda_graphs and device.type == "cuda" and model.network is not None
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.record import Speed
+from trilemma_bench.sampling import drawing, uses_graphs
 from trilemma_bench.seeding import generator
 
 
@@ -51,12 +52,13 @@ class EvaluationCounter:
 def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: torch.device, seed: int) -> Speed:
     """Times `model.sample` alone: batches of `timing_batch`, then batches of one; peak memory of the large batches."""
     batch, counter = settings.timing_batch, EvaluationCounter()
-    with counter.watch(model.network):
-        _draw(model, 1, generator(device, "timing", seed))
-    reset_peak_memory(device)
-    raw = _timed(model, batch, settings, generator(device, "timing", seed))
-    memory, kind = peak_memory(device)
-    latency = _timed(model, 1, settings, generator(device, "timing", seed))
+    with drawing(model, settings, device):
+        with counter.watch(model.network):
+            _draw(model, 1, generator(device, "timing", seed))
+        reset_peak_memory(device)
+        raw = _timed(model, batch, settings, generator(device, "timing", seed))
+        memory, kind = peak_memory(device)
+        latency = _timed(model, 1, settings, generator(device, "timing", seed))
     seconds = statistics.median(raw) / batch
     return Speed(
         nfe=counter.rows if model.network is not None else None,
@@ -68,7 +70,8 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         batch_size=batch,
         warmup=settings.timing_warmup,
         device=device_name(device),
-        precision="float32",
+        precision=settings.precision,
+        compiled=uses_graphs(model, settings, device),
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
     )

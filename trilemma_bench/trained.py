@@ -25,12 +25,17 @@ def give_weights(job: Job, model: GenerativeModel) -> None:
         return
     if job.options.checkpoint:
         _use_checkpoint(job, model, job.options.checkpoint)
-    elif found := on_main(lambda: _find(job, complete=True)):
+    elif found := find_trained(job, complete=True):
         job.options.say(f"using the checkpoint in {found}; nothing is trained")
         on_main(lambda: _link(found / checkpoint.WEIGHTS_FILE, job.folder / checkpoint.WEIGHTS_FILE))
         _use_checkpoint(job, model, job.folder / checkpoint.WEIGHTS_FILE)
     else:
         _train(job, model)
+
+
+def find_trained(job: Job, complete: bool) -> Path | None:
+    """The newest folder with a finished checkpoint of this training run, or with one to go on from."""
+    return on_main(lambda: checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=complete))
 
 
 def existing_model(job: Job) -> GenerativeModel:
@@ -39,7 +44,7 @@ def existing_model(job: Job) -> GenerativeModel:
     if isinstance(model, Trainable):
         path = job.options.checkpoint
         if path is None:
-            found = on_main(lambda: _find(job, complete=True))
+            found = find_trained(job, complete=True)
             if found is None:
                 raise TrilemmaError(
                     f"no trained '{job.trained_as}' with these settings under {job.options.out}: "
@@ -79,7 +84,7 @@ def count_parameters(module: torch.nn.Module) -> int:
 
 
 def _train(job: Job, model: Trainable) -> None:
-    resume = on_main(lambda: _find(job, complete=False))
+    resume = find_trained(job, complete=False)
     header = checkpoint.Header(
         model=job.trained_as,
         settings=job.settings.model,
@@ -101,10 +106,6 @@ def _train(job: Job, model: Trainable) -> None:
     if resume:
         (resume / checkpoint.STATE_FILE).unlink(missing_ok=True)
     job.training = on_main(lambda: _training_part(header, job.folder / checkpoint.WEIGHTS_FILE))
-
-
-def _find(job: Job, complete: bool) -> Path | None:
-    return checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=complete)
 
 
 def _devices(device: torch.device) -> str:
