@@ -24,6 +24,8 @@ TINY: dict[str, Any] = {
     "time_dim": 8,
     "diffusion_steps": 10,
     "fourier_features": 8,
+    "r1_every": 3,
+    "r1_interval": 3,
 }
 
 
@@ -31,7 +33,7 @@ def tiny_settings(model_class: type) -> dict[str, Any]:
     """The settings in TINY that this model has; a sampler takes few steps."""
     fields = model_schema(model_class).model_fields
     settings = {name: value for name, value in TINY.items() if name in fields}
-    settings |= {name: 1e-3 for name in fields if name.startswith("lr")}
+    settings |= {name: 3e-3 for name in fields if name.startswith("lr")}
     if "sampling_steps" in fields:
         settings["sampling_steps"] = 4
     return settings
