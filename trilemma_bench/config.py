@@ -67,7 +67,8 @@ class TrainingSettings(_Settings):
     compile: the network by torch.compile, where that works.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
-    two pictures of samples, or longer where drawing them would take more than 2 % of the time; 0 for none.
+    two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
+    tensorboard, whether to write losses and pictures for it too.
     """
 
     batch_size: int = Field(default=128, ge=1)
@@ -81,6 +82,7 @@ class TrainingSettings(_Settings):
     compile: bool = False
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     preview_seconds: float = Field(default=60.0, ge=0)
+    tensorboard: bool = False
 
 
 class SamplingSettings(_Settings):

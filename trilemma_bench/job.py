@@ -134,7 +134,7 @@ def _make_folder(job: Job) -> None:
 def training_digest(job: Job) -> str:
     """Hash of everything that decides a training run's result: sampling settings are not part of it."""
     hidden = job.model_class.sampling_settings
-    training = job.settings.training.model_dump(exclude={"checkpoint_seconds", "preview_seconds"})
+    training = job.settings.training.model_dump(exclude={"checkpoint_seconds", "preview_seconds", "tensorboard"})
     facts = {
         "model": job.trained_as,
         "code": _code_identity(job.trained_as),

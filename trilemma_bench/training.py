@@ -80,7 +80,7 @@ class Trainer:
         self.optimizers = model.optimizers()
         self.rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
         self.ema = EMA(model.network, settings.ema_decay)
-        self.log, self.trace, self.clock = TrainingLog(place.folder), Trace(place.folder), Clock()
+        self.log, self.trace, self.clock = TrainingLog(place.folder, settings.tensorboard), Trace(place.folder), Clock()
         self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data))
         for name, optimizer in self.optimizers.items():
             optimizer.register_step_pre_hook(partial(self._trace_gradients, name))

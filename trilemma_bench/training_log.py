@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trilemma_bench import distributed
-from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.images import save_grid, save_scatter
 
 LOG_FILE = "training.jsonl"
@@ -24,14 +23,14 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class TrainingLog:
-    """Writes into a run's folder: training.jsonl, training-samples.png and, where TensorBoard is installed, its events.
+    """Writes into a run's folder: training.jsonl, training-samples.png and, if asked for, TensorBoard's events.
 
-    Only the first of many processes writes.
+    Only the first of many processes writes. Raises UsageError where TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
         self.folder = folder
-        self._writer = _event_writer(folder) if distributed.is_main() else None
+        self._writer = _event_writer(folder) if tensorboard and distributed.is_main() else None
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Appends `line`, which has 'step', 'images' and numbers."""
@@ -114,11 +113,13 @@ class Trace:
 
 
 def _event_writer(folder: Path) -> Any:
-    """TensorBoard's writer, where the optional package is installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
+    """TensorBoard's writer, from an optional package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "training.tensorboard = true needs the package tensorboard: pip install 'trilemma-bench[tensorboard]'"
+        ) from None
     return SummaryWriter(str(folder / TENSORBOARD_FOLDER))
 
 

@@ -1,0 +1,348 @@
+"""The training loop: what it checks, leaves behind and never changes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import IMAGES, POINTS, tiny_data
+from torch import nn
+
+from trilemma_bench import batches, checkpoint, config, precision, training
+from trilemma_bench.batches import Batches
+from trilemma_bench.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
+from trilemma_bench.clock import Clock, human_time
+from trilemma_bench.config import SamplingSettings, Settings, TrainingSettings
+from trilemma_bench.contracts import Trainable
+from trilemma_bench.ema import EMA
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.seeding import seed_everything
+from trilemma_bench.training import Interrupted, Place, Trainer, learning_rate_factor
+from trilemma_bench.training_log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
+
+CPU = torch.device("cpu")
+
+
+class Line(Trainable):
+    """y = w·z + b, drawn towards the data's mean. poison: (step, what) that becomes NaN, 'loss' or 'gradient'."""
+
+    def __init__(self, data, poison=(-1, "")):
+        super().__init__(data)
+        self.network = nn.Linear(3, data.shape[0] if not data.is_image else 64)
+        self.poison = poison
+
+    def optimizers(self):
+        return {"line": torch.optim.Adam(self.network.parameters(), lr=0.1)}
+
+    def training_step(self, batch, step, optimizers):
+        loss = (self.network(torch.randn(len(batch), 3)) - batch.flatten(1)).square().mean()
+        optimizers["line"].zero_grad()
+        loss.backward()
+        if self.poison == (step, "gradient"):
+            self.network.bias.grad[0] = torch.inf
+        optimizers["line"].step()
+        return {"loss": loss.detach() * (torch.nan if self.poison == (step, "loss") else 1.0)}
+
+    def sample(self, count, rng):
+        return self.network(torch.randn(count, 3, generator=rng)).view(count, *self.data.shape)
+
+    def evaluations(self):
+        return 1
+
+
+def trainer(folder, spec=POINTS, steps=20, model=None, resume=None, say=str, **settings):
+    folder.mkdir(exist_ok=True)
+    seed_everything(0)
+    facts = {"batch_size": 10, "budget": f"{steps / 100}kimg", "ema_decay": 0.9, **settings}
+    header = Header("line", {}, spec.shape, "tiny", "0", "digest", "run")
+    place = Place(folder, CPU, resume, say, progress=False)
+    return Trainer(model or Line(spec), tiny_data(spec), TrainingSettings(**facts), 0, header, place)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A log line, and what follows it, after every step."""
+    monkeypatch.setattr(training, "LOG_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(("what", "name"), [("loss", "'loss'"), ("gradient", "'gradient_line'")])
+@pytest.mark.parametrize("step", [0, 7, 19])
+def test_a_number_that_is_not_finite_stops_training_with_its_step(tmp_path, what, name, step):
+    """The numbers are read once in two seconds: the step is known all the same."""
+    with pytest.raises(TrilemmaError, match=f"^{name} became NaN or infinite in step {step + 1}; .*is kept in"):
+        trainer(tmp_path, model=Line(POINTS, (step, what))).run()
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+
+
+def test_the_last_good_checkpoint_is_kept(tmp_path):
+    """A checkpoint after every step: that of step 12 stays, and training can go on from it."""
+    poisoned = trainer(tmp_path, checkpoint_seconds=1e-9)
+    poisoned.model.poison = 12, "gradient"
+    with pytest.raises(TrilemmaError, match="step 13;"):
+        poisoned.run()
+    assert checkpoint.read_header(tmp_path / WEIGHTS_FILE).steps == 12
+    resumed = trainer(tmp_path / "more", resume=tmp_path)
+    resumed.run()
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+
+
+def test_checkpoints_and_pictures_never_change_the_result(tmp_path, impatient, monkeypatch):
+    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    plain = trainer(tmp_path / "plain", preview_seconds=0)
+    plain.run()
+    busy = trainer(tmp_path / "busy", preview_seconds=1e-9, checkpoint_seconds=1e-9)
+    busy.run()
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(value, busy.model.state_dict()[key])
+    assert (tmp_path / "busy" / PREVIEW_FILE).is_file()
+    assert not (tmp_path / "plain" / PREVIEW_FILE).exists()
+    assert not (tmp_path / "busy" / STATE_FILE).exists()
+
+
+def test_a_picture_shows_the_averaged_weights_with_the_same_noise(tmp_path):
+    run = trainer(tmp_path, IMAGES)
+    with torch.no_grad():
+        run.ema.network.weight.fill_(0)
+        run.ema.network.bias.fill_(1)
+    shown = []
+    run.log.picture = lambda samples, step, limit: shown.append(samples)
+    before = run.model.network.weight.clone()
+    run.previews.draw(1)
+    run.previews.draw(2)
+    assert torch.equal(shown[0], torch.full((64, 1, 8, 8), 255, dtype=torch.uint8))
+    assert torch.equal(shown[0], shown[1])
+    assert torch.equal(run.model.network.weight, before)
+    assert run.model.training
+
+
+def test_a_picture_that_would_cost_too_much_waits(tmp_path):
+    """64 images with 1 evaluation cost 64/3 training images: 2.1 s at 10 images/s, due after 107 s."""
+    run = trainer(tmp_path, IMAGES, preview_seconds=60)
+    drawn = []
+    run.previews.draw = drawn.append
+    for step, seconds in enumerate([59, 61, 106, 107, 150, 214]):
+        run.previews.draw_if_due(step, seconds, rate=10.0)
+    assert drawn == [3, 5]
+
+
+def test_a_sampler_that_fails_early_does_not_stop_training(tmp_path, impatient, monkeypatch):
+    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    model = Line(POINTS)
+    model.sample = lambda count, rng: torch.full((count, 2), torch.nan)
+    trainer(tmp_path, model=model, preview_seconds=1e-9).run()
+    assert any("no_picture" in line for line in lines(tmp_path))
+
+
+def test_the_log_has_means_and_images_a_second(tmp_path, impatient):
+    run = trainer(tmp_path, steps=5)
+    run.run()
+    written = lines(tmp_path)
+    assert [line["step"] for line in written] == [1, 2, 3, 4, 5]
+    assert set(written[0]) == {"step", "images", "seconds", "images_per_second", "loss", "gradient_line"}
+    assert all(line["images_per_second"] > 0 for line in written)
+
+
+def test_tensorboard_gets_losses_and_pictures(tmp_path, impatient, monkeypatch):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    trainer(tmp_path, IMAGES, steps=5, preview_seconds=1e-9, tensorboard=True).run()
+    events = reader.EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER), {"images": 0}).Reload()
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([line["loss"] for line in lines(tmp_path)])
+    assert len(events.Images("samples")) == 5
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match=r"pip install 'trilemma-bench\[tensorboard\]'"):
+        trainer(tmp_path, tensorboard=True)
+
+
+def test_a_step_is_ended_before_training_stops(tmp_path):
+    """Ctrl-C in the middle of a step, here in its loss, must not leave half of it in the checkpoint."""
+    run = trainer(tmp_path)
+    step = run.model.training_step
+
+    def interrupted_step(*arguments):
+        if run.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    run.model.training_step = interrupted_step
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="after 5 steps"):
+        run.run()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert checkpoint.load_state(tmp_path / STATE_FILE)["position"][:2] == [5, 50]
+
+
+def test_asking_twice_stops_at_once(tmp_path):
+    run = trainer(tmp_path)
+    run.model.training_step = lambda *arguments: [signal.raise_signal(signal.SIGINT) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_compile_leaves_names_and_falls_back_where_it_fails(tmp_path, monkeypatch, error):
+    """The compiler is replaced: what is tested is what the loop makes of it."""
+    calls, said = [], []
+
+    def compile_(call, *arguments, **options):
+        def compiled(*inputs):
+            calls.append(len(inputs[0]))
+            if error:
+                raise error("no compiler on this machine")
+            return call(*inputs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    run = trainer(tmp_path / "compiled", compile=True, say=said.append)
+    run.run()
+    plain = trainer(tmp_path / "plain")
+    plain.run()
+    assert len(calls) == (1 if error else 21)
+    assert len(said) == (1 if error else 0)
+    assert run.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert torch.equal(run.model.network.weight, plain.model.network.weight)
+    run.model.network(torch.zeros(1, 3))
+    assert len(calls) == (1 if error else 21)
+
+
+def test_bf16_is_used_in_the_step_and_nowhere_else(tmp_path):
+    run = trainer(tmp_path, precision="bf16", steps=3)
+    seen = []
+    run.model.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run.run()
+    assert set(seen) == {torch.bfloat16}
+    assert run.model.network.weight.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_arithmetic_leaves_the_flags_as_they_were():
+    def flags():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+
+    before = flags()
+    with precision.arithmetic("float32", CPU):
+        assert flags()[:2] == ("highest", False)
+    with precision.arithmetic("bf16", CPU):
+        assert flags()[:2] == ("high", True)
+    assert flags() == before
+
+
+@pytest.mark.parametrize(("able", "training_precision"), [(True, "bf16"), (False, "float32")])
+def test_auto_is_decided_by_the_device_before_anything_is_recorded(monkeypatch, able, training_precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+    settings = Settings({}, TrainingSettings(), SamplingSettings())
+    assert settings.training.precision == "auto"
+    assert settings.on(torch.device("cuda")).training.precision == training_precision
+    assert settings.on(CPU).training.precision == "float32"
+    chosen = Settings({}, TrainingSettings(precision="bf16"), SamplingSettings(precision="auto")).on(CPU)
+    assert (chosen.training.precision, chosen.sampling.precision) == ("bf16", "float32")
+
+
+def test_what_never_changes_the_result_is_in_no_digest():
+    from trilemma_bench import job
+
+    def digest(*overrides):
+        return job.training_digest(job.prepare(job.Options("vae", "gaussians25", device="cpu", overrides=overrides)))
+
+    same = ("checkpoint_seconds=5", "preview_seconds=0", "tensorboard=true", "sampling.precision=bf16")
+    assert {digest(text) for text in same} == {digest()}
+    assert digest("training.precision=bf16") != digest()
+
+
+def test_data_that_takes_too_much_of_the_gpu_stays_on_the_host(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 10_000))
+    assert batches.fits(400, torch.device("cuda"))
+    assert not batches.fits(401, torch.device("cuda"))
+    assert batches.fits(10**15, CPU)
+
+
+def test_an_epoch_shows_every_sample_once_wherever_it_starts():
+    data = torch.arange(30).float()[:, None]
+    stream = Batches(data, TrainingSettings(batch_size=7), 0, CPU)
+    seen = torch.cat([stream.at(position) for position in range(0, 63, 7)]).flatten()
+    assert seen[:30].sort().values.tolist() == seen[30:60].sort().values.tolist() == list(range(30))
+    assert seen[:30].tolist() != seen[30:60].tolist()
+    assert stream.at(28).flatten().tolist() == seen[28:35].tolist()
+
+
+def test_flips_are_of_half_the_images_and_along_the_width():
+    data = tiny_data(IMAGES, 400)
+    plain = Batches(data, TrainingSettings(batch_size=400), 0, CPU).at(0)
+    flipped = Batches(data, TrainingSettings(batch_size=400, flip=True), 0, CPU).at(0)
+    same = (plain == flipped).flatten(1).all(1)
+    assert torch.equal(plain[~same].flip(-1), flipped[~same])
+    assert 150 < int(same.sum()) < 250
+
+
+def test_the_average_of_weights_is_the_recursion_and_copies_buffers():
+    network = nn.BatchNorm1d(2)
+    average = EMA(network, 0.9)
+    expected = network.weight.detach().clone()
+    for update in range(1, 5):
+        with torch.no_grad():
+            network.weight += 1
+            network.running_mean += 1
+        average.update()
+        decay = min(0.9, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * network.weight.detach()
+    torch.testing.assert_close(average.network.weight, expected, check_stride=False)
+    assert average.network.running_mean.tolist() == [4, 4]
+    with average.swapped():
+        torch.testing.assert_close(network.weight.detach(), expected)
+    assert network.weight.tolist() == [5, 5]
+
+
+def test_the_learning_rate_warms_up_and_decays_to_its_share():
+    settings = TrainingSettings(lr_warmup_steps=4, lr_final=0.2)
+    assert [learning_rate_factor(settings, step, 0.0) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert learning_rate_factor(settings, 100, 0.5) == pytest.approx(0.6)
+    assert learning_rate_factor(settings, 100, 1.3) == pytest.approx(0.2)
+    constant = TrainingSettings(lr_schedule="constant")
+    assert learning_rate_factor(constant, 100, 0.9) == 1
+
+
+def test_a_time_budget_ends_and_the_clock_stands_still_for_pictures(monkeypatch):
+    now = SimpleNamespace(value=100.0)
+    monkeypatch.setattr("trilemma_bench.clock.time.perf_counter", lambda: now.value)
+    clock = Clock()
+    clock.start(5.0)
+    now.value += 2
+    assert clock.read() == 7
+    with clock.stopped():
+        now.value += 50
+    now.value += 1
+    assert clock.read() == 8
+
+
+def test_a_run_by_time_takes_that_time(tmp_path):
+    run = trainer(tmp_path, budget="0.2s")
+    header = run.run()
+    assert header.complete
+    assert 0.2 <= header.seconds < 2
+    assert header.steps == run.step > 1
+
+
+def test_times_are_said_as_people_do():
+    said = [human_time(seconds) for seconds in (45, 720, 41 * 3600, 6 * 86400)]
+    assert said == ["45 s", "12 min", "41 h", "6 days"]
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision"):
+        config.TrainingSettings(precision="float16")
