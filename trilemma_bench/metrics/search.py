@@ -141,8 +141,9 @@ class _Samples:
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
         self.centre = self.values.mean(dim=0) if centre is None else centre
-        self.length = self._lengths(torch.zeros_like(self.centre))
-        reach = self._lengths(self.centre)
+        self.length = torch.linalg.vector_norm(self.values, dim=1, dtype=torch.float64)
+        reach = torch.cat([torch.linalg.vector_norm(part - self.centre, dim=1) for part in self.values.split(1024)])
+        reach = reach.double() * (1 + _gamma(self.values.shape[1], torch.float32))  # from above: it serves bounds only
         self.order = reach.argsort()
         self.reach = reach[self.order]
         rounding = _unit(torch.float32) * self.length + 8 * _unit(torch.float64) * (self.length + self.offset)
@@ -151,10 +152,6 @@ class _Samples:
     @property
     def offset(self) -> float:
         return float(self.shift.norm()) / self.scale
-
-    def _lengths(self, centre: Tensor) -> Tensor:
-        parts = self.values.split(1024)
-        return torch.cat([torch.linalg.vector_norm(part - centre, dim=1, dtype=torch.float64) for part in parts])
 
     def centred(self, rows: slice, dtype: torch.dtype) -> Tensor:
         """Samples less the centre, in the order of the search."""
@@ -166,7 +163,7 @@ class _Samples:
 
 def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
     """Both sides of a search in one frame, centred on y."""
-    mean = torch.stack([part.double().sum(dim=0) for part in y.split(1024)]).sum(dim=0) / len(y)
+    mean = torch.stack([part.sum(dim=0, dtype=torch.float64) for part in y.split(1024)]).sum(dim=0) / len(y)
     largest = max(float(bound.abs()) for z in (x, y) for bound in z.aminmax()) * math.sqrt(x.shape[1])
     spread = float((y[:1024].double() - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0

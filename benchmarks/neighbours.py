@@ -1,0 +1,120 @@
+"""Precision, recall, density and coverage: ours against prdc and torch-fidelity on the same features, in one run.
+
+    python benchmarks/neighbours.py [--samples 10000] [--repeats 3] [--features network]
+    python benchmarks/neighbours.py --samples 50000 --dims 4096 --repeats 1 --alone    # ours against the bare products
+
+Features: 'network', like a network's (a low effective dimension, clusters, never negative), or 'noise', isotropic
+Gaussians, where no bound prunes anything. Memory is what a fresh process grows by above the features themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from common import Timing, extra_memory, machine, medians, print_table
+from prdc import compute_prdc
+from torch import Tensor
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
+
+PRUNED = 4096  # rows of the bare products that are made at once
+Route = Callable[[Tensor, Tensor], tuple[float, ...]]
+
+
+def features(kind: str, count: int, dim: int, seed: int) -> Tensor:
+    """float32 N×D."""
+    rng = torch.Generator().manual_seed(seed)
+    if kind == "noise":
+        return torch.randn(count, dim, generator=rng)
+    shared = torch.Generator().manual_seed(100)
+    inner = min(dim, 128)
+    centres = torch.randn(200, inner, generator=shared)
+    mixing = torch.randn(inner, dim, generator=shared) / inner**0.5
+    latents = centres[torch.randint(200, (count,), generator=rng)] + 0.7 * torch.randn(count, inner, generator=rng)
+    return (latents @ mixing + 0.1 * torch.randn(count, dim, generator=rng)).relu_()
+
+
+def ours(generated: Tensor, real: Tensor) -> tuple[float, ...]:
+    """Precision, recall, density, coverage (k = 5 for all, as prdc has it), with their errors."""
+    comparison = Comparison(generated, real, k_precision_recall=5, closed_precision_recall=False)
+    return tuple(metric.estimate(comparison).value for metric in (PRECISION, RECALL, DENSITY, COVERAGE))
+
+
+def ours_precision_recall(generated: Tensor, real: Tensor) -> tuple[float, ...]:
+    """Precision and recall alone, k = 3."""
+    comparison = Comparison(generated, real, k_density_coverage=3)
+    return tuple(metric.estimate(comparison).value for metric in (PRECISION, RECALL))
+
+
+def prdc(generated: Tensor, real: Tensor) -> tuple[float, ...]:
+    found = compute_prdc(real.numpy(), generated.numpy(), nearest_k=5)
+    return tuple(float(found[name]) for name in ("precision", "recall", "density", "coverage"))
+
+
+def torch_fidelity(generated: Tensor, real: Tensor) -> tuple[float, ...]:
+    """k = 3, its defaults."""
+    found = prc_features_to_metric(generated, real, prc_neighborhood=3, verbose=False)
+    return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
+
+
+def products(generated: Tensor, real: Tensor) -> tuple[float, ...]:
+    """The three plain matrix products that brute force cannot do without, in float32, nothing else."""
+    total = 0.0
+    for x, y in ((real, real), (generated, generated), (generated, real)):
+        for rows in x.split(PRUNED):
+            total += float((rows @ y.mT)[0, 0])
+    return (total,)
+
+
+def prepared(route: Route, kind: str, count: int, dim: int) -> Callable[[], Any]:
+    """The route on features that exist before it is measured, and whose libraries are loaded."""
+    generated, real = features(kind, count, dim, 1), features(kind, count, dim, 2)
+    route(generated[:1000], real[:1000])
+    return partial(route, generated, real)
+
+
+def report(title: str, routes: dict[str, Route], options: argparse.Namespace, dim: int) -> None:
+    generated, real = (
+        features(options.features, options.samples, dim, 1),
+        features(options.features, options.samples, dim, 2),
+    )
+    found = medians({name: partial(route, generated, real) for name, route in routes.items()}, options.repeats, False)
+    shown = {
+        name: Timing(", ".join(f"{each:.9g}" for each in value), *times) for name, (value, *times) in found.items()
+    }
+    print_table(f"{title}, N = M = {options.samples}, D = {dim}, {options.features}", shown)
+    del generated, real
+    for name, route in routes.items():
+        grown = extra_memory(prepared, route, options.features, options.samples, dim)
+        print(f"{name}: {grown / 2**20:,.0f} MiB above the features")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--dims", type=int, nargs="+", default=[2048, 4096])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--features", choices=["network", "noise"], default="network")
+    parser.add_argument("--alone", action="store_true", help="leave the peers out")
+    options = parser.parse_args()
+    print(machine())
+    np.random.seed(0)
+    for dim in options.dims:
+        if options.alone:
+            report("all four", {"ours": ours, "three plain products": products}, options, dim)
+        elif dim <= 2048:
+            report("all four", {"ours": ours, "prdc": prdc, "three plain products": products}, options, dim)
+        else:
+            routes = {"ours": ours_precision_recall, "torch-fidelity": torch_fidelity, "three plain products": products}
+            report("precision, recall", routes, options, dim)
+
+
+if __name__ == "__main__":
+    main()
