@@ -49,3 +49,19 @@ class FourierFeatures(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         phase = points @ self.frequencies
         return torch.cat([points, phase.sin(), phase.cos()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """Times of shape (N,) → N×2·count: sines and cosines of 2πbt, with fixed frequencies b ~ N(0, scale²) in cycles per
+    unit of time (Tancik et al. 2020; Song et al. 2021, App. H.2). They are part of the state, since they are random.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, count: int, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(count))
+
+    def forward(self, time: Tensor) -> Tensor:
+        phase = time.float()[:, None] * self.frequencies
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
