@@ -134,7 +134,8 @@ class Trainer:
                     self._save(complete=False)
                     saved = self.seconds
             synchronize(self.place.device)
-            self._write_log(bar)
+            if self.images > self._logged[0]:
+                self._write_log(bar)
 
     def _progress(self) -> float:
         return self.budget.progress(self.images, self.seconds)
@@ -191,9 +192,8 @@ class Trainer:
         means = self.trace.take()
         images, seconds = self._logged
         rate = (self.images - images) / max(self.seconds - seconds, 1e-9)
-        if means:
-            facts = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
-            self.log.write({**facts, "images_per_second": round(rate, 1), **means})
+        facts = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
+        self.log.write({**facts, "images_per_second": round(rate, 1), **means})
         losses = " ".join(f"{name} {value:.3g}" for name, value in means.items() if not name.startswith(GRADIENT))
         bar.set_postfix_str(f"{rate:,.0f} img/s {losses}", refresh=False)
         bar.update(self._amount() - bar.n)
