@@ -1,0 +1,210 @@
+"""Training and sampling of every model: images a second, FLOPs, and the share of the machine's measured matrix peak.
+
+    python benchmarks/models.py [--dataset cifar10] [--models ddgan ddpm] [--seconds 20] [--device cuda]
+
+Each model as its recipe for the dataset has it (configs/<dataset>/<model>.toml), on random images: the clock does not
+see what they show. 'plain' is eager float32; 'default' is what `trilemma-bench run` does on this device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import machine
+from torch.utils.flop_counter import FlopCounterMode
+
+from trilemma_bench import config, registry
+from trilemma_bench.checkpoint import Header
+from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.environment import resolve_device
+from trilemma_bench.images import to_float
+from trilemma_bench.seeding import seed_everything
+from trilemma_bench.timing import measure_speed, synchronize
+from trilemma_bench.training import Place, Trainer
+from trilemma_bench.training_log import LOG_FILE
+
+IMAGES = 4096  # random images that are trained on
+WARM_UP = 3  # log lines (2 s each) before the rate counts
+PLAIN = ("training.precision=float32", "training.compile=false")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a model trains. flops: of a training step, an image; share: of the measured matrix peak."""
+
+    images_per_second: float
+    precision: str
+    compiled: bool
+    batch_size: int
+    flops: float
+    share: float
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """FLOP/s of a large square matrix product, the median over about `seconds`."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 5:
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times[2:])
+
+
+def build(name: str, dataset: str, device: torch.device, overrides: Sequence[str] = ()) -> tuple[Any, config.Settings]:
+    """The model as its recipe has it, with fresh weights, and its settings on this device."""
+    model_class = registry.models.get(name)
+    settings = config.resolve(model_class, model=name, dataset=dataset, overrides=overrides).on(device)
+    seed_everything(0)
+    return model_class(spec_of(dataset), **settings.model).to(device), settings
+
+
+def spec_of(dataset: str) -> DataSpec:
+    return open_dataset(dataset).spec
+
+
+def random_images(spec: DataSpec) -> torch.Tensor:
+    return torch.randint(256, (IMAGES, *spec.shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def training_rate(
+    name: str,
+    dataset: str,
+    device: torch.device,
+    seconds: float,
+    peaks: dict[str, float],
+    overrides: Sequence[str] = (),
+) -> Rate:
+    """The rate of the harness's own loop over `seconds`: data, step, gradients' check and EMA are all in it."""
+    model, settings = build(name, dataset, device, overrides)
+    training = settings.training.model_copy(
+        update={"budget": f"{seconds}s", "preview_seconds": 0.0, "checkpoint_seconds": 1e9}
+    )
+    flops = step_flops(model, training.batch_size, spec_of(dataset), device)
+    with tempfile.TemporaryDirectory() as folder:
+        header = Header(name, {}, spec_of(dataset).shape, dataset, "", "", "")
+        place = Place(Path(folder), device, say=lambda text: None, progress=False)
+        Trainer(model, random_images(spec_of(dataset)), training, 0, header, place).run()
+        lines = [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
+    rates = [line["images_per_second"] for line in lines]
+    rate = statistics.median(rates[min(WARM_UP, len(rates) - 1) :])
+    return Rate(
+        rate, training.precision, training.compile, training.batch_size, flops, rate * flops / peaks[training.precision]
+    )
+
+
+def step_flops(model: Trainable, batch_size: int, spec: DataSpec, device: torch.device) -> float:
+    """FLOPs of a training step, an image: the mean over 4 steps, the first of which may hold a lazy penalty."""
+    optimizers, steps = model.optimizers(), 4
+    batch = to_float(random_images(spec)[:batch_size]).to(device)
+    with FlopCounterMode(display=False) as counter:
+        for step in range(1, steps + 1):
+            model.training_step(batch, step, optimizers)
+    return counter.get_total_flops() / steps / len(batch)
+
+
+def sampling_speed(
+    name: str, dataset: str, device: torch.device, overrides: Sequence[str] = (), seconds: float = 10.0
+) -> dict[str, Any]:
+    """What a record says of the speed: batches of 100 and of one, with weights that nobody trained."""
+    model, settings = build(name, dataset, device, overrides)
+    timing = settings.sampling.model_copy(update={"timing_seconds": seconds})
+    facts = measure_speed(model, timing, device, seed=0).model_dump()
+    parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    return {"model": name, "variant": model.describe(), "parameters": parameters, **facts}
+
+
+def peaks_of(device: torch.device) -> dict[str, float]:
+    """The measured matrix peak of each precision, FLOP/s."""
+    with exact_float32():
+        return {"float32": matrix_peak(device, torch.float32), "bf16": matrix_peak(device, torch.bfloat16)}
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def trainable_models() -> list[str]:
+    """Models with a training of their own: samplers of another's network train nothing."""
+    classes = {name: registry.models.get(name) for name in registry.models.names()}
+    return [name for name, each in classes.items() if issubclass(each, Trainable) and each.trained_as in (None, name)]
+
+
+def throughput(
+    name: str, dataset: str, device: torch.device, seconds: float, peaks: dict[str, float]
+) -> dict[str, Any]:
+    """Both rates of one model."""
+    plain = training_rate(name, dataset, device, seconds, peaks, PLAIN)
+    default = training_rate(name, dataset, device, seconds, peaks)
+    return {"model": name, "plain": asdict(plain), "default": asdict(default), "peaks": peaks}
+
+
+def throughput_table(rows: Sequence[dict[str, Any]]) -> str:
+    head = "| model | GFLOP an image | plain images/s | default images/s | times | precision | of the peak |"
+    lines = [head, "| --- | ---: | ---: | ---: | ---: | --- | ---: |"]
+    for row in rows:
+        plain, default = row["plain"], row["default"]
+        lines.append(
+            f"| {row['model']} | {plain['flops'] / 1e9:.3g} | {plain['images_per_second']:,.1f} | "
+            f"{default['images_per_second']:,.1f} | {default['images_per_second'] / plain['images_per_second']:.2f} | "
+            f"{default['precision']}{', compiled' if default['compiled'] else ''} | {default['share']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def speed_table(rows: Sequence[dict[str, Any]], first: str = "ddgan") -> str:
+    """Seconds for 100 images, and how many times those of the first row of model `first`."""
+    base = next((row["seconds_per_image"] for row in rows if row["model"] == first), float("nan"))
+    lines = ["| model | parameters | NFE | s / 100 images | times ddgan | latency of one, s | precision |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    lines += [_speed_line(row, base) for row in rows]
+    return "\n".join(lines)
+
+
+def _speed_line(row: dict[str, Any], base: float) -> str:
+    seconds = row["seconds_per_image"]
+    return (
+        f"| {row['model']} {row['variant']} | {row['parameters'] / 1e6:.2f} M | {row['nfe']} | {100 * seconds:.4g} | "
+        f"{seconds / base:.4g} | {row['latency_seconds']:.4g} | "
+        f"{row['precision']}{', CUDA graphs' if row['compiled'] else ''} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--models", nargs="+", default=trainable_models())
+    parser.add_argument("--seconds", type=float, default=20.0, help="of training, for each of the two rates")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    peaks = peaks_of(device)
+    print(f"{machine()}; matrix peak " + ", ".join(f"{name} {peak / 1e12:.3g} TFLOP/s" for name, peak in peaks.items()))
+    rows = [throughput(name, options.dataset, device, options.seconds, peaks) for name in options.models]
+    print(f"\n{throughput_table(rows)}")
+    speeds = [sampling_speed(name, options.dataset, device, seconds=options.seconds) for name in options.models]
+    print(f"\n{speed_table(speeds)}")
+
+
+if __name__ == "__main__":
+    main()

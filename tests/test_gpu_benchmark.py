@@ -1,0 +1,105 @@
+"""The GPU command at tiny scale on the CPU: its parts, its files, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import gpu
+import models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def options(tmp_path):
+    return Namespace(
+        out=tmp_path, minutes=1.0, parts=["checks", "speed", "throughput", "trilemma"], dataset="digits", budget="0.3s",
+        samples=40, protocol="digits", seconds=0.5, device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def two_models(monkeypatch):
+    """Only the quick ones, and no long look for the matrix peak."""
+    monkeypatch.setattr(gpu.registry.models, "names", lambda: ["gan", "vae"])
+    monkeypatch.setattr(gpu, "trainable_models", lambda: ["vae"])
+    monkeypatch.setattr(gpu, "SPEED_ROWS", (("vae", ()), ("unknown", ())))
+    monkeypatch.setattr(gpu, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
+
+
+def test_every_part_leaves_its_findings_and_a_summary(options, two_models):
+    gpu.work(options)
+    files = {
+        str(path.relative_to(options.out).with_suffix(""))
+        for part in options.parts
+        for path in (options.out / part).glob("*")
+    }
+    assert files == {
+        "checks/gan", "checks/vae", "speed/vae-float32", "speed/vae-fast", "throughput/vae", "trilemma/vae",
+    }  # fmt: skip
+    found = json.loads((options.out / "throughput" / "vae.json").read_text())
+    plain = found["plain"]
+    assert plain["share"] == pytest.approx(plain["images_per_second"] * plain["flops"] / 1e12)
+    assert list(options.out.glob("digits/vae/*/record.json"))
+    summary = (options.out / "summary.md").read_text()
+    assert "2 models train and sample" in summary
+    assert "Failed" not in summary
+
+
+def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monkeypatch):
+    calls = []
+
+    def find(name):
+        calls.append(name)
+        if name == "bad" and calls.count("bad") == 1:
+            raise RuntimeError("out of memory")
+        return {"model": name}
+
+    monkeypatch.setattr(gpu, "pieces", lambda _: [gpu.Piece("checks", n, lambda n=n: find(n)) for n in ("good", "bad")])
+    gpu.work(options)
+    assert "- checks bad: RuntimeError: out of memory" in (options.out / "summary.md").read_text()
+    gpu.work(options)
+    assert calls == ["good", "bad", "bad"]
+    assert "Failed" not in (options.out / "summary.md").read_text()
+
+
+def test_nothing_is_begun_when_the_time_is_up(options, monkeypatch):
+    options.minutes = 0.0
+    monkeypatch.setattr(gpu, "pieces", lambda _: [gpu.Piece("checks", "one", lambda: {})])
+    gpu.work(options)
+    assert not list(options.out.rglob("*.json"))
+
+
+def test_the_flops_of_a_step_are_those_of_its_products():
+    """A perceptron on points: a forward and twice as much backward, less the input's own gradient."""
+    from trilemma_bench.contracts import DataSpec, Trainable
+
+    class Linear(Trainable):
+        def __init__(self, data):
+            super().__init__(data)
+            self.network = torch.nn.Linear(192, 50, bias=False)
+
+        def optimizers(self):
+            return {"network": torch.optim.SGD(self.network.parameters(), lr=0.1)}
+
+        def training_step(self, batch, step, optimizers):
+            loss = self.network(batch.flatten(1)).square().mean()
+            loss.backward()
+            return {"loss": loss.detach()}
+
+        def sample(self, count, rng):
+            raise NotImplementedError
+
+    spec = DataSpec((3, 8, 8))
+    assert models.step_flops(Linear(spec), 16, spec, CPU) == 2 * 2 * 192 * 50
+
+
+def test_the_peak_is_that_of_a_product_timed_here():
+    assert 1e8 < models.matrix_peak(CPU, torch.float32, seconds=0.05) < 1e14
