@@ -166,7 +166,11 @@ class Trainable(GenerativeModel):
         """One update from `batch` (float; images in [−1, 1], points in data units; on the model's device).
 
         Returns the losses by name, detached scalars; the harness checks that they are finite and logs them.
-        Randomness comes from torch's global generators, which the harness seeds, saves and restores.
+        Randomness comes from torch's global generators, which the harness seeds, saves and restores; what changes from
+        step to step lives in parameters, buffers and optimisers.
+
+        Many processes do together what one does (see `trilemma_bench.distributed`) if losses are means over the batch,
+        gradients come from `backward`, and what is drawn for samples has the batch first.
         """
 
 
