@@ -203,6 +203,19 @@ def suite(file: Path, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("paper")
+@click.option("--scale", default="cpu", show_default=True, help="cpu: under 30 minutes on two cores; gpu: CIFAR-10.")
+@click.option("--out", type=FOLDER, default=Path("results/paper"), show_default=True, metavar="FOLDER")
+@with_options(_COMMON[1:3], _PLACES)
+def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
+    """Check a paper's claims, with a verdict on each. PAPER: ddgan-paper."""
+    from trilemma_bench.reproduce.run import reproduce as check
+
+    options = _apply_places(options)
+    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo))
+
+
+@main.command()
 @click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
 @click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
 def report(dirs: tuple[Path, ...], out: Path) -> None:

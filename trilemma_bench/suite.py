@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class SuiteRun(BaseModel):
-    """One run of a suite: the options of `trilemma-bench run`; `set` is a table of settings."""
+    """One run of a suite: the options of `trilemma-bench run`; `set` is a table of settings; `name` tells it apart."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str = ""
     model: str
     dataset: str
     config: Path | None = None
@@ -42,9 +43,12 @@ class Suite(BaseModel):
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """records of the runs that were completed; failures: 'model on dataset: message' of the others."""
+    """records of the runs that were completed; named: those with a name, by it; failures: 'model on dataset: message'
+    of the others.
+    """
 
     records: list[Record]
+    named: dict[str, Record]
     failures: list[str]
 
 
@@ -71,17 +75,18 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     for item, facts in options:  # a typo in the last run is found before the first one starts
         pipeline.prepare(api.options_of(item.model, item.dataset, item.set, {**facts, **common}))
     records, failures = [], []
+    named: dict[str, Record] = {}
     for number, (item, facts) in enumerate(options, 1):
         say(f"[{number}/{len(options)}] {item.model} on {item.dataset}")
         try:
-            records.append(
-                api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
-            )
+            record = api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
+            records.append(record)
+            named |= {item.name: record} if item.name else {}
         except TrilemmaError as error:
             failures.append(f"{item.model} on {item.dataset}: {error}")
             say(f"failed: {error}")
-    return SuiteResult(records, failures)
+    return SuiteResult(records, named, failures)
 
 
 def _options(item: SuiteRun) -> dict[str, Any]:
-    return item.model_dump(exclude={"model", "dataset", "set"})
+    return item.model_dump(exclude={"name", "model", "dataset", "set"})

@@ -1,0 +1,1 @@
+"""A paper's claims as checks: what was published, what is measured here, at which scale, and a verdict."""

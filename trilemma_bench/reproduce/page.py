@@ -1,0 +1,58 @@
+"""What a reproduction leaves: claims.json, claims.md and a page, beside the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from trilemma_bench.reproduce.claims import Verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a reproduction found. times: seconds of 100 samples by system. machine: on what, in words."""
+
+    title: str
+    scale: str
+    machine: str
+    verdicts: Sequence[Verdict]
+    times: dict[str, dict[str, float]]
+    figures: dict[str, str]
+
+    def facts(self) -> dict[str, object]:
+        claims = [
+            {
+                "claim": each.claim.number,
+                "statement": each.claim.statement,
+                "published": each.claim.published,
+                "rule": each.claim.rule,
+                "measured": each.measured,
+                "verdict": each.outcome,
+            }
+            for each in self.verdicts
+        ]
+        return {
+            "title": self.title,
+            "scale": self.scale,
+            "machine": self.machine,
+            "claims": claims,
+            "times": self.times,
+        }
+
+
+def write(outcome: Outcome, out: Path) -> Path:
+    """Writes claims.json, claims.md and claims.html into `out`; returns the page."""
+    (out / "claims.json").write_text(json.dumps(outcome.facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for suffix in ("md", "html"):
+        environment = Environment(
+            loader=FileSystemLoader(TEMPLATES), autoescape=suffix == "html", undefined=StrictUndefined, trim_blocks=True
+        )
+        text = environment.get_template(f"claims.{suffix}").render(outcome.facts(), figures=outcome.figures)
+        (out / f"claims.{suffix}").write_text(text, encoding="utf-8")
+    return out / "claims.html"

@@ -1,0 +1,124 @@
+"""A reproduction from end to end: the suite's runs, the timed systems, the figures, the verdicts, the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trilemma_bench import api
+from trilemma_bench.config import configs_dir
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.environment import resolve_device
+from trilemma_bench.errors import unknown_name
+from trilemma_bench.record import Record
+from trilemma_bench.report import write_report
+from trilemma_bench.reproduce import ddgan_paper, figures, page
+from trilemma_bench.reproduce.claims import Findings, judge
+from trilemma_bench.reproduce.timing import System, untrained_speed
+from trilemma_bench.suite import Suite, read_suite, run_suite
+from trilemma_bench.timing import device_name
+
+PAPERS = {"ddgan-paper": ddgan_paper}
+SCATTERED = 2000  # points of each method in figure 6
+
+
+@dataclass(frozen=True)
+class Scale:
+    """dataset: whose recipes the timed systems follow. more: settings of the clock."""
+
+    dataset: str
+    systems: dict[str, System]
+    more: tuple[str, ...] = ()
+
+
+SMALL_UNET = ("channels=16", "channel_multipliers=[1, 2]")
+SCALES = {
+    "cpu": Scale(
+        "stacked_digits",
+        {
+            "ddgan": System("ddgan", ("channels=16", "multipliers=[1, 2]", "blocks=2")),
+            "stylegan2": System("stylegan2"),
+            "ddim": System("ddim", (*SMALL_UNET, "res_blocks=2", "sampling_steps=50")),
+            "ddpm": System("ddpm", (*SMALL_UNET, "res_blocks=2", "sampling_steps=1000")),
+            "score-sde-ve": System("score-sde-ve", (*SMALL_UNET, "res_blocks=8")),
+        },
+        ("timing_batch=25", "timing_seconds=5.0"),
+    ),
+    "gpu": Scale(
+        "cifar10",
+        {
+            "ddgan": System("ddgan"),
+            "stylegan2": System("stylegan2"),
+            "ddim": System("ddim", ("sampling_steps=50",)),
+            "ddpm": System("ddpm"),
+            "score-sde-ve": System("score-sde-ve"),
+        },
+    ),
+}
+FIGURE_2 = (
+    "Figure 2: the exact denoising distribution q(x_{t−1} | x_t) of a mixture in one dimension, in the step that is "
+    "multimodal for most x_t; grey: q(x_{t−1})"
+)
+FIGURE_6 = "Figure 6: samples of each method on the 25 Gaussians, with equal budgets"
+
+
+def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, say: Callable[[str], None]) -> Path:
+    """Checks every claim and writes records, figures and pages into `out`; returns the page of verdicts.
+
+    What was trained there before is not trained again. Raises UsageError for an unknown paper or scale.
+    """
+    if paper not in PAPERS:
+        raise unknown_name("paper", paper, PAPERS)
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    chosen, known = PAPERS[paper], SCALES[scale]
+    suite = read_suite(configs_dir() / "suites" / f"{paper}-{scale}.toml")
+    result = run_suite(suite, say, device=device, out=out, progress=progress)
+    times = _times(known, resolve_device(device), say)
+    shares = figures.figure_2(chosen.SCHEDULES, out / "figure-2.png")
+    figures.figure_6(_scattered(suite, result.named, out, device), out / "figure-6.png")
+    findings = Findings(result.named, {name: facts["seconds"] for name, facts in times.items()}, shares)
+    outcome = page.Outcome(
+        title=chosen.TITLE,
+        scale=scale,
+        machine=device_name(resolve_device(device)),
+        verdicts=[judge(claim, findings, scale) for claim in chosen.CLAIMS],
+        times=times,
+        figures={"figure-2.png": FIGURE_2, "figure-6.png": FIGURE_6},
+    )
+    write_report(result.records, out / "report")
+    return page.write(outcome, out)
+
+
+def _times(scale: Scale, device: torch.device, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """Seconds of 100 samples, NFE and parameters of every timed system."""
+    found = {}
+    for name, system in scale.systems.items():
+        say(f"timing {name}")
+        speed, parameters = untrained_speed(system, scale.dataset, device, scale.more)
+        found[name] = {
+            "seconds": 100 * speed.seconds_per_image,
+            "nfe": speed.nfe or 0.0,
+            "parameters": float(parameters),
+        }
+    return found
+
+
+def _scattered(suite: Suite, runs: dict[str, Record], out: Path, device: str) -> dict[str, Any]:
+    """Points of the data, and of each run on the 25 Gaussians."""
+    points = {"data": open_dataset("gaussians25").load("train").samples[:SCATTERED].numpy()}
+    for item in suite.run:
+        if item.dataset == "gaussians25" and item.name in runs:
+            path = out / "samples.npz"
+            api.sample(
+                path, model=item.model, dataset=item.dataset, settings=item.set, budget=item.budget, seed=item.seed,
+                samples=SCATTERED, device=device, out=out, progress=False,
+            )  # fmt: skip
+            points[item.name] = np.load(path)["points"]
+            path.unlink()
+    return points
