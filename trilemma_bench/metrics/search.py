@@ -253,7 +253,7 @@ class _IntegerProduct(_Product):
 
     def __init__(self, sides: tuple[_Samples, _Samples]) -> None:
         self.sides = sides
-        sample = slice(0, None, max(1, len(sides[1].order) // 256))
+        sample = slice(0, None, max(1, len(sides[1].order) // 64))
         step = _best_step([side.centred(sample, torch.float32) for side in sides])
         self.unit = step * step
         both = [_rounded(side, step) for side in (sides[:1] if sides[0] is sides[1] else sides)]
@@ -284,7 +284,7 @@ def _best_step(samples: list[Tensor]) -> float:
 
 def _remainder(values: Tensor, step: float) -> tuple[Tensor, Tensor]:
     codes = (values / step).round_().clamp_(-127, 127)
-    return codes, values - codes * step
+    return codes, torch.sub(values, codes, alpha=step)
 
 
 def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
