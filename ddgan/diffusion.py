@@ -26,7 +26,6 @@ class Diffusion(nn.Module):
 
     def __init__(self, steps: int, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         super().__init__()
-        self.steps = steps
         betas = vp_betas(steps, beta_min, beta_max)
         padded = torch.cat([betas.new_tensor([CLEAN_BETA]), betas])
         cumulative = alphas_cumprod(padded)
@@ -45,9 +44,20 @@ class Diffusion(nn.Module):
 
     def pair(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """A sample of (x_t, x_{t+1}) ~ q(· | x_0) for t (N) in 0 … T−1."""
-        x_t = at(self.signal, t, x0) * x0 + at(self.noise, t, x0) * torch.randn_like(x0)
-        x_next = at(self.step_signal, t + 1, x0) * x_t + at(self.step_noise, t + 1, x0) * torch.randn_like(x0)
-        return x_t, x_next
+        x_t = self.diffuse(x0, t, torch.randn_like(x0))
+        return x_t, self.forward_mean(x_t, t) + at(self.step_noise, t + 1, x0) * torch.randn_like(x0)
+
+    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_0), made from `noise` ~ N(0, I)."""
+        return at(self.signal, t, x0) * x0 + at(self.noise, t, x0) * noise
+
+    def forward_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The mean of q(x_{t+1} | x_t)."""
+        return at(self.step_signal, t + 1, x_t) * x_t
+
+    def clean(self, x_next: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_0 from x_{t+1} and the noise in it: the inverse of `diffuse` at t + 1."""
+        return (x_next - at(self.noise, t + 1, noise) * noise) / at(self.signal, t + 1, noise)
 
     def posterior_sample(self, x0: Tensor, x_next: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t ~ q(x_t | x_{t+1}, x_0) (eq. 5 of the paper), made from `noise` ~ N(0, I); at t = 0 it is x_0."""

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddgan.diffusion import Diffusion
-from ddgan.discriminator import ImageDiscriminator
+from ddgan.discriminator import SMALL_SIZE, ImageDiscriminator
 from ddgan.generator import ImageGenerator
 from ddgan.points import PointDiscriminator, PointGenerator
 from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.adversarial import (
+    frozen,
+    logits_and_r1,
+    nonsaturating_discriminator_loss,
+    nonsaturating_generator_loss,
+    update,
+)
+
+Prediction = Literal["x0", "direct", "noise", "one-shot"]
+BLACK = -1.0
 
 
 class DDGAN(Trainable):
     """DDGAN (Xiao et al. 2022): a conditional GAN for each of a few denoising steps.
 
-    Generator and discriminator see x_{t+1} and t; the generator predicts x_0, and the posterior gives x_t.
+    Generator and discriminator see x_{t+1} and t; the generator predicts x_0, and the posterior gives x_t. The defaults
+    are the paper's for CIFAR-10.
 
-    steps: T, the denoising steps, and so the network evaluations of a sample. latent_dim: width of z; 0 for none, which
-    makes each denoising distribution unimodal (the paper's ablation). lr_…, beta1, beta2: of Adam. r1_gamma: weight of
-    the R1 penalty on real x_t, applied every `r1_every` steps and not multiplied by that number, as in the reference.
+    steps: T, the denoising steps, and so the network evaluations of a sample. prediction: what the generator gives
+    (the paper's table 2): 'x0'; 'direct' for x_t itself; 'noise' for that in x_{t+1}, from which x_0 follows;
+    'one-shot' for x_0 from pure noise in one evaluation, judged after a diffusion to x_t, which augments both sides.
+    latent_dim: width of z; 0 for none, which makes each denoising distribution unimodal. siddm: if > 0, the
+    discriminator does not see x_{t+1}, and the weight of the term that brings x_t back to it (Xu et al. 2023).
+    lr_…, beta1, beta2: of Adam. r1_gamma: weight of the R1 penalty on real x_t, applied every `r1_every` steps and not
+    multiplied by that number, as in the reference.
 
-    For images: channels, multipliers, blocks, style_dim, mapping_layers (generator); discriminator_channels, time_dim.
+    For images: channels, channel_multipliers, res_blocks, attention_resolutions, style_dim, mapping_layers (generator);
+    discriminator: 'small', 'large', or 'auto' by size; discriminator_channels, time_dim; pooling: of its last layer,
+    the paper's 'sum' over places, or 'flatten', which small images need. padding: black pixels added on every side.
     For points: hidden, layers (both networks), fourier_features, fourier_scale (cycles per unit of the data).
     """
 
@@ -37,40 +55,68 @@ class DDGAN(Trainable):
         data: DataSpec,
         *,
         steps: int = 4,
+        prediction: Prediction = "x0",
         latent_dim: int = 100,
+        siddm: float = 0.0,
         lr_generator: float = 1.6e-4,
-        lr_discriminator: float = 1.25e-4,
+        lr_discriminator: float = 1e-4,
         beta1: float = 0.5,
         beta2: float = 0.9,
         r1_gamma: float = 0.05,
         r1_every: int = 15,
-        channels: int = 64,
-        multipliers: tuple[int, ...] = (1, 2, 2, 2),
-        blocks: int = 2,
+        channels: int = 128,
+        channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
+        res_blocks: int = 2,
+        attention_resolutions: tuple[int, ...] = (16,),
         style_dim: int = 256,
-        mapping_layers: int = 3,
-        discriminator_channels: int = 64,
-        time_dim: int = 128,
+        mapping_layers: int = 4,
+        discriminator: Literal["auto", "small", "large"] = "auto",
+        discriminator_channels: int = 128,
+        time_dim: int = 256,
+        pooling: Literal["sum", "flatten"] = "sum",
+        padding: int = 0,
         hidden: int = 512,
         layers: int = 3,
         fourier_features: int = 64,
         fourier_scale: float = 0.1,
     ) -> None:
         super().__init__(data)
-        self.steps, self.latent_dim = steps, latent_dim
+        _check_at_least(1, steps=steps, r1_every=r1_every)
+        _check_at_least(0, latent_dim=latent_dim, siddm=siddm, r1_gamma=r1_gamma, padding=padding)
+        if siddm and prediction == "one-shot":
+            raise UsageError("prediction = 'one-shot' has no x_{t+1} to come back to: set siddm = 0")
+        self.steps, self.prediction, self.latent_dim, self.siddm = steps, prediction, latent_dim, siddm
         self.rates, self.betas = (lr_generator, lr_discriminator), (beta1, beta2)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.padding = padding if data.is_image else 0
+        self.shape = (data.shape[0], *(size + 2 * self.padding for size in data.shape[1:]))
+        self.given = 0 if siddm or prediction == "one-shot" else data.shape[0]
         self.diffusion = Diffusion(steps)
         self.discriminator: nn.Module
         if data.is_image:
-            generator = {"channels": channels, "multipliers": multipliers, "blocks": blocks}
-            style = {"style_dim": style_dim, "mapping_layers": mapping_layers}
-            self.network = ImageGenerator(data.shape, latent_dim, **generator, **style)  # type: ignore[arg-type]
-            self.discriminator = ImageDiscriminator(data.shape, channels=discriminator_channels, time_dim=time_dim)
+            self.network = ImageGenerator(
+                self.shape,
+                latent_dim,
+                style_dim=style_dim,
+                mapping_layers=mapping_layers,
+                bounded=prediction in ("x0", "one-shot"),
+                channels=channels,
+                multipliers=channel_multipliers,
+                res_blocks=res_blocks,
+                attention_resolutions=attention_resolutions,
+            )
+            self.discriminator = ImageDiscriminator(
+                data.shape[0] + self.given,
+                self.shape[-1],
+                channels=discriminator_channels,
+                time_dim=time_dim,
+                large=discriminator == "large" or (discriminator == "auto" and self.shape[-1] > SMALL_SIZE),
+                flatten=pooling == "flatten",
+            )
         else:
             size = {"hidden": hidden, "layers": layers, "features": fourier_features, "scale": fourier_scale}
             self.network = PointGenerator(data.shape[0], latent_dim, steps, **size)
-            self.discriminator = PointDiscriminator(data.shape[0], steps, **size)
+            self.discriminator = PointDiscriminator(data.shape[0], self.given, steps, **size)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         networks = {"generator": (self.network, self.rates[0]), "discriminator": (self.discriminator, self.rates[1])}
@@ -83,67 +129,108 @@ class DDGAN(Trainable):
         self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
     ) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the generator, each with its own steps t and noise."""
-        losses = self._update_discriminator(batch, optimizers["discriminator"], penalise=step % self.r1_every == 0)
-        losses["loss_g"] = self._update_generator(batch, optimizers["generator"])
-        return losses
+        penalise = self.r1_gamma > 0 and step % self.r1_every == 0
+        batch = F.pad(batch, [self.padding] * 4, value=BLACK) if self.padding else batch
+        losses = self._update_discriminator(batch, optimizers["discriminator"], penalise)
+        return losses | self._update_generator(batch, optimizers["generator"])
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Ancestral sampling with T evaluations of the generator (algorithm of §4)."""
+        """Ancestral sampling with T evaluations of the generator (algorithm of §4); 'one-shot' takes one."""
 
         def noise(*shape: int) -> Tensor:
             return torch.randn(count, *shape, generator=rng, device=rng.device)
 
-        x = noise(*self.data.shape)
-        for step in reversed(range(self.steps)):
-            t = torch.full((count,), step, device=rng.device)
-            x0 = self.network(x, noise(self.latent_dim), t)
-            x = self.diffusion.posterior_sample(x0, x, t, noise(*self.data.shape))
-        return x
+        x = noise(*self.shape)
+        if self.prediction == "one-shot":
+            x = self._at_once(x, noise(self.latent_dim))
+        else:
+            for step in reversed(range(self.steps)):
+                t = torch.full((count,), step, device=rng.device)
+                x = self._denoise(x, noise(self.latent_dim), t, noise(*self.shape))
+        return self._cropped(x)
 
     def evaluations(self) -> int | None:
-        return self.steps
+        return 1 if self.prediction == "one-shot" else self.steps
 
     def describe(self) -> str:
-        without_z = "" if self.latent_dim else ", no z"
-        return f"T={self.steps}{without_z}"
+        parts = {
+            f"T={self.steps}": True,
+            self.prediction: self.prediction != "x0",
+            "no z": not self.latent_dim,
+            f"SIDDM {self.siddm:g}": self.siddm > 0,
+        }
+        return ", ".join(part for part, holds in parts.items() if holds)
 
     def _update_discriminator(
         self, batch: Tensor, optimizer: torch.optim.Optimizer, penalise: bool
     ) -> dict[str, Tensor]:
-        self.discriminator.requires_grad_(True)
         t, x_t, x_next = self._pair(batch)
         with torch.no_grad():
             fake = self._fake(x_next, t)
-        real_logits = self.discriminator(x_t.requires_grad_(penalise), x_next, t)
-        fake_logits = self.discriminator(fake, x_next, t)
-        loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-        total = loss + self.r1_gamma / 2 * gradient_penalty(real_logits, x_t) if penalise else loss
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
+        if penalise:
+            real_logits, penalty = logits_and_r1(lambda real: self._judge(real, x_next, t), x_t)
+        else:
+            real_logits, penalty = self._judge(x_t, x_next, t), x_t.new_zeros(())
+        loss = nonsaturating_discriminator_loss(real_logits, self._judge(fake, x_next, t))
+        update(optimizer, loss + self.r1_gamma / 2 * penalty)
         return {"loss_d": loss.detach()}
 
-    def _update_generator(self, batch: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-        self.discriminator.requires_grad_(False)
+    def _update_generator(self, batch: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         t, _, x_next = self._pair(batch)
-        loss = F.softplus(-self.discriminator(self._fake(x_next, t), x_next, t)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+        with frozen(self.discriminator):
+            fake = self._fake(x_next, t)
+            losses = {"loss_g": nonsaturating_generator_loss(self._judge(fake, x_next, t))}
+            if self.siddm:
+                losses["loss_forward"] = self.siddm * F.mse_loss(self.diffusion.forward_mean(fake, t), x_next)
+            update(optimizer, torch.stack([*losses.values()]).sum())
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _pair(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t = torch.randint(self.steps, (len(batch),), device=batch.device)
         return t, *self.diffusion.pair(batch, t)
 
+    def _judge(self, x_t: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
+        return self.discriminator(x_t, x_next[:, : self.given], t)
+
     def _fake(self, x_next: Tensor, t: Tensor) -> Tensor:
         """x_t of the model, given x_{t+1} (N×…)."""
         z = torch.randn(len(x_next), self.latent_dim, device=x_next.device)
-        x0 = self.network(x_next, z, t)
-        return self.diffusion.posterior_sample(x0, x_next, t, torch.randn_like(x0))
+        noise = torch.randn_like(x_next)
+        if self.prediction == "one-shot":
+            return self.diffusion.diffuse(self._at_once(torch.randn_like(x_next), z), t, noise)
+        return self._denoise(x_next, z, t, noise)
+
+    def _denoise(self, x_next: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t of the model from x_{t+1} and z; `noise` ~ N(0, I) is that of the posterior."""
+        output = self.network(x_next, z, t).float()
+        if self.prediction == "direct":
+            return output
+        x0 = self.diffusion.clean(x_next, output, t) if self.prediction == "noise" else output
+        return self.diffusion.posterior_sample(x0, x_next, t, noise)
+
+    def _at_once(self, noise: Tensor, z: Tensor) -> Tensor:
+        """x_0 from pure noise."""
+        t = torch.full((len(noise),), self.steps - 1, device=noise.device)
+        return self.network(noise, z, t).float()
+
+    def _cropped(self, x: Tensor) -> Tensor:
+        return x[..., self.padding : -self.padding, self.padding : -self.padding] if self.padding else x
 
 
-def gradient_penalty(logits: Tensor, inputs: Tensor) -> Tensor:
-    """R1: the mean squared norm of the gradient of `logits` (N) with respect to `inputs` (N×…) (Mescheder 2018)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    return gradient.square().flatten(1).sum(dim=1).mean()
+class SIDDM(DDGAN):
+    """SIDDM (Xu et al. 2023): DDGAN whose discriminator judges x_t alone, with x_{t+1} matched by a forward step.
+
+    siddm: weight of that term, E‖√(1−β_{t+1}) x_t − x_{t+1}‖² as a mean over coordinates. It is the cross-entropy
+    between forward steps; the paper's entropy term, a network that only regularises, is left out. Others: as DDGAN's.
+    """
+
+    def __init__(self, data: DataSpec, *, siddm: float = 1.0, **settings: Any) -> None:
+        if siddm <= 0:
+            raise UsageError(f"siddm = {siddm}: choose a positive weight, or model 'ddgan' for none")
+        super().__init__(data, siddm=siddm, **settings)
+
+
+def _check_at_least(least: int, **settings: float) -> None:
+    for name, value in settings.items():
+        if value < least:
+            raise UsageError(f"{name} = {value}: choose at least {least}")

@@ -36,17 +36,17 @@ class StepMLP(nn.Module):
 
 
 class PointGenerator(StepMLP):
-    """G(x_{t+1}, z, t) → the predicted x_0, N×D."""
+    """G(x_{t+1}, z, t) → its prediction, N×D."""
 
     def __init__(self, dim: int, latent_dim: int, steps: int, **size: float) -> None:
         super().__init__(dim, latent_dim, dim, steps, **size)  # type: ignore[arg-type]
 
 
 class PointDiscriminator(StepMLP):
-    """D(x_t, x_{t+1}, t) → logits N."""
+    """D(x_t, given, t) → logits N; `given` is x_{t+1}, or nothing (N×0)."""
 
-    def __init__(self, dim: int, steps: int, **size: float) -> None:
-        super().__init__(dim, dim, 1, steps, **size)  # type: ignore[arg-type]
+    def __init__(self, dim: int, given: int, steps: int, **size: float) -> None:
+        super().__init__(dim, given, 1, steps, **size)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, extra: Tensor, t: Tensor) -> Tensor:
         return super().forward(x, extra, t).squeeze(1)

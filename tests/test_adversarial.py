@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn import adversarial
-from trilemma_bench.nn.adversarial import frozen, r1_penalty, update, wgan_penalty
+from trilemma_bench.nn.adversarial import frozen, logits_and_r1, r1_penalty, update, wgan_penalty
 
 REAL = torch.tensor([1.3, -0.4, 0.0, 30.0], dtype=torch.float64)
 FAKE = torch.tensor([-0.2, 0.9, 2.0, -25.0], dtype=torch.float64)
@@ -79,6 +79,13 @@ class TestPenalties:
         """D(x) = |x|²/2 has the slope x."""
         x = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         assert r1_penalty(lambda x: x.square().sum(dim=1) / 2, x).item() == pytest.approx((5 + 9) / 2)
+
+    def test_logits_and_r1_are_what_each_is_alone(self):
+        layer, x, seen = linear([3.0, 4.0]), torch.randn(7, 2), []
+        logits, penalty = logits_and_r1(lambda x: seen.append(x) or layer(x), x)
+        assert len(seen) == 1
+        assert torch.equal(logits, layer(x))
+        assert torch.equal(penalty, r1_penalty(layer, x))
 
     def test_r1_of_images_sums_over_channels_and_pixels(self):
         images = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)

@@ -51,14 +51,21 @@ def r1_penalty(discriminator: Discriminator, inputs: Tensor) -> Tensor:
     The weight, usually γ/2, is the caller's. The discriminator is evaluated once more, outside autocast, and is what
     the penalty's gradient flows to; none flows to `inputs`.
     """
-    return _slope(discriminator, inputs).square().sum(dim=1).mean()
+    return logits_and_r1(discriminator, inputs)[1]
+
+
+def logits_and_r1(discriminator: Discriminator, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits at `inputs` and `r1_penalty` there, from one evaluation: for a loss that needs both."""
+    logits, slope = _logits_and_slope(discriminator, inputs)
+    return logits, slope.square().sum(dim=1).mean()
 
 
 def wgan_penalty(critic: Discriminator, real: Tensor, fake: Tensor) -> Tensor:
     """E(|∇D| − 1)² at points drawn evenly between real and fake samples (both N×…) (Gulrajani et al. 2017, eq. 3)."""
     share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
     between = torch.lerp(real.detach(), fake.detach().to(real.dtype), share.to(real.dtype))
-    return (torch.linalg.vector_norm(_slope(critic, between), dim=1) - 1).square().mean()
+    _, slope = _logits_and_slope(critic, between)
+    return (torch.linalg.vector_norm(slope, dim=1) - 1).square().mean()
 
 
 def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -79,12 +86,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-def _slope(discriminator: Discriminator, inputs: Tensor) -> Tensor:
-    """∇D at `inputs`, as N×(all coordinates), differentiable in D's parameters."""
+def _logits_and_slope(discriminator: Discriminator, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """D at `inputs` and ∇D, as N×(all coordinates); both differentiable in D's parameters."""
     points = _exact(inputs.detach()).requires_grad_()
     with torch.autocast(points.device.type, enabled=False):
-        (slope,) = torch.autograd.grad(discriminator(points).sum(), points, create_graph=True)
-        return slope.flatten(1)
+        logits = discriminator(points)
+        (slope,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
+        return logits, slope.flatten(1)
 
 
 def _exact(x: Tensor) -> Tensor:
