@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Score, Speed, Training
 
 SCORE_FACTS: dict[str, tuple[str, str, str]] = {
@@ -170,3 +172,38 @@ def demo_records() -> list[Record]:
             note="scikit-learn's bundled test part of the UCI digits",
         ),
     ]
+
+
+def many_records(count: int = 1000, devices: int = 4) -> list[Record]:
+    """`count` runs on as many devices as told: models of all speeds, each sampled with several numbers of steps."""
+    numbers = np.random.default_rng(0)
+    return [_one_of_many(numbers, i, f"cuda: device {i % devices}") for i in range(count)]
+
+
+def _one_of_many(numbers: np.random.Generator, i: int, device: str) -> Record:
+    model, steps = f"model-{i // 40}", 2 ** (i // 4 % 10)
+    quality = float(60 / (1 + steps) ** 0.7 * numbers.lognormal(0, 0.3) + 2)
+    seconds = 1e-4 * steps * float(numbers.lognormal(0, 0.2))
+    raw = [1000 * seconds * float(factor) for factor in numbers.lognormal(0, 0.02, 20)]
+    scores = with_errors(
+        {
+            "fid": (quality, 0.02 * quality),
+            "precision": (float(numbers.beta(8, 3)), 0.004),
+            "recall": (float(numbers.beta(5, 5)), 0.006),
+            "density": (float(numbers.beta(8, 2)), 0.01),
+            "coverage": (float(numbers.beta(8, 3)), 0.004),
+            "kid": (quality / 1000, 0.0003),
+        }
+    )
+    speed = make_speed(
+        seconds, steps, device=device, raw_seconds=raw, raw_latency_seconds=[value / 300 for value in raw]
+    )
+    variant, channels = f"{steps} steps", 32 * (1 + i % 4)
+    part = ModelPart(
+        name=model, variant=f"{channels} channels, {variant}", parameters=35_746_307 + i % 4,
+        settings={"steps": steps, "channels": channels}, plugin="trilemma-bench", version="0.1.0",
+    )  # fmt: skip
+    training = make_training(checkpoint_sha256=f"{i // 40:02}{i % 4:02}" * 16)
+    return make_record(model, variant, "cifar10", scores, speed=speed, id=f"run-{i:04}", seed=i).model_copy(
+        update={"model": part, "training": training, "environment": {"system": "Linux", "cpu_cores": 8}}
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from records import demo_records, make_record, make_speed, with_errors
+from records import demo_records, make_record, make_speed, many_records, with_errors
 
+from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import axis_title, left_out, scatter
+from trilemma_bench.report.plots import NAMED_OF_MANY, axis_title, left_out, papers_of, scatter, short
 from trilemma_bench.report.table import Table, tables
-from trilemma_bench.report.trilemma import goodness, trilemma
+from trilemma_bench.report.trilemma import triangles, trilemma
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,9 @@ def test_labels_of_no_points():
 def test_axes_say_what_and_which_way(toy):
     assert toy.quality.key == "fd_features"
     assert toy.coverage.key == "recall"
-    assert axis_title(toy.quality, "y") == "FD (features)  (lower is better ↓)"
-    assert axis_title(toy.speed, "x") == "Time per image  (lower is better ←)"
-    assert axis_title(toy.coverage, "x") == "Recall  (higher is better →)"
+    assert axis_title(toy.quality) == "FD (features) (lower is better)"
+    assert axis_title(toy.speed) == "Time per image (lower is better)"
+    assert axis_title(toy.coverage) == "Recall (higher is better)"
 
 
 def test_every_competitor_is_drawn_and_named_and_time_is_logarithmic(toy):
@@ -77,13 +78,21 @@ def test_looks_differ_in_colour_and_in_marker(toy):
     assert len({line.get_marker() for line in marks}) == len({str(line.get_color()) for line in marks}) == 6
 
 
-def test_the_trilemma_has_a_bubble_and_a_triangle_for_each_row(toy):
-    figure = trilemma(toy, toy.quality, toy.coverage)
-    bubbles = [collection.get_sizes()[0] for collection in figure.axes[-2].collections]
-    titles = {axes.get_title() for axes in figure.axes}
-    assert {row.name for row in toy.competitors} <= titles
-    covered = [row.record.scores["recall"].value for row in toy.competitors]
-    assert np.argsort(bubbles).tolist() == np.argsort(covered).tolist()
+def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(toy):
+    axes = trilemma(toy, toy.quality, toy.coverage).axes[0]
+    bubbles = axes.collections[0]
+    rows = [row.record for row in toy.competitors]
+    assert bubbles.get_offsets().tolist() == [
+        [record.speed.seconds_per_image, record.scores["fd_features"].value] for record in rows
+    ]
+    covered = [record.scores["recall"].value for record in rows]
+    assert np.argsort(bubbles.get_sizes()).tolist() == np.argsort(covered).tolist()
+
+
+def test_each_row_has_a_triangle(toy):
+    names = {axes.get_title() for axes in triangles(toy).axes}
+    assert {short(row.name, 17) for row in toy.competitors} <= names
+    assert triangles(tables(demo_records())[1]) is None  # a single row has nothing to be compared with
 
 
 def test_goodness_is_one_for_the_best_and_tells_decades_apart(toy):
@@ -92,6 +101,26 @@ def test_goodness_is_one_for_the_best_and_tells_decades_apart(toy):
     assert np.allclose(goodness(toy.coverage, np.array([0.2, 0.8])), [0.25, 1])
     assert np.allclose(goodness(toy.quality, np.array([0.0, 2.0])), [1, 0])
     assert np.allclose(goodness(toy.quality, np.array([0.0, 0.0])), 1)
+
+
+def test_of_many_rows_some_of_the_front_are_named_within_the_axes():
+    (table,) = tables(many_records(300, 1))
+    axes = scatter(table, table.speed, table.quality).axes[0]
+    axes.figure.draw_without_rendering()
+    names = [text for text in axes.texts if text.get_text().startswith("model")]
+    assert 0 < len(names) <= NAMED_OF_MANY
+    frame = axes.get_window_extent()
+    boxes = [name.get_window_extent() for name in names]
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_published_numbers_are_hollow_and_unnamed():
+    (table,) = tables(many_records(12, 1))
+    axes = scatter(table, table.speed, table.quality, papers_of(table)).axes[0]
+    (papers,) = (found for found in axes.collections if len(found.get_facecolors()) == 0)
+    assert [0.0021, 3.75] in papers.get_offsets().tolist()
+    assert not any("DDGAN" in text.get_text() for text in axes.texts)
 
 
 EDGES = {
@@ -167,5 +196,5 @@ def test_an_interval_below_zero_keeps_the_axis_logarithmic():
 def test_the_trilemma_carries_intervals_and_its_legend_says_so():
     table = sure_table([(5.0, 0.4), (5.1, 0.4), (5.2, 0.4)])
     figure = trilemma(table, table.quality, table.coverage)
-    assert len(drawn_intervals(figure.axes[-2])) == 3
+    assert len(drawn_intervals(figure.axes[0])) == 3
     assert "95 % interval" in [text.get_text() for text in figure.legends[0].get_texts()]

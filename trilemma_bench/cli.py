@@ -189,6 +189,7 @@ def suite(file: Path, **options: Any) -> None:
     """Run all of a suite, and report on it. FILE may be the name of a shipped suite: demo."""
     from trilemma_bench.report import write_report
     from trilemma_bench.report.terminal import terminal_table
+    from trilemma_bench.results import find_records
     from trilemma_bench.suite import read_suite, run_suite
 
     common = _apply_places(options)
@@ -196,7 +197,9 @@ def suite(file: Path, **options: Any) -> None:
     chosen = read_suite(file)
     result = run_suite(chosen, click.echo, **common)
     if result.records:
-        report = write_report(result.records, options["out"] / "report")
+        places = {record.id: path for path, record in find_records([options["out"]]).records}
+        paths = [places.get(record.id) for record in result.records]
+        report = write_report(result.records, options["out"] / "report", paths=paths)
         click.echo(f"\n{terminal_table(result.records)}\n\nreport: {report}")
     if result.failures:
         raise TrilemmaError(f"{len(result.failures)} of {len(chosen.run)} runs failed: {'; '.join(result.failures)}")
@@ -218,8 +221,9 @@ def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
 @main.command()
 @click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
 @click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
-def report(dirs: tuple[Path, ...], out: Path) -> None:
-    """Tables and plots of all the records below DIR (default: results)."""
+@click.option("--published", is_flag=True, help="Show the numbers of papers beside what was measured, unranked.")
+def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
+    """An interactive page, tables and figures of all the records below DIR (default: results)."""
     from trilemma_bench.report import write_report
     from trilemma_bench.results import find_records
 
@@ -228,7 +232,8 @@ def report(dirs: tuple[Path, ...], out: Path) -> None:
         click.echo(f"skipped: {line}", err=True)
     if not found.records:
         raise UsageError(f"no records below {', '.join(map(str, dirs)) or 'results'}: run `trilemma-bench run` first")
-    click.echo(write_report([record for _, record in found.records], out, found.skipped))
+    paths, records = zip(*found.records, strict=True)
+    click.echo(write_report(records, out, found.skipped, paths, published))
 
 
 @main.command()

@@ -41,6 +41,29 @@ def _dominated(row: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
     return bool(((others >= row).all(axis=1) & (others > row).any(axis=1)).any())
 
 
+def hypervolume(gains: ArrayLike) -> float:
+    """The volume between the origin and the rows of `gains` (N×D, more is better): what at least one row dominates.
+
+    Exact, by slicing (While et al. 2006), for two or three goals or a few more. Rows with a NaN, or below the origin in
+    a goal, dominate nothing.
+    """
+    points = np.atleast_2d(np.asarray(gains, dtype=float))
+    return _volume(points[(points > 0).all(axis=1)])
+
+
+def _volume(points: NDArray[np.float64]) -> float:
+    """Slices along the last goal: each is as thick as the step to the next value, and as large as what reaches it."""
+    if not points.size:
+        return 0.0
+    if points.shape[1] == 1:
+        return float(points.max())
+    points = points[np.argsort(-points[:, -1])]
+    heights = -np.diff(points[:, -1], append=0.0)
+    if points.shape[1] == 2:
+        return float(np.maximum.accumulate(points[:, 0]) @ heights)
+    return float(sum(_volume(points[: i + 1, :-1]) * height for i, height in enumerate(heights) if height))
+
+
 @dataclass(frozen=True)
 class Group:
     """Records that share a ranking: one dataset, one protocol in every field, and one device (None: nothing timed)."""
@@ -49,7 +72,11 @@ class Group:
     records: tuple[Record, ...]
 
     def __getitem__(self, field: str) -> Any:
-        return dict(self.conditions).get(field)
+        return self._fields.get(field)
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        return dict(self.conditions)
 
     def names_below(self, field: str) -> list[str]:
         """The names that the nested `field` has entries for, in their order."""

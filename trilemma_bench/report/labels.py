@@ -16,21 +16,28 @@ def place(anchors: Array, sizes: Array, radii: Array, bounds: Array, obstacles: 
     """Centres (N×2) for labels of `sizes` (N×2) near `anchors` (N×2), whose marks have `radii` (N). All in pixels.
 
     bounds: x0, y0, x1, y1 that the labels should stay within. obstacles: boxes (M×4) that they should not cover.
-    Each label takes the cheapest of the places around its point, the most crowded points first, in three rounds.
+    Each label takes the cheapest of the places around its point, the most crowded points first, in two rounds.
     """
     count = len(anchors)
     marks = _boxes(anchors, 2 * radii[:, None].repeat(2, axis=1)) if count else np.empty((0, 4))
     fixed = np.concatenate([obstacles.reshape(-1, 4), marks])
     candidates = [_candidates(anchors[i], sizes[i], radii[i]) for i in range(count)]
+    nearby = [_within_reach(fixed, candidates[i], sizes[i]) for i in range(count)]
     order = np.argsort([np.sort(np.abs(anchors - anchor).sum(1))[:4].sum() for anchor in anchors])
     placed: dict[int, Array] = {}
-    for _ in range(3):
+    for _ in range(2):
         for i in order:
             others = [_boxes(centre[None], sizes[j][None]) for j, centre in placed.items() if j != i]
-            cost = _cost(candidates[i], sizes[i], anchors[i], bounds, np.concatenate([fixed, *others]))
+            cost = _cost(candidates[i], sizes[i], anchors[i], bounds, np.concatenate([nearby[i], *others]))
             cost = cost + _ambiguity(candidates[i], sizes[i], anchors, i)
             placed[i] = candidates[i][cost.argmin()]
     return np.array([placed[i] for i in range(count)]).reshape(-1, 2)
+
+
+def _within_reach(boxes: Array, centres: Array, size: Array) -> Array:
+    """Those of `boxes` that a label of `size` at one of `centres` could cover."""
+    low, high = centres.min(axis=0) - size / 2, centres.max(axis=0) + size / 2
+    return boxes[((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1)]
 
 
 def _ambiguity(centres: Array, size: Array, anchors: Array, own: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
@@ -15,6 +16,8 @@ LEGEND = (
     "tested alone, at 5 %). A value without a known error is not tested. The error of a time covers repetition in the "
     "same process."
 )
+
+MOST_SEPARATIONS = 8
 
 
 def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
@@ -83,11 +86,20 @@ def _extractor(group: Group, name: str) -> str:
     return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
 
 
-def separations(group: Group, others: Iterable[Group]) -> list[str]:
-    """Why `group` is not ranked with the groups of the same dataset among `others`: a line each, naming the fields."""
-    return [
+def separations(groups: Sequence[Group]) -> list[list[str]]:
+    """Why each of `groups` is not ranked with the others of its dataset: lines that name the fields that differ."""
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        alike.setdefault(group["dataset"], []).append(group)
+    return [_separated(group, alike[group["dataset"]]) for group in groups]
+
+
+def _separated(group: Group, alike: Sequence[Group]) -> list[str]:
+    apart = list(islice((other for other in alike if other is not group), MOST_SEPARATIONS))
+    lines = [
         f"Not ranked with the {fmt.plain(other['protocol'])} table on {fmt.plain(other['device'] or 'no device')}: "
         + fmt.plain("; ".join(group.differences(other)))
-        for other in others
-        if other is not group and other["dataset"] == group["dataset"]
+        for other in apart
     ]
+    more = len(alike) - 1 - len(apart)
+    return [*lines, f"Nor with {more} more tables of the same dataset"] if more else lines

@@ -1,4 +1,4 @@
-"""Scatter plots of two columns of a table, with the Pareto front, for eyes of every kind."""
+"""Plots of two columns of a table at the size of a paper, with the Pareto front, for eyes of every kind."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ from numpy.typing import NDArray
 
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
+from trilemma_bench.report.goals import Curve, Floats, values
 from trilemma_bench.report.labels import place
+from trilemma_bench.report.published import Published, published
 from trilemma_bench.report.table import Row, Table, front_of
 
 MARKERS = "osD^vPX<>"
 INK, SOFT, FAINT = "#222222", "#555555", "#8a8a8a"
-# beyond this many rows a point carries its number in the table, and only the front is named
-NAMED_ROWS = 14
+# the text width of ICLR's and NeurIPS's styles, in inches
+WIDTH, HEIGHT = 5.5, 3.5
+# beyond this many rows only some of the front are named; beyond that many all look alike, without intervals
+NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 6, 40
+MOST_CURVES = 10
+# crosses the whole plot: names may cover it
+REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1, "gid": "real"}
 _FRONT = "Pareto front: no row is better in both"
 
 Axis = Literal["x", "y"]
-Floats = NDArray[np.float64]
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Our look, for this block only; SVGs come out the same each time."""
-    look = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("notebook", font_scale=0.85)}
+    look = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("paper", font_scale=0.9)}
     fixed: dict[str, Any] = {
         "svg.hashsalt": "trilemma",
+        "pdf.fonttype": 42,  # letters stay letters
         "axes.edgecolor": FAINT,
         "grid.color": "#e4e4e4",
         "axes.axisbelow": True,
@@ -46,11 +53,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     """A figure of width × height inches that no global state knows of."""
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
     return figure
+
+
+def new_axes(figure: Figure, width: float = 0.855) -> Axes:
+    """Axes in a fixed place, with room for titles and the legend: to search for the best takes longer than to draw."""
+    return figure.add_axes((0.125, 0.225, width, 0.645))
 
 
 def literal(text: str) -> str:
@@ -80,46 +92,65 @@ def left_out(table: Table, x: Column, y: Column) -> list[str]:
     return lines
 
 
-def values(rows: Sequence[Row], column: Column) -> Floats:
-    numbers = (column.value(row.record) for row in rows)
-    return np.array([np.nan if number is None else number for number in numbers], dtype=float)
-
-
 def reference_value(table: Table, column: Column) -> float | None:
     """What real data reach in this column, where the table has such a row."""
     found = (column.value(row.record) for row in table.rows if row.reference)
     return next((value for value in found if value is not None), None)
 
 
-def scatter(table: Table, x: Column, y: Column) -> Figure:
-    """`y` against `x`, a mark for each row, with the front of the two and what real data reach."""
+def scatter(table: Table, x: Column, y: Column, papers: Sequence[Published] = ()) -> Figure:
+    """`y` against `x`, a mark for each row, with the front of the two and what real data reach; `papers` are hollow."""
     rows = shown_rows(table, x, y)
     with style():
-        figure = new_figure(6.4, 4.7)
-        axes = figure.add_subplot()
+        figure = new_figure()
+        axes = new_axes(figure)
         title(axes, table, f"{y.title} and {x.title.lower() if x.log else x.title}")
-        set_axes(axes, table, rows, x, y)
+        set_axes(axes, table, rows, x, y, papers)
         front = np.array(front_of([row.record for row in rows], [x, y]), dtype=bool)
         _draw_front(axes, rows, front, x, y)
-        for row, on_front in zip(rows, front, strict=True):
-            _draw_row(axes, row, x, y, bool(on_front))
+        _draw_rows(axes, rows, front, x, y)
         draw_reference(axes, table, x, y)
-        legend(axes, table, x, y)
-        label_points(axes, names_of(rows, front), values(rows, x), values(rows, y), np.full(len(rows), 6.0), front)
+        draw_papers(axes, papers, x, y)
+        legend(axes, table, x, y, papers)
+        label_points(axes, rows, names_of(rows, front), x, y, np.full(len(rows), 4.0), front)
+    return figure
+
+
+def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> Figure:
+    """`y` against `x` along each curve: one trained model under several settings of its sampling."""
+    numbers = {row.number for row in shown_rows(table, x, y)}
+    chosen = [Curve(c.model, [row for row in c.rows if row.number in numbers]) for c in curves[:MOST_CURVES]]
+    rows = [row for curve in chosen for row in curve.rows]
+    with style():
+        figure = new_figure()
+        axes = new_axes(figure)
+        title(axes, table, f"{y.title} along settings of the sampling")
+        set_axes(axes, table, rows, x, y)
+        for number, curve in enumerate(chosen, 1):
+            color, marker = look(number)
+            for row in curve.rows:
+                draw_intervals(axes, row, x, y, color)
+            points = values(curve.rows, x), values(curve.rows, y)
+            axes.plot(*points, f"{marker}-", color=color, markersize=5, linewidth=1, label=literal(short(curve.model)))
+        draw_reference(axes, table, x, y)
+        axes.figure.legend(loc="lower center", ncols=5, frameon=False, fontsize=7, columnspacing=1.2)
     return figure
 
 
 def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
-    """What is written beside the points: names; where these are too many, numbers for all that are not on the front."""
-    few = len(rows) <= NAMED_ROWS
-    return [row.name if few or on_front else str(row.number) for row, on_front in zip(rows, front, strict=True)]
+    """What is written beside the points: names; of too many rows, those of some of the front."""
+    if len(rows) <= NAMED_ROWS:
+        return [short(row.name, 30) for row in rows]
+    on_front = np.flatnonzero(front)
+    named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
+    return [short(row.name, 30) if i in named else "" for i, row in enumerate(rows)]
 
 
 def title(axes: Axes, table: Table, text: str) -> None:
-    axes.set_title(literal(f"{short(table.title)}: {text}"), loc="left", fontsize=12, pad=22, weight="bold")
+    axes.set_title(literal(short(f"{table.title}: {text}", 80)), loc="left", fontsize=9, pad=15, weight="bold")
     facts = [f"protocol {table.group['protocol']}", f"{table.group['samples measured']:,} samples", table.device]
-    subtitle = literal(short(" · ".join(fmt.plain(fact) for fact in facts if fact), 84))
-    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9, color=SOFT)
+    subtitle = literal(short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
+    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7, color=SOFT)
 
 
 def short(text: str, width: int = 36) -> str:
@@ -127,13 +158,17 @@ def short(text: str, width: int = 36) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def set_axes(axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column) -> None:
+def set_axes(
+    axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column, papers: Sequence[Published] = ()
+) -> None:
     """Scales, limits, and axis titles with unit and direction."""
     for axis, column in (("x", x), ("y", y)):
         reference = reference_value(table, column)
-        numbers = np.append(values(rows, column), [] if reference is None else [reference])
+        beside = [] if reference is None else [reference]
+        beside += [paper.values[column.key] for paper in _shown_papers(papers, x, y)]
+        numbers = np.append(values(rows, column), beside)
         _scale(axes, axis, column, numbers, _interval_ends(rows, column))  # type: ignore[arg-type]
-        getattr(axes, f"set_{axis}label")(literal(axis_title(column, axis)))  # type: ignore[arg-type]
+        getattr(axes, f"set_{axis}label")(literal(axis_title(column)))
 
 
 def _interval_ends(rows: Sequence[Row], column: Column) -> Floats:
@@ -142,11 +177,10 @@ def _interval_ends(rows: Sequence[Row], column: Column) -> Floats:
     return np.array([(value, end) for value, ends in intervals if ends for end in ends], dtype=float).reshape(-1, 2)
 
 
-def axis_title(column: Column, axis: Axis) -> str:
-    """'Time per image (lower is better ←)': what it is and where the good end is."""
-    arrow = {("lower", "x"): "←", ("higher", "x"): "→", ("lower", "y"): "↓", ("higher", "y"): "↑"}
+def axis_title(column: Column) -> str:
+    """'Time per image (lower is better)': what it is and where the good end is."""
     unit = f", {column.unit}" if column.unit else ""
-    return f"{column.title}{unit}  ({column.better} is better {arrow[column.better or 'higher', axis]})"
+    return f"{column.title}{unit} ({column.better} is better)"
 
 
 def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats, ends: Floats) -> None:
@@ -199,15 +233,35 @@ def _draw_front(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Co
     xs, ys = values(rows, x)[front], values(rows, y)[front]
     order = np.lexsort((ys if x.better == "lower" else -ys, xs))
     where: Any = "steps-post" if x.better == "lower" else "steps-pre"
-    axes.plot(xs[order], ys[order], drawstyle=where, color=FAINT, linewidth=1.4, linestyle=(0, (5, 2)), zorder=1.5)
+    axes.plot(xs[order], ys[order], drawstyle=where, color=FAINT, linewidth=0.9, linestyle=(0, (5, 2)), zorder=1.5)
 
 
-def _draw_row(axes: Axes, row: Row, x: Column, y: Column, on_front: bool) -> None:
-    color, marker = look(row.number)
-    draw_intervals(axes, row, x, y, color)
-    edge, width = (INK, 1.8) if on_front else ("white", 0.8)
-    at = (values([row], column) for column in (x, y))
-    axes.plot(*at, marker, color=color, markersize=11, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+def _draw_rows(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Column, y: Column) -> None:
+    if len(rows) > TOLD_APART:
+        edges = [INK if on_front else "white" for on_front in front]
+        axes.scatter(values(rows, x), values(rows, y), 14, color=look(1)[0], edgecolors=edges, linewidths=0.6, zorder=3)
+        return
+    for row, on_front in zip(rows, front, strict=True):
+        color, marker = look(row.number)
+        draw_intervals(axes, row, x, y, color)
+        edge, width = (INK, 1.2) if on_front else ("white", 0.5)
+        at = (values([row], column) for column in (x, y))
+        axes.plot(*at, marker, color=color, markersize=6.5, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+
+
+def papers_of(table: Table) -> tuple[Published, ...]:
+    return published(table.group["dataset"])
+
+
+def _shown_papers(papers: Sequence[Published], x: Column, y: Column) -> list[Published]:
+    return [paper for paper in papers if x.key in paper.values and y.key in paper.values]
+
+
+def draw_papers(axes: Axes, papers: Sequence[Published], x: Column, y: Column) -> None:
+    """Published numbers: hollow, without a name; their table has the rest."""
+    shown = _shown_papers(papers, x, y)
+    xs, ys = ([paper.values[column.key] for paper in shown] for column in (x, y))
+    axes.scatter(xs, ys, 16, marker="s", facecolors="none", edgecolors=FAINT, linewidths=0.8, zorder=1.2)
 
 
 def draw_intervals(axes: Axes, row: Row, x: Column, y: Column, color: Any) -> None:
@@ -224,9 +278,9 @@ def draw_intervals(axes: Axes, row: Row, x: Column, y: Column, color: Any) -> No
             points[x.key],
             points[y.key],
             color=color,
-            linewidth=1.4,
+            linewidth=0.9,
             marker=cap,
-            markersize=7,
+            markersize=4,
             markevery=capped,
             zorder=2,
         )
@@ -236,62 +290,79 @@ def draw_reference(axes: Axes, table: Table, x: Column, y: Column) -> None:
     """Real data: a hollow star where both values are known, else a line at the one that is."""
     at_x, at_y = reference_value(table, x), reference_value(table, y)
     if at_x is not None and at_y is not None:
-        axes.plot(at_x, at_y, "*", markersize=15, markerfacecolor="white", markeredgecolor=INK, zorder=2.5)
+        axes.plot(at_x, at_y, "*", markersize=9, markerfacecolor="white", markeredgecolor=INK, zorder=2.5)
     elif at_y is not None:
-        axes.axhline(at_y, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        axes.axhline(at_y, **REFERENCE_LINE)
     elif at_x is not None:
-        axes.axvline(at_x, color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        axes.axvline(at_x, **REFERENCE_LINE)
 
 
-def legend(axes: Axes, table: Table, x: Column, y: Column, front_text: str = _FRONT, line: Any = (0, (5, 2))) -> None:
+def legend(
+    axes: Axes,
+    table: Table,
+    x: Column,
+    y: Column,
+    papers: Sequence[Published] = (),
+    front_text: str = _FRONT,
+    line: Any = (0, (5, 2)),
+) -> None:
     """What the marks mean, below the axes, where it covers nothing."""
-    front: dict[str, Any] = {
-        "markerfacecolor": "#dddddd",
-        "markeredgecolor": INK,
-        "markeredgewidth": 1.8,
-        "color": FAINT,
-    }
-    axes.plot([], [], marker="o", markersize=10, linestyle=line, label=front_text, **front)
+    outlined: dict[str, Any] = {"markerfacecolor": "#dddddd", "markeredgecolor": INK, "markeredgewidth": 1.2}
+    axes.plot([], [], marker="o", markersize=6, linestyle=line, linewidth=1, color=FAINT, label=front_text, **outlined)
     known = [reference_value(table, column) is not None for column in (x, y)]
     if all(known):
-        axes.plot([], [], "*", color=INK, markerfacecolor="white", markersize=13, label="real data")
+        axes.plot([], [], "*", color=INK, markerfacecolor="white", markersize=8, label="real data")
     elif any(known):
-        axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (1, 2)), label="real data")
-    if any(column.interval(row.record) for row in shown_rows(table, x, y) for column in (x, y)):
-        axes.plot([], [], color=SOFT, linewidth=1.4, marker="|", markersize=8, label="95 % interval")
-    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        axes.plot([], [], **REFERENCE_LINE, label="real data")
+    rows = shown_rows(table, x, y)
+    if len(rows) <= TOLD_APART and any(column.interval(row.record) for row in rows for column in (x, y)):
+        axes.plot([], [], color=SOFT, linewidth=0.9, marker="|", markersize=5, label="95 % interval")
+    if _shown_papers(papers, x, y):
+        hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": FAINT, "markersize": 4}
+        axes.plot([], [], "s", label="published, on the hardware of the time: not ranked", **hollow)
+    axes.figure.legend(loc="lower center", ncols=3, frameon=False, fontsize=7, columnspacing=1.2)
 
 
 def label_points(
-    axes: Axes, names: Sequence[str], xs: Floats, ys: Floats, radii: Floats, bold: NDArray[np.bool_]
+    axes: Axes, rows: Sequence[Row], names: Sequence[str], x: Column, y: Column, radii: Floats, bold: NDArray[np.bool_]
 ) -> None:
     """Writes `names` beside the points without overlap; a thin line leads to one far off. radii: points."""
     figure: Any = axes.figure
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     pixels_a_point = figure.dpi / 72
-    anchors = axes.transData.transform(np.stack([xs, ys], axis=1).reshape(-1, 2))
-    texts = [
-        axes.annotate(
-            literal(name), (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=9, color=INK,
-            weight="bold" if strong else "normal", zorder=5, annotation_clip=False,
-            path_effects=[matplotlib.patheffects.withStroke(linewidth=2.5, foreground="white")],
-        )
-        for name, x, y, strong in zip(names, xs, ys, bold, strict=True)
-    ]  # fmt: skip
-    sizes = np.array([text.get_window_extent().size for text in texts]).reshape(-1, 2) + np.array([6, 3])
-    frame = axes.get_window_extent()
-    radii = radii * pixels_a_point
-    centres = place(anchors, sizes, radii, np.array(frame.extents), _obstacles(axes))
-    for text, anchor, centre, size, radius in zip(texts, anchors, centres, sizes, radii, strict=True):
+    points = np.stack([values(rows, x), values(rows, y)], axis=1).reshape(-1, 2)
+    pixels, radii = axes.transData.transform(points), radii * pixels_a_point
+    named = np.array([bool(name) for name in names], dtype=bool)
+    texts = [_text_at(axes, name, at, strong) for name, at, strong in zip(names, points, bold, strict=True) if name]
+    sizes = np.array([text.get_window_extent().size for text in texts]).reshape(-1, 2) + np.array([4, 2])
+    frame = np.array(axes.get_window_extent().extents)
+    marks = np.concatenate([pixels - radii[:, None], pixels + radii[:, None]], axis=1)[~named]
+    obstacles = np.concatenate([_obstacles(axes), marks])
+    centres = place(pixels[named], sizes, radii[named], frame, obstacles)
+    inside = ((centres - sizes / 2 >= frame[:2]) & (centres + sizes / 2 <= frame[2:])).all(axis=1)
+    for text, anchor, centre, size, radius, fits in zip(
+        texts, pixels[named], centres, sizes, radii[named], inside, strict=True
+    ):
+        if len(rows) > NAMED_ROWS and not fits:
+            text.remove()
+            continue
         text.set_position((centre - anchor) / pixels_a_point)
         _leader(axes, anchor, centre, size, radius)
+
+
+def _text_at(axes: Axes, name: str, at: Floats, strong: bool) -> Any:
+    return axes.annotate(
+        literal(name), (at[0], at[1]), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=7,
+        color=INK, weight="bold" if strong else "normal", zorder=5, annotation_clip=False,
+        path_effects=[matplotlib.patheffects.withStroke(linewidth=1.5, foreground="white")],
+    )  # fmt: skip
 
 
 def _obstacles(axes: Axes) -> Floats:
     """Boxes in pixels around the lines that are drawn, so that labels keep off them; all run along one of the axes."""
     boxes = [np.empty((0, 4))]
     for line in axes.lines:
+        if line.get_gid() == REFERENCE_LINE["gid"]:
+            continue
         points = np.asarray(line.get_path().transformed(line.get_transform()).vertices)
         low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
         boxes.append(np.concatenate([low - 1, high + 1], axis=1))
@@ -301,8 +372,8 @@ def _obstacles(axes: Axes) -> Floats:
 def _leader(axes: Axes, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:
     nearest = np.clip(anchor, centre - size / 2, centre + size / 2)
     gap = float(np.hypot(*(nearest - anchor)))
-    if gap < radius + 10:
+    if gap < radius + 8:
         return
     start = anchor + (nearest - anchor) * (radius / gap)
     ends = axes.transData.inverted().transform(np.stack([start, nearest]))
-    axes.plot(*ends.T, color=FAINT, linewidth=0.8, zorder=1.8)
+    axes.plot(*ends.T, color=FAINT, linewidth=0.5, zorder=1.8)

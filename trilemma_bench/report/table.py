@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +28,14 @@ from trilemma_bench.statistics import Group, Runs, comparable, is_reference, ove
 class Cell:
     """text: as printed, a dash when missing. tied: no difference to the best is shown. detail: the interval.
 
-    footnote: number of the reason why it is missing.
+    second: the best value of the others, where three or more were ranked. footnote: number of the reason why it is
+    missing.
     """
 
     text: str
     value: float | None
     best: bool = False
+    second: bool = False
     tied: bool = False
     footnote: int | None = None
     detail: str = ""
@@ -142,24 +143,27 @@ def _number(record: Record, column: Column) -> float:
 
 
 def _cells(rows: Sequence[Runs], column: Column, footnotes: dict[str, int]) -> list[Cell]:
-    best = _best([runs.record for runs in rows], column)
-    leader = next((runs for runs in rows if _is_best(runs, column, best)), None)
-    return [_cell(runs, column, _is_best(runs, column, best), leader, footnotes) for runs in rows]
+    best, second = _leading([runs.record for runs in rows], column)
+    leader = next((runs for runs in rows if _has(runs, column, best)), None)
+    return [
+        _cell(runs, column, _has(runs, column, best), _has(runs, column, second), leader, footnotes) for runs in rows
+    ]
 
 
-def _best(records: Iterable[Record], column: Column) -> float | None:
-    """The best value of two or more competitors; None where nothing can be called the best."""
+def _leading(records: Iterable[Record], column: Column) -> tuple[float | None, float | None]:
+    """The best value of two or more competitors and the second of three or more; None where none can be called so."""
     values = [value for record in records if not is_reference(record) and (value := column.value(record)) is not None]
-    if column.better is None or len(values) < 2 or len(set(values)) == 1:
-        return None
-    return min(values) if column.better == "lower" else max(values)
+    distinct = sorted(set(values), reverse=column.better == "higher")
+    if column.better is None or len(distinct) < 2:
+        return None, None
+    return distinct[0], distinct[1] if len(values) > 2 else None
 
 
-def _is_best(runs: Runs, column: Column, best: float | None) -> bool:
-    return best is not None and column.value(runs.record) == best and not is_reference(runs.record)
+def _has(runs: Runs, column: Column, value: float | None) -> bool:
+    return value is not None and column.value(runs.record) == value and not is_reference(runs.record)
 
 
-def _cell(runs: Runs, column: Column, best: bool, leader: Runs | None, footnotes: dict[str, int]) -> Cell:
+def _cell(runs: Runs, column: Column, best: bool, second: bool, leader: Runs | None, footnotes: dict[str, int]) -> Cell:
     record = runs.record
     value = column.value(record)
     if value is None:
@@ -168,7 +172,7 @@ def _cell(runs: Runs, column: Column, best: bool, leader: Runs | None, footnotes
     interval = score.interval if (score := record.scores.get(column.key)) else None
     detail = fmt.measured(value, interval)[1] if interval else ""
     tied = not best and leader is not None and not is_reference(record) and _no_difference(leader, runs, column)
-    return Cell(column.text(value, record), value, best, tied, detail=detail)
+    return Cell(column.text(value, record), value, best, second, tied, detail=detail)
 
 
 def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
@@ -180,12 +184,14 @@ def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
 def row_names(rows: Sequence[Runs]) -> list[str]:
     """The label of each row with its number of seeds; told apart by seed, budget or id where several have the same."""
     labels = [fmt.plain(runs.record.label) for runs in rows]
-    count = Counter(labels)
+    alike: dict[str, list[Runs]] = {}
+    for label, runs in zip(labels, rows, strict=True):
+        alike.setdefault(label, []).append(runs)
+    apart = {label: _apart(same) for label, same in alike.items() if len(same) > 1}
     names = []
     for label, runs in zip(labels, rows, strict=True):
-        alike = [other for other, same in zip(rows, labels, strict=True) if same == label]
         seeds = [f"{len(runs)} seeds"] if len(runs) > 1 else []
-        names.append(", ".join(dict.fromkeys([label, *([_apart(alike)(runs)] if count[label] > 1 else []), *seeds])))
+        names.append(", ".join(dict.fromkeys([label, *([apart[label](runs)] if label in apart else []), *seeds])))
     return names
 
 

@@ -1,7 +1,8 @@
-"""The trilemma at a glance: quality against speed, coverage as colour and size, and a triangle for each row."""
+"""The trilemma at a glance: quality against speed, coverage as colour and size; and a triangle for each row."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,73 +11,83 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 
 from trilemma_bench.report.columns import Column
+from trilemma_bench.report.goals import Floats, goals_of, reached, values
 from trilemma_bench.report.plots import (
     FAINT,
     INK,
     NAMED_ROWS,
     SOFT,
-    Floats,
+    TOLD_APART,
+    WIDTH,
     axis_title,
     draw_intervals,
+    draw_papers,
     draw_reference,
     label_points,
     legend,
     literal,
     names_of,
+    new_axes,
     new_figure,
     set_axes,
     short,
     shown_rows,
     style,
     title,
-    values,
 )
+from trilemma_bench.report.published import Published
 from trilemma_bench.report.table import Row, Table
 
-# as many as can be read at a glance; the front and the best quality come first
-TRIANGLES = 8
+# as many as can be read at a glance, in rows of five; the front and the best quality come first
+TRIANGLES, ACROSS = 10, 5
 _CORNERS = np.deg2rad([90, 210, 330])  # quality, coverage, speed
 _COLOURS = colormaps["cividis"]
 
 
-def trilemma(table: Table, quality: Column, coverage: Column) -> Figure:
-    """Quality (y) against time per image (x), coverage as colour and size; beside it a triangle for each row."""
+def trilemma(table: Table, quality: Column, coverage: Column, papers: Sequence[Published] = ()) -> Figure:
+    """Quality (y) against time per image (x), coverage as colour and size; `papers` are hollow squares."""
     rows = shown_rows(table, table.speed, quality)
-    compared = [row for row in rows if coverage.value(row.record) is not None]
     with style():
-        figure = new_figure(12.5 if len(compared) > 1 else 7.8, 6.2)
-        grid = figure.add_gridspec(1, 2, width_ratios=(8, 4)) if len(compared) > 1 else figure.add_gridspec(1, 1)
-        if len(compared) > 1:
-            front_first = sorted(compared, key=lambda row: not row.front)
-            _triangles(figure, grid[1], front_first, (quality, coverage, table.speed))
-        axes = figure.add_subplot(grid[0])
+        figure = new_figure()
+        axes = new_axes(figure, 0.73)
         title(axes, table, "the trilemma")
-        _bubbles(axes, table, rows, quality, coverage)
+        set_axes(axes, table, rows, table.speed, quality, papers)
+        _bubbles(axes, table, rows, quality, coverage, papers)
     return figure
 
 
-def _bubbles(axes: Axes, table: Table, rows: list[Row], quality: Column, coverage: Column) -> None:
-    set_axes(axes, table, rows, table.speed, quality)
-    xs, ys, covered = (values(rows, column) for column in (table.speed, quality, coverage))
+def _bubbles(
+    axes: Axes, table: Table, rows: list[Row], quality: Column, coverage: Column, papers: Sequence[Published]
+) -> None:
+    speed = table.speed
+    xs, ys, covered = (values(rows, column) for column in (speed, quality, coverage))
     norm = _coverage_scale(covered)
-    areas = 70 + 380 * np.nan_to_num(norm(covered).filled(0.0))
+    many = len(rows) > TOLD_APART
+    areas = (10 if many else 24) + (20 if many else 110) * np.nan_to_num(norm(covered).filled(0.0))
     front = np.array([row.front for row in rows], dtype=bool)
-    for i, row in enumerate(rows):
-        draw_intervals(axes, row, table.speed, quality, SOFT)
-        known = not np.isnan(covered[i])
-        face = _COLOURS(norm(covered[i])) if known else "white"
-        edge, width = (INK, 2.4) if row.front else (FAINT, 0.8)
-        marker = "o" if known else "D"
-        axes.scatter(xs[i], ys[i], areas[i], color=face, marker=marker, edgecolors=edge, linewidths=width, zorder=3)
-    draw_reference(axes, table, table.speed, quality)
-    axes.get_figure().colorbar(  # type: ignore[union-attr]
-        ScalarMappable(norm, _COLOURS), ax=axes, pad=0.02, aspect=32, label=literal(axis_title(coverage, "y"))
-    )
-    legend(axes, table, table.speed, quality, "Pareto front: no row is better in all three", line="none")
-    label_points(axes, _labels(rows, coverage), xs, ys, np.sqrt(areas / np.pi), front)
+    known = ~np.isnan(covered)
+    for which, marker in ((known, "o"), (~known, "D")):
+        faces: Any = _COLOURS(norm(covered[which])) if marker == "o" else "white"
+        edges, widths = ([INK if on else FAINT for on in front[which]], [1.3 if on else 0.4 for on in front[which]])
+        axes.scatter(
+            xs[which], ys[which], areas[which], c=faces, marker=marker, edgecolors=edges, linewidths=widths, zorder=3
+        )
+    for row in [] if many else rows:
+        draw_intervals(axes, row, speed, quality, SOFT)
+    draw_reference(axes, table, speed, quality)
+    draw_papers(axes, papers, speed, quality)
+    _colour_bar(axes, norm, coverage)
+    legend(axes, table, speed, quality, papers, "Pareto front: no row is better in all three", line="none")
+    label_points(axes, rows, _labels(rows, front, coverage), speed, quality, np.sqrt(areas / np.pi), front)
+
+
+def _colour_bar(axes: Axes, norm: Normalize, coverage: Column) -> None:
+    figure: Any = axes.figure
+    place = axes.get_position()
+    beside = figure.add_axes((place.x1 + 0.015, place.y0, 0.018, place.height))
+    figure.colorbar(ScalarMappable(norm, _COLOURS), cax=beside, label=literal(axis_title(coverage)))
 
 
 def _coverage_scale(covered: Floats) -> Normalize:
@@ -84,10 +95,11 @@ def _coverage_scale(covered: Floats) -> Normalize:
     return Normalize(0, max(1.0, float(np.nanmax(covered))) if not np.isnan(covered).all() else 1.0)
 
 
-def _labels(rows: list[Row], coverage: Column) -> list[str]:
+def _labels(rows: list[Row], front: Any, coverage: Column) -> list[str]:
+    names = names_of(rows, front)
     if len(rows) > NAMED_ROWS:
-        return names_of(rows, np.array([row.front for row in rows]))
-    return [f"{row.name}\n{_coverage_text(row, coverage)}" for row in rows]
+        return names
+    return [f"{name}\n{_coverage_text(row, coverage)}" for name, row in zip(names, rows, strict=True)]
 
 
 def _coverage_text(row: Row, coverage: Column) -> str:
@@ -95,49 +107,45 @@ def _coverage_text(row: Row, coverage: Column) -> str:
     return f"no {coverage.short}" if value is None else f"{coverage.short} {coverage.text(value, row.record)}"
 
 
-def goodness(column: Column, numbers: Floats) -> Floats:
-    """How near each value comes to the best: 1 for it, 0 for the worst or what is ten times worse, if that is farther.
-
-    Times and Fréchet distances on a logarithmic scale; where more is better, the share of the best.
-    """
-    if column.better == "higher":
-        return np.clip(numbers / (numbers.max() or 1.0), 0, 1)
-    if (numbers > 0).all():
-        decades = np.log10(numbers / numbers.min())
-        return 1 - decades / max(1.0, decades.max())
-    return 1 - (numbers - numbers.min()) / (np.ptp(numbers) or 1.0)
-
-
-def _triangles(figure: Figure, place: SubplotSpec, rows: list[Row], columns: tuple[Column, ...]) -> None:
-    reached = np.stack([goodness(column, values(rows, column)) for column in columns], axis=1)
-    covered = values(rows, columns[1])
-    norm = _coverage_scale(covered)
+def triangles(table: Table) -> Figure | None:
+    """A triangle for each row with all three goals, the front first; None for fewer than two such rows."""
+    goals = goals_of(table)
+    rated = reached(table.competitors, goals) if goals else np.empty((0, 3))
+    rows = [(row, shares) for row, shares in zip(table.competitors, rated, strict=False) if not np.isnan(shares).any()]
+    if len(rows) < 2:
+        return None
+    rows = sorted(rows, key=lambda item: not item[0].front)
     shown = rows[:TRIANGLES]
-    across = 1 if len(shown) < 4 else 2
-    down = -(-len(shown) // across)
-    grid = place.subgridspec(down + 1, across, height_ratios=[*[1] * down, 0.12])
-    more = f"\n{len(rows) - len(shown)} more in the table" if len(rows) > len(shown) else ""
-    caption = figure.add_subplot(grid[-1, :])
-    caption.text(0.5, 0.5, f"corner: best of these rows · centre: worst{more}", ha="center", fontsize=9, color=SOFT)
-    caption.axis("off")
-    for i, row in enumerate(shown):
-        axes = figure.add_subplot(grid[i // across, i % across])
-        _triangle(axes, row, reached[i], _COLOURS(norm(covered[i])))
+    norm = _coverage_scale(values([row for row, _ in rows], goals[1]))
+    down = -(-len(shown) // ACROSS)
+    more = f"; {len(rows) - len(shown)} more in the table" if len(rows) > len(shown) else ""
+    with style():
+        figure = new_figure(WIDTH, 1.2 * down + 0.25)
+        figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.2 / (1.2 * down + 0.25), bottom=0.2 / down, hspace=0.3)
+        grid = figure.subplots(down, ACROSS, squeeze=False)
+        for axes in grid.flat[len(shown) :]:
+            axes.axis("off")
+        for axes, (row, shares) in zip(grid.flat, shown, strict=False):
+            _triangle(axes, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
+        figure.supxlabel(
+            f"{literal(short(table.title))}: corner: best of these rows, centre: worst{more}", fontsize=7, color=SOFT
+        )
+    return figure
 
 
 def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     """One row: a corner for each goal; the better in it, the nearer to the corner."""
     corners = np.stack([np.cos(_CORNERS), np.sin(_CORNERS)], axis=1)
     for ring in (1.0, 0.5):
-        axes.fill(*(ring * corners).T, facecolor="none", edgecolor="#c8c8c8", linewidth=0.9, zorder=1)
+        axes.fill(*(ring * corners).T, facecolor="none", edgecolor="#c8c8c8", linewidth=0.6, zorder=1)
     for corner in corners:
-        axes.plot(*np.stack([np.zeros(2), corner]).T, color="#e0e0e0", linewidth=0.9, zorder=1)
+        axes.plot(*np.stack([np.zeros(2), corner]).T, color="#e0e0e0", linewidth=0.6, zorder=1)
     # a row that is worst in a goal still shows as a thin shape
     shape = corners * np.maximum(reached, 0.05)[:, None]
-    axes.fill(*shape.T, facecolor=color, edgecolor=INK, linewidth=2.0 if row.front else 0.7, zorder=2)
+    axes.fill(*shape.T, facecolor=color, edgecolor=INK, linewidth=1.2 if row.front else 0.5, zorder=2)
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
-        axes.text(*at, name, fontsize=8, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    axes.set_title(literal(short(row.name, 26)), fontsize=9.5, weight="bold" if row.front else "normal", pad=3)
+        axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
+    axes.set_title(literal(short(row.name, 17)), fontsize=6, weight="bold" if row.front else "normal", pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")

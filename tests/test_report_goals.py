@@ -1,0 +1,100 @@
+"""What rows reach in the trilemma: volumes with known answers, and curves of one model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import demo_records, make_record, make_speed, make_training, many_records
+
+from trilemma_bench.record import ModelPart
+from trilemma_bench.report.goals import curves, volumes
+from trilemma_bench.report.table import tables
+from trilemma_bench.statistics import hypervolume
+
+gains = st.lists(st.tuples(*[st.floats(0, 1)] * 3), max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("points", "volume"),
+    [
+        ([[2.0]], 2.0),
+        ([[2.0, 3.0]], 6.0),
+        ([[1.0, 2.0], [2.0, 1.0]], 3.0),
+        ([[1.0, 2.0, 3.0]], 6.0),
+        ([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]], 4.0),
+        ([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]], 1.0),  # the dominated and the equal add nothing
+        ([[1.0, 0.0, 1.0], [np.nan, 1.0, 1.0], [-1.0, 2.0, 2.0]], 0.0),
+        (np.empty((0, 3)), 0.0),
+    ],
+)
+def test_volumes_with_known_answers(points, volume):
+    assert hypervolume(points) == pytest.approx(volume)
+
+
+def test_a_volume_is_what_random_points_say():
+    rng = np.random.default_rng(0)
+    points, darts = rng.random((30, 3)), rng.random((20_000, 3))
+    share = np.mean([(points >= dart).all(axis=1).any() for dart in darts])
+    assert hypervolume(points) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / len(darts)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(gains, gains)
+def test_more_rows_never_have_less_volume_nor_more_than_both(one, other):
+    first, second, both = (hypervolume(np.reshape(rows, (-1, 3))) for rows in (one, other, one + other))
+    assert max(first, second) - 1e-12 <= both <= first + second + 1e-12
+
+
+@settings(max_examples=20, deadline=None)
+@given(gains)
+def test_neither_the_order_of_rows_nor_of_goals_counts(rows):
+    points = np.reshape(rows, (-1, 3))
+    assert hypervolume(points[::-1, [2, 0, 1]]) == pytest.approx(hypervolume(points), abs=1e-12)
+
+
+def test_the_front_has_the_volume_of_all_rows_and_no_model_more():
+    toy, digits = tables(demo_records())
+    found = volumes(toy)
+    assert 0 < max(volume for _, volume in found.models) < found.total <= 1
+    assert dict(found.models).keys() == {"ddgan", "ddpm", "ddim", "gan", "vae"}
+    assert volumes(digits).total == pytest.approx(1.0)  # alone, a row is best in all
+    assert volumes(tables([make_record()])[0]) is None  # nothing was timed
+
+
+def sampled(steps, model="ddim", weights="a", **settings):
+    part = ModelPart(
+        name=model,
+        variant=f"{steps} steps",
+        parameters=9,
+        settings={"steps": steps, **settings},
+        plugin="p",
+        version="1",
+    )
+    training = make_training(checkpoint_sha256=weights)
+    speed = make_speed(steps * 1e-3, steps)
+    scores = {"fid": 9.0 / steps, "recall": 0.5}
+    return make_record(scores=scores, speed=speed, training=training, id=f"{model}{steps}{weights}").model_copy(
+        update={"model": part}
+    )
+
+
+def test_curves_join_one_trained_model_by_its_evaluations():
+    others = [sampled(10, "gan"), sampled(20, weights="b"), make_record("real-data")]
+    (table,) = tables([sampled(50), sampled(10), sampled(20), *others])
+    (curve,) = curves(table)
+    assert curve.model == "ddim"
+    assert [row.record.speed.nfe for row in curve.rows] == [10, 20, 50]
+
+
+def test_the_same_settings_twice_are_no_curve():
+    (table,) = tables([sampled(10), sampled(10).model_copy(update={"id": "again"})])
+    assert len(table.rows) == 2
+    assert curves(table) == []
+
+
+def test_curves_of_one_name_are_told_apart():
+    (table,) = tables(many_records(80, 1))
+    names = [curve.model for curve in curves(table)]
+    assert len(set(names)) == len(names) == 8

@@ -1,0 +1,93 @@
+"""Tables for a paper: what is marked, what is escaped, what stands apart; and that LaTeX takes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from records import demo_records, make_record, make_speed, many_records, with_errors
+
+from trilemma_bench.report import write_report
+from trilemma_bench.report.latex import MOST_ROWS, latex, latex_tables
+from trilemma_bench.report.table import tables
+
+HOSTILE = "\\input{/etc/passwd}$x_1^2$ & 5% #1 ~ {a} <b> \"q\" 'r' `s` | µ ± ∞ 漢 é\n\\end{table}"
+
+
+def rows(text):
+    return [line.split(" & ") for line in text.splitlines() if " & " in line]
+
+
+def test_best_is_bold_and_second_underlined_within_a_table():
+    records = [make_record(f"m{i}", scores=with_errors({"fid": (v, 0.2)})) for i, v in enumerate([5.0, 7.0, 6.0, 6.0])]
+    found = {row[0]: row[1] for row in rows(latex_tables(tables(records), False))}
+    assert found["m0"].startswith(r"\textbf{5.0}")
+    assert found["m2"].startswith(r"\underline{6.0}")
+    assert found["m3"].startswith(r"\underline{6.0}")
+    assert found["m1"].startswith("7.0 {")
+    assert r"$\pm$0.39" in found["m1"] or r"$\pm$0.4" in found["m1"]
+
+
+def test_of_two_rows_none_is_second_and_the_reference_is_nothing():
+    records = [make_record(m, scores={"fid": v}) for m, v in (("a", 2.0), ("b", 3.0), ("real-data", 0.1))]
+    text = latex_tables(tables(records), False)
+    assert text.count(r"\textbf{") == 1
+    assert r"\underline{" not in text
+    assert r"\emph{real{-}data} (reference)" in text
+
+
+def test_groups_are_tables_of_their_own():
+    records = [make_record(m, speed=make_speed(1, 1, device=d)) for d in ("cpu", "cuda") for m in "ab"]
+    text = latex_tables(tables(records), False)
+    assert text.count(r"\begin{table}") == text.count(r"\toprule") == 2
+    assert len(set(re.findall(r"\\label\{(.*)\}", text))) == 2
+
+
+def test_a_missing_score_is_a_dash_with_its_reason_below():
+    lacking = make_record("a", scores={"fid": 1.0}, missing={"recall": "needs 4 samples_, got 3"})
+    text = latex_tables(tables([lacking, make_record("b", scores={"fid": 1.0, "recall": 0.5})]), False)
+    (mark,) = re.findall(r"---\$\^\{(\d)\}\$", text)
+    assert rf"$^{{{mark}}}$~needs 4 samples\_, got 3." in text
+
+
+def test_long_tables_say_what_they_leave_out():
+    (table,) = tables(many_records(100, 1))
+    text = latex_tables([table], False)
+    assert len(rows(text)) == MOST_ROWS + 1
+    assert "60 more rows are in results.csv" in text
+
+
+def test_published_numbers_are_a_table_of_their_own_without_marks():
+    text = latex_tables(tables(many_records(8, 2)), True)
+    published = text[text.index(r"\caption{Published") :]
+    assert "DDGAN (T=4) & 3.75 & 9.63 & 0.57 & 4 & 2.10 ms" in published
+    assert text.count(r"\caption{Published") == 1
+    assert r"\textbf" not in published
+    assert r"\underline" not in published
+    assert "partly recalled" in published
+
+
+def test_nothing_in_a_record_is_a_command():
+    text = latex(HOSTILE)
+    assert not re.search(r"(?<!\\)[$&%#_{}]", re.sub(r"\\text\w+\{\}|\$\\\w+(\{\})?\$|\{-\}|\\'e|\$\^2\$", "", text))
+    assert "\\input" not in text
+    assert "\\end" not in text
+    assert text.isascii()
+    assert "\n" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_takes_it(tmp_path):
+    hostile = make_record(HOSTILE, HOSTILE, HOSTILE, {f"fd_{HOSTILE}": 1.0}, missing={"recall": HOSTILE})
+    write_report([*demo_records(), *many_records(6, 1), hostile], tmp_path, published=True)
+    head = r"\documentclass{article}\usepackage{booktabs,textcomp}\usepackage[T1]{fontenc}\begin{document}"
+    (tmp_path / "paper.tex").write_text(head + r"\input{table.tex}\end{document}")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]

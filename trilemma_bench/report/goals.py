@@ -1,0 +1,118 @@
+"""What a table's rows reach in the trilemma: how near to the best, how much of the space, along which knob."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trilemma_bench.report import format as fmt
+from trilemma_bench.report.columns import Column
+from trilemma_bench.report.table import Row, Table
+from trilemma_bench.statistics import hypervolume
+
+Floats = NDArray[np.float64]
+
+VOLUME_MEANING = (
+    "Hypervolume: the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
+    "distances count on logarithmic scales from the worst of these rows (or ten times the best) to the best, shares "
+    "from nothing to the best: it belongs to these rows and is no score to carry elsewhere"
+)
+
+
+def goals_of(table: Table) -> list[Column]:
+    """The columns that stand for quality, coverage and speed; empty unless the table has all three."""
+    columns = [column for column in (table.quality, table.coverage, table.speed) if column]
+    return columns if len(columns) == 3 else []
+
+
+def values(rows: Sequence[Row], column: Column) -> Floats:
+    """NaN where a row has none."""
+    numbers = (column.value(row.record) for row in rows)
+    return np.array([np.nan if number is None else number for number in numbers], dtype=float)
+
+
+def goodness(column: Column, numbers: Floats) -> Floats:
+    """How near each value comes to the best: 1 for it, 0 for the worst or what is ten times worse, if that is farther.
+
+    Times and Fréchet distances on a logarithmic scale; where more is better, the share of the best. NaN stays NaN.
+    """
+    known = numbers[~np.isnan(numbers)]
+    if not known.size:
+        return numbers
+    if column.better == "higher":
+        return np.clip(numbers / (known.max() or 1.0), 0, 1)
+    if (known > 0).all():
+        decades = np.log10(numbers / known.min())
+        return 1 - decades / max(1.0, float(np.nanmax(decades)))
+    return 1 - (numbers - known.min()) / (np.ptp(known) or 1.0)
+
+
+def reached(rows: Sequence[Row], goals: Sequence[Column]) -> Floats:
+    """The goodness of each row in each goal: N×goals."""
+    return np.stack([goodness(column, values(rows, column)) for column in goals], axis=1)
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Hypervolumes of all competitors together and of each model by itself, the largest first."""
+
+    total: float
+    models: list[tuple[str, float]]
+
+
+def volumes(table: Table) -> Volumes | None:
+    """None where the table lacks a goal, or every row does."""
+    goals = goals_of(table)
+    if not goals or not table.competitors:
+        return None
+    shares = reached(table.competitors, goals)
+    if np.isnan(shares).any(axis=1).all():
+        return None
+    names = np.array([fmt.plain(row.record.model.name) for row in table.competitors])
+    models = [(str(name), hypervolume(shares[names == name])) for name in dict.fromkeys(names)]
+    return Volumes(hypervolume(shares), sorted(models, key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows of one trained model under different settings of its sampling, those of fewest evaluations first.
+
+    model: its name; that of its first row where several curves would have the same.
+    """
+
+    model: str
+    rows: list[Row]
+
+
+def curves(table: Table) -> list[Curve]:
+    """What a sweep leaves: two rows or more of the same model and weights, with settings that differ."""
+    same: dict[str, list[Row]] = {}
+    for row in table.competitors:
+        if row.record.speed and row.record.model.settings:
+            same.setdefault(_weights(row), []).append(row)
+    found = [rows for rows in same.values() if len({repr(row.record.model.settings) for row in rows}) > 1]
+    names = Counter(rows[0].record.model.name for rows in found)
+    return [_curve(_by_cost(rows), names) for rows in found]
+
+
+def _curve(rows: list[Row], names: Counter[str]) -> Curve:
+    name = rows[0].record.model.name
+    return Curve(fmt.plain(name) if names[name] == 1 else f"{rows[0].name} …", rows)
+
+
+def _weights(row: Row) -> str:
+    trained = [run.training.checkpoint_sha256 if run.training else "" for run in row.runs.records]
+    model = row.record.model
+    return repr((model.name, model.plugin, model.parameters, sorted(trained)))
+
+
+def _by_cost(rows: Iterable[Row]) -> list[Row]:
+    def cost(row: Row) -> tuple[float, float]:
+        speed = row.record.speed
+        return ((speed.nfe or 0.0), speed.seconds_per_image) if speed else (0.0, 0.0)
+
+    return sorted(rows, key=cost)
