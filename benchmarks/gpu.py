@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from common import machine
-from models import (
+from model_rates import (
     build,
     peaks_of,
     random_images,

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
-import models
+import model_rates
 
 CPU = torch.device("cpu")
 
@@ -98,8 +98,8 @@ def test_the_flops_of_a_step_are_those_of_its_products():
             raise NotImplementedError
 
     spec = DataSpec((3, 8, 8))
-    assert models.step_flops(Linear(spec), 16, spec, CPU) == 2 * 2 * 192 * 50
+    assert model_rates.step_flops(Linear(spec), 16, spec, CPU) == 2 * 2 * 192 * 50
 
 
 def test_the_peak_is_that_of_a_product_timed_here():
-    assert 1e8 < models.matrix_peak(CPU, torch.float32, seconds=0.05) < 1e14
+    assert 1e8 < model_rates.matrix_peak(CPU, torch.float32, seconds=0.05) < 1e14

@@ -1,6 +1,6 @@
 """Training and sampling of every model: images a second, FLOPs, and the share of the machine's measured matrix peak.
 
-    python benchmarks/models.py [--dataset cifar10] [--models ddgan ddpm] [--seconds 20] [--device cuda]
+    python benchmarks/model_rates.py [--dataset cifar10] [--models ddgan ddpm] [--seconds 20] [--device cuda]
 
 Each model as its recipe for the dataset has it (configs/<dataset>/<model>.toml), on random images: the clock does not
 see what they show. 'plain' is eager float32; 'default' is what `trilemma-bench run` does on this device.
