@@ -91,7 +91,7 @@ def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(t
 
 def test_each_row_has_a_triangle(toy):
     names = {axes.get_title() for axes in triangles(toy).axes}
-    assert {short(row.name, 17) for row in toy.competitors} <= names
+    assert {short(row.name, 19) for row in toy.competitors} <= names
     assert triangles(tables(demo_records())[1]) is None  # a single row has nothing to be compared with
 
 

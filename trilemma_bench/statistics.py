@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special  # not scipy.stats, which takes a second to import
 
 from trilemma_bench.record import Record, Score, Speed, Training
 
@@ -190,7 +190,7 @@ class Runs:
         scores = [record.scores[name] for record in self.records]
         values = np.array([score.value for score in scores])
         error = float(values.std(ddof=1) / math.sqrt(len(values)))
-        half = float(stats.t.ppf(0.975, self.freedom)) * error
+        half = float(special.stdtrit(self.freedom, 0.975)) * error
         mean = float(values.mean())
         lowest, highest = (0.0, 1.0) if scores[0].unit == "share" else (-math.inf, math.inf)
         changes = {
@@ -233,7 +233,8 @@ def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of a median, between two of the sorted values; None where they are fewer than six."""
-    rank = int(stats.binom.ppf(0.025, len(values), 0.5)) if values else 0
+    below = special.bdtr(np.arange(len(values) + 1), len(values), 0.5)  # chances of so many values below the median
+    rank = int(np.searchsorted(below, 0.025))
     return (sorted(values)[rank - 1], sorted(values)[-rank]) if rank else None
 
 

@@ -17,7 +17,7 @@ from trilemma_bench.report.table import Table
 from trilemma_bench.report.trilemma import triangles, trilemma
 
 # a figure takes half a second to one second in its three formats
-MOST_FIGURES = 6
+MOST_FIGURES = 5
 PNG_DPI = 200
 SUFFIXES = (".svg", ".pdf", ".png")
 # names the figures that a report made, so that the next one there can remove those that it does not make

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from trilemma_bench.report.table import Table
 
 FILE = Path(__file__).with_name("published.csv")
 MEANING = (
-    "Quoted from papers, not measured here: other code, other features, the hardware of the time. "
-    "They are never ranked with the rows above"
+    "Quoted from papers, not measured here: other code, other features, the hardware of the time. They are never ranked"
 )
 _SCORES = ("fid", "inception_score", "recall", "modes", "mode_kl")
 _FACTS = ("nfe", "seconds_per_image", "parameters")
@@ -63,6 +62,6 @@ def _row(line: dict[str, str]) -> Published:
 
 
 def published_columns(rows: tuple[Published, ...]) -> list[Column]:
-    """The columns that some of `rows` have a value for."""
+    """The columns that some of `rows` have a value for; no direction is better, as nothing is ranked."""
     columns = [*(score_column(key, []) for key in _SCORES), *(column for column in FACTS if column.key in _FACTS)]
-    return [column for column in columns if any(column.key in row.values for row in rows)]
+    return [replace(column, better=None) for column in columns if any(column.key in row.values for row in rows)]

@@ -146,6 +146,6 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    axes.set_title(literal(short(row.name, 17)), fontsize=6, weight="bold" if row.front else "normal", pad=3)
+    axes.set_title(literal(short(row.name, 19)), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")

@@ -226,26 +226,26 @@ function spaceView(state, width) {
     const found = rows.length ? axis(columns[index], rows.map((row) => valueOf(row, index)), [], colours) : {};
     return { ...found, showbackground: false, color: colours.soft, gridcolor: colours.line, title: { text: literal(columns[index].title), font: { size: 12, color: colours.ink } } };
   };
-  const named = new Set((rows.length <= MOST_NAMED ? rows : rows.filter((row) => row.front)).slice(0, MOST_NAMED));
+  const named = rows.length <= MOST_NAMED; // in space nothing keeps names apart
   const values = (index) => rows.map((row) => valueOf(row, index));
   const traces = [{
     type: "scatter3d", mode: "markers+text", x: values(x), y: values(y), z: values(colour), customdata: rows.map((row) => row.number), hoverinfo: "none",
-    text: rows.map((row) => (named.has(row) ? literal(row.name) : "")), textposition: "top center", textfont: { size: 11, color: colours.ink },
+    text: rows.map((row) => (named ? literal(row.name) : "")), textposition: "top center", textfont: { size: 11, color: colours.ink },
     marker: { size: rows.length > 200 ? 4 : 7, color: values(colour), colorscale: "Cividis", ...shareScale(columns[colour], values(colour)), symbol: rows.map((row) => (row.front ? "diamond" : "circle")), line: { color: colours.soft, width: 1 } },
   }];
-  const layout = { margin: { l: 0, r: 0, t: 0, b: 0 }, dragmode: "orbit", scene: { xaxis: axisOf(x), yaxis: axisOf(y), zaxis: axisOf(colour), camera: { eye: { x: 1.5, y: 1.5, z: 0.9 } } }, uirevision: state.group.title };
+  const layout = { margin: { l: 0, r: 0, t: 0, b: 0 }, dragmode: "orbit", scene: { xaxis: axisOf(x), yaxis: axisOf(y), zaxis: axisOf(colour), camera: { eye: { x: 1.65, y: 1.65, z: 0.9 }, center: { x: 0, y: 0, z: -0.15 } } }, uirevision: state.group.title };
   return { traces, layout, points: reachable(rows, x, y), legend: `Drag to turn. Diamonds: on the Pareto front. ${volumeText(group)}` };
 }
 
 function radarView(state, width) {
   const colours = theme(), rated = state.rows.filter((row) => row.goodness && !row.reference);
   const rows = [...rated].sort((a, b) => b.front - a.front).slice(0, MOST_RADAR);
-  const names = ["quality", "coverage", "speed"].map((name) => `${name}: ${literal(state.group.columns[state.group.goals[name]]?.title ?? "none")}`);
+  const narrow = width < 560, title = (name) => literal(state.group.columns[state.group.goals[name]]?.title ?? "none");
+  const names = ["quality", "coverage", "speed"].map((name) => (narrow ? name : `${name}: ${title(name)}`));
   const traces = rows.map((row, i) => ({
     type: "scatterpolar", r: [...row.goodness, row.goodness[0]], theta: [...names, names[0]], customdata: [0, 1, 2, 0].map(() => row.number), hoverinfo: "none", name: literal(row.name),
     line: { color: COLOURS[i], dash: DASHES[i % DASHES.length], width: 2 }, marker: { size: 8, symbol: SYMBOLS[i] }, mode: "lines+markers", cliponaxis: false,
   }));
-  const narrow = width < 560;
   const layout = {
     polar: { bgcolor: colours.page, radialaxis: { range: [0, 1], tickvals: [0.25, 0.5, 0.75], showticklabels: false, gridcolor: colours.line, linecolor: colours.line }, angularaxis: { rotation: 90, gridcolor: colours.line, linecolor: colours.line } },
     margin: { l: narrow ? 70 : 120, r: narrow ? 70 : 120, t: 40, b: 30 }, showlegend: true, height: narrow ? 360 + 22 * rows.length : 480,
@@ -266,7 +266,9 @@ function listenToPlot(target, points, open, flat) {
   const bound = pointing !== null;
   pointing = { points, open, flat, at: -1 };
   if (bound) return;
-  target.on("plotly_hover", ({ points: [hit], event }) => showTip(hit.customdata, event));
+  let mouse; // events from space say not where the mouse is
+  target.addEventListener("mousemove", (event) => { mouse = event; }, true);
+  target.on("plotly_hover", ({ points: [hit] }) => showTip(hit.customdata, mouse));
   target.on("plotly_unhover", hideTip);
   target.on("plotly_click", ({ points: [hit] }) => { if (hit.customdata > 0) { hideTip(); pointing.open(hit.customdata); } });
   target.addEventListener("keydown", movePoint);
