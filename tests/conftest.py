@@ -11,6 +11,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
+def _seed():
+    """The same draws in every run, whatever ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _private_folders(tmp_path, monkeypatch):
     """No test reads or writes the user's own data, weights or cache."""
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
