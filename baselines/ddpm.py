@@ -1,4 +1,6 @@
-"""DDPM (Ho, Jain & Abbeel 2020) and, on the same trained network, DDIM (Song, Meng & Ermon 2021)."""
+"""DDPM (Ho, Jain & Abbeel 2020) and, on the same trained network, DDIM (Song, Meng & Ermon 2021) and DPM-Solver++ (Lu
+et al. 2022).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.denoiser import Denoiser, column, one_of
-from baselines.samplers import ancestral, ddim, even_steps, quadratic_steps, uniform_steps
+from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, quadratic_steps, uniform_steps
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.schedules import alphas_cumprod, linear_betas
 
-DDIM_SPACINGS = {"uniform": uniform_steps, "quadratic": quadratic_steps}
+SPACINGS = {"uniform": uniform_steps, "quadratic": quadratic_steps}
 
 
 class NoisePredictor(Denoiser):
@@ -33,12 +35,12 @@ class NoisePredictor(Denoiser):
         self.register_buffer("_signal", self.alphas_bar.sqrt().float(), persistent=False)
         self.register_buffer("_noise", (1 - self.alphas_bar).sqrt().float(), persistent=False)
 
-    def loss(self, x: Tensor, step: int) -> Tensor:
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
         """Each sample at its own time, drawn evenly."""
         time = torch.randint(self.diffusion_steps, (len(x),), device=x.device)
         noise = torch.randn_like(x)
         noisy = column(self._signal[time], x) * x + column(self._noise[time], x) * noise
-        return F.mse_loss(self.network(noisy, time).float(), noise)
+        return {"loss": F.mse_loss(self.network(noisy, time).float(), noise)}
 
     def checked_steps(self, steps: int, least: int = 1) -> int:
         """`steps`, if the chain has so many."""
@@ -98,11 +100,37 @@ class DDIM(NoisePredictor):
         self.sampling_steps = self.checked_steps(sampling_steps, least=2)
         if not 0 <= eta <= 1:
             raise UsageError(f"eta = {eta}: choose 0 (deterministic) to 1 (as noisy as DDPM)")
-        self.eta, self.spacing = eta, one_of("spacing", spacing, *DDIM_SPACINGS)
+        self.eta, self.spacing = eta, one_of("spacing", spacing, *SPACINGS)
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
-        steps = DDIM_SPACINGS[self.spacing](self.diffusion_steps, self.sampling_steps)
+        steps = SPACINGS[self.spacing](self.diffusion_steps, self.sampling_steps)
         return ddim(self.network, noise, self.alphas_bar, steps, rng, eta=self.eta)
+
+    def evaluations(self) -> int | None:
+        return self.sampling_steps
+
+    def describe(self) -> str:
+        return f"{self.sampling_steps} steps"
+
+
+class DPMSolver(NoisePredictor):
+    """DPM-Solver++ (Lu et al. 2022), the second-order multistep method: a trained DDPM, sampled in 10 to 20 steps.
+
+    sampling_steps: at least 2. spacing: which steps are visited, 'even' from the last of the chain down to the first,
+    or 'quadratic', as DDIM's.
+    """
+
+    trained_as: ClassVar[str | None] = "ddpm"
+    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "spacing"})
+
+    def __init__(self, data: DataSpec, *, sampling_steps: int = 20, spacing: str = "even", **settings: Any) -> None:
+        super().__init__(data, **settings)
+        self.sampling_steps = self.checked_steps(sampling_steps, least=2)
+        self.spacing = one_of("spacing", spacing, "even", "quadratic")
+
+    def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
+        spaced = even_steps if self.spacing == "even" else quadratic_steps
+        return dpm_solver(self.network, noise, self.alphas_bar, spaced(self.diffusion_steps, self.sampling_steps))
 
     def evaluations(self) -> int | None:
         return self.sampling_steps

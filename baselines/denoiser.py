@@ -17,11 +17,11 @@ from trilemma_bench.errors import UsageError
 class Denoiser(Trainable):
     """A model of one time-conditioned network: the baselines differ in their mathematics, not in their networks.
 
-    A subclass gives the `loss` of a batch and `denoise`, its sampler; both see data of about unit scale.
+    A subclass gives the `losses` of a batch and `denoise`, its sampler; both see data of about unit scale.
 
-    architecture, channels, channel_multipliers, res_blocks, attention_resolutions, dropout: of images' networks (see
-    `networks.time_network`); hidden, layers, fourier_features, fourier_scale: of points'. lr: of Adam. max_grad_norm:
-    gradients are clipped to it; 0 for never.
+    architecture, channels, channel_multipliers, res_blocks, attention_resolutions, dropout, time_fourier_scale: of
+    images' networks (see `networks.time_network`); hidden, layers, fourier_features, fourier_scale: of points'. lr: of
+    Adam. max_grad_norm: gradients are clipped to it; 0 for never. times: how many times the network sees.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {
@@ -32,6 +32,7 @@ class Denoiser(Trainable):
         "lr_warmup_steps": 5000,
     }
     network: nn.Module
+    times: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Denoiser(Trainable):
         res_blocks: int = 2,
         attention_resolutions: tuple[int, ...] = (16,),
         dropout: float = 0.1,
+        time_fourier_scale: float = 0.0,
         hidden: int = 128,
         layers: int = 4,
         fourier_features: int = 32,
@@ -61,6 +63,8 @@ class Denoiser(Trainable):
             res_blocks=res_blocks,
             attention_resolutions=attention_resolutions,
             dropout=dropout,
+            time_fourier_scale=time_fourier_scale,
+            times=self.times,
             hidden=hidden,
             layers=layers,
             fourier_features=fourier_features,
@@ -68,8 +72,8 @@ class Denoiser(Trainable):
         )
 
     @abstractmethod
-    def loss(self, x: Tensor, step: int) -> Tensor:
-        """The loss of data x (N×…, in units of about 1) at training step `step`: a scalar."""
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        """Of data x (N×…, in units of about 1): 'loss', the scalar that is minimised, and others to be logged."""
 
     @abstractmethod
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
@@ -82,13 +86,13 @@ class Denoiser(Trainable):
         self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
     ) -> dict[str, Tensor]:
         optimizer = optimizers["network"]
-        loss = self.loss(batch / self.unit, step)
+        losses = self.losses(batch / self.unit)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses["loss"].backward()
         if self.max_grad_norm > 0:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         optimizer.step()
-        return {"loss": loss.detach()}
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         noise = torch.randn((count, *self.data.shape), generator=rng, device=rng.device)

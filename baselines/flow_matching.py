@@ -47,7 +47,7 @@ class FlowMatching(Denoiser):
         self.solver = one_of("solver", solver, "euler", "heun", "adaptive")
         self.sampling_steps, self.tolerance = sampling_steps, tolerance
 
-    def loss(self, x: Tensor, step: int) -> Tensor:
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
         """The conditional flow-matching loss (Lipman et al. 2023, eq. 9 and 21 with σ_min = 0)."""
         noise = torch.randn_like(x)
         if self.coupling == "ot":
@@ -55,7 +55,7 @@ class FlowMatching(Denoiser):
         time = torch.rand(len(x), device=x.device)
         share = column(time, x)
         predicted = self.network((1 - share) * noise + share * x, TIME_SCALE * time)
-        return F.mse_loss(predicted.float(), x - noise)
+        return {"loss": F.mse_loss(predicted.float(), x - noise)}
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         if self.solver == "adaptive":

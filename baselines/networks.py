@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.mlp import MLP
+from trilemma_bench.nn.ncsnpp import NCSNpp
 from trilemma_bench.nn.unet import UNet
 
-ARCHITECTURES = ("ddpm",)
+ARCHITECTURES = ("ddpm", "ddpm++", "ncsn++")
 TIME_DIM = 64  # of the perceptron's time embedding
 
 
@@ -26,27 +29,34 @@ def time_network(
     layers: int,
     fourier_features: int,
     fourier_scale: float,
+    time_fourier_scale: float = 0.0,
+    times: int = 1,
 ) -> nn.Module:
     """(x, time of shape (N,) or (1,)) → a prediction of x's shape: a U-Net for images, a perceptron for points.
 
-    architecture: 'ddpm' (Ho et al. 2020). Raises UsageError for another, and for images that cannot be halved as often
-    as there are multipliers.
+    architecture: 'ddpm' (Ho et al. 2020), 'ddpm++' or 'ncsn++' (Song et al. 2021). time_fourier_scale: of the two
+    latter's random Fourier features of the time, in cycles per unit; 0 for sinusoids. times: how many a sample has;
+    above 1 the network takes N×times. Raises UsageError for another architecture, for several times where it takes
+    one, and for images that cannot be halved as often as there are multipliers.
     """
     if architecture not in ARCHITECTURES:
         raise UsageError(f"architecture = '{architecture}': choose {' or '.join(ARCHITECTURES)}")
     if not data.is_image:
-        dim = data.shape[0]
-        features = {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
-        return MLP(dim, dim, hidden=hidden, layers=layers, time_dim=TIME_DIM, **features)  # type: ignore[arg-type]
+        dim, features = data.shape[0], {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
+        return MLP(dim, dim, hidden=hidden, layers=layers, time_dim=TIME_DIM, times=times, **features)  # type: ignore[arg-type]
     size, levels = data.shape[-1], len(channel_multipliers)
     if size % 2 ** (levels - 1):
         raise UsageError(f"channel_multipliers has {levels} levels, too many to halve {size} pixels so often")
-    return UNet(
-        data.shape[0],
-        size,
-        channels=channels,
-        multipliers=channel_multipliers,
-        res_blocks=res_blocks,
-        attention_resolutions=attention_resolutions,
-        dropout=dropout,
-    )
+    common: dict[str, Any] = {
+        "channels": channels,
+        "multipliers": channel_multipliers,
+        "res_blocks": res_blocks,
+        "attention_resolutions": attention_resolutions,
+        "dropout": dropout,
+    }
+    if architecture == "ddpm":
+        return UNet(data.shape[0], size, times=times, **common)
+    if times > 1:
+        raise UsageError(f"architecture = '{architecture}' takes one time for each sample: choose ddpm")
+    fir = architecture == "ncsn++"
+    return NCSNpp(data.shape[0], size, fir=fir, fourier_scale=time_fourier_scale, **common)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -88,6 +89,29 @@ def ddim(
         x = bar_previous**0.5 * x0 + (1 - bar_previous - sigma**2) ** 0.5 * epsilon
         if sigma > 0:
             x = x + sigma * _noise_like(x, rng)
+    return x
+
+
+def dpm_solver(predict: NoisePredictor, noise: Tensor, alphas_bar: Tensor, steps: Tensor) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): a second-order multistep method in the half log-SNR λ.
+
+    The first step and the last, which goes to λ = ∞, are of first order. One evaluation a step; draws nothing.
+    """
+    bar = alphas_bar[steps]
+    signal, sigma = bar.sqrt().tolist(), (1 - bar).sqrt().tolist()
+    half_log_snr = (0.5 * (bar / (1 - bar)).log()).tolist()
+    x, before = noise, None
+    for k in reversed(range(len(steps))):
+        x0 = predicted_x0(x, predict(x, _step(int(steps[k]), x)), float(bar[k]))
+        if k == 0:
+            return x0
+        width = half_log_snr[k - 1] - half_log_snr[k]
+        estimate = x0
+        if before is not None:
+            ratio = (half_log_snr[k] - half_log_snr[k + 1]) / width
+            estimate = x0 + (x0 - before) / (2 * ratio)
+        x = sigma[k - 1] / sigma[k] * x - signal[k - 1] * math.expm1(-width) * estimate
+        before = x0
     return x
 
 

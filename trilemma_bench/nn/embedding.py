@@ -21,15 +21,17 @@ def timestep_embedding(steps: Tensor, dim: int, max_period: float = 10_000.0) ->
 
 
 class TimestepEmbedding(nn.Module):
-    """Sinusoids through two dense layers: steps of shape (N,) → N×hidden."""
+    """Sinusoids through two dense layers: steps of shape (N,), or N×times where a sample has several → N×hidden."""
 
-    def __init__(self, dim: int, hidden: int, activation: nn.Module | None = None) -> None:
+    def __init__(self, dim: int, hidden: int, activation: nn.Module | None = None, times: int = 1) -> None:
         super().__init__()
-        self.dim = dim
-        self.layers = nn.Sequential(nn.Linear(dim, hidden), activation or nn.SiLU(), nn.Linear(hidden, hidden))
+        self.dim, self.times = dim, times
+        first = nn.Linear(times * dim, hidden)
+        self.layers = nn.Sequential(first, activation or nn.SiLU(), nn.Linear(hidden, hidden))
 
     def forward(self, steps: Tensor) -> Tensor:
-        return self.layers(timestep_embedding(steps, self.dim))
+        sinusoids = timestep_embedding(steps.flatten(), self.dim)
+        return self.layers(sinusoids.view(-1, self.times * self.dim))
 
 
 class FourierFeatures(nn.Module):

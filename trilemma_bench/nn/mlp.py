@@ -15,6 +15,7 @@ class MLP(nn.Module):
 
     fourier_features: how many random Fourier features stand beside the inputs, fourier_scale: their standard deviation
     in cycles per unit. time_dim: width of the time embedding that scales and shifts every hidden layer; 0 for none.
+    times: how many times a sample has.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class MLP(nn.Module):
         fourier_features: int = 0,
         fourier_scale: float = 1.0,
         time_dim: int = 0,
+        times: int = 1,
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -38,10 +40,10 @@ class MLP(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         self.activation = activation or nn.SiLU()
         self.out = nn.Linear(widths[-1], out_features)
-        self.time = _LayerStyles(time_dim, hidden, layers) if time_dim else None
+        self.time = _LayerStyles(time_dim, hidden, layers, times) if time_dim else None
 
     def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
-        """steps: time steps of shape (N,), or (1,) where all are the same; for a network with time only."""
+        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike; for a network with time."""
         h = self.features(x)
         styles = self.time(steps) if self.time is not None else [None] * len(self.hidden)
         for layer, style in zip(self.hidden, styles, strict=True):
@@ -56,10 +58,10 @@ class MLP(nn.Module):
 class _LayerStyles(nn.Module):
     """Steps (N,) → for every layer its scale and shift, N×2·hidden (Perez et al. 2018); no change at the start."""
 
-    def __init__(self, dim: int, hidden: int, layers: int) -> None:
+    def __init__(self, dim: int, hidden: int, layers: int, times: int) -> None:
         super().__init__()
         self.layers = layers
-        self.embed = nn.Sequential(TimestepEmbedding(dim, dim), nn.SiLU())
+        self.embed = nn.Sequential(TimestepEmbedding(dim, dim, times=times), nn.SiLU())
         self.project = init_zero(nn.Linear(dim, 2 * hidden * layers))
 
     def forward(self, steps: Tensor) -> tuple[Tensor, ...]:

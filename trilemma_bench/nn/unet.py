@@ -20,7 +20,7 @@ class UNet(nn.Module):
 
     size: H = W, divisible by 2 to the power of (levels − 1). multipliers: width of each level in units of `channels`;
     every level halves the size. attention_resolutions: sizes that get self-attention, as the middle always does.
-    Raises ValueError for a size that cannot be halved so often.
+    times: how many times a sample has. Raises ValueError for a size that cannot be halved so often.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class UNet(nn.Module):
         res_blocks: int = 2,
         attention_resolutions: Sequence[int] = (16,),
         dropout: float = 0.0,
+        times: int = 1,
     ) -> None:
         super().__init__()
         if size % 2 ** (len(multipliers) - 1):
@@ -40,7 +41,7 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, dropout)
-        self.time = nn.Sequential(TimestepEmbedding(channels, 4 * channels), nn.SiLU())
+        self.time = nn.Sequential(TimestepEmbedding(channels, 4 * channels, times=times), nn.SiLU())
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], True), block(widths[-1], widths[-1], False)])
@@ -51,7 +52,7 @@ class UNet(nn.Module):
         init_zero(last)
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:
-        """steps: time steps of shape (N,), or (1,) where all are the same."""
+        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike."""
         time = self.time(steps)
         skips = [self.first(x)]
         for level in self.down:
