@@ -1,4 +1,4 @@
-"""MeanFlow (Geng, Deng, Bai, Kolter & He 2025): the mean velocity between two times, and so one step from noise to data."""
+"""MeanFlow (Geng, Deng, Bai, Kolter & He 2025): the mean velocity between two times; one step from noise to data."""
 
 from __future__ import annotations
 
@@ -98,4 +98,4 @@ class MeanFlow(Denoiser):
         directions = (velocity, torch.zeros_like(earlier), torch.ones_like(later))
         # Normalisation has no forward derivative inside autocast, and attention has one in its plain form only.
         with torch.autocast(z.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
-            return torch.func.jvp(self._mean_velocity, (z, earlier, later), directions)[1]  # type: ignore[no-any-return]
+            return torch.func.jvp(self._mean_velocity, (z, earlier, later), directions)[1]

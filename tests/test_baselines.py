@@ -260,11 +260,35 @@ class TestLearning:
         with torch.no_grad():
             model.discriminator.weight.copy_(torch.tensor([[3.0, 4.0]]))
         real = torch.randn(8, 2)
-        torch.manual_seed(0)
-        plain = model._discriminator_loss(real, penalised=False)
-        torch.manual_seed(0)
-        penalised = model._discriminator_loss(real, penalised=True)
-        assert (penalised - plain).item() == pytest.approx(4 * 0.3 / 2 * 25, rel=1e-5)
+        for step, strength in ((0, 4), (1, 0), (4, 4)):
+            _, penalty = model._discriminator_losses(real, step)
+            assert penalty.item() == pytest.approx(strength * 0.3 / 2 * 25, rel=1e-5)
+
+    def test_the_relativistic_loss_penalises_fakes_too_and_the_critics_slope_is_drawn_to_one(self):
+        """On D(x) = w·x R1 and R2 are alike; WGAN-GP's penalty is (|w| − 1)², at every step."""
+        for loss, expected in (("relativistic", 2 * 4 * 0.3 / 2 * 25), ("wgan-gp", 10 * (5 - 1) ** 2)):
+            model = GAN(DataSpec((2,), scale=1.0), loss=loss, r1=0.3, r1_interval=4)
+            model.discriminator = torch.nn.Linear(2, 1)
+            with torch.no_grad():
+                model.discriminator.weight.copy_(torch.tensor([[3.0, 4.0]]))
+            _, penalty = model._discriminator_losses(torch.randn(8, 2), 0)
+            assert penalty.item() == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("loss", ["wgan-gp", "relativistic"])
+    def test_every_gan_loss_finds_the_mean(self, loss):
+        model = GAN(DataSpec((2,), scale=1.0), hidden=32, latent=2, layers=2, loss=loss, critic_steps=2, lr=2e-3)
+        optimizers = model.optimizers()
+        names = set()
+        for step in range(400):
+            losses = model.training_step(torch.tensor([2.0, -1.0]) + 0.2 * torch.randn(64, 2), step, optimizers)
+            names |= {(step % 2, name) for name in losses}
+        assert names == {(0, "discriminator"), (1, "discriminator"), (1, "generator")}
+        assert sampled(model).mean(dim=0).tolist() == pytest.approx([2.0, -1.0], abs=0.5)
+
+    @pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"critic_steps": 0}])
+    def test_a_wrong_setting_of_the_gan_is_named(self, settings):
+        with pytest.raises(UsageError, match=next(iter(settings))):
+            GAN(DataSpec((2,)), **settings)
 
     def test_vae_divergence_is_the_closed_form(self):
         mean, log_std = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.2, -0.7]])

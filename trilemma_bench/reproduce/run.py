@@ -41,7 +41,7 @@ SCALES = {
     "cpu": Scale(
         "stacked_digits",
         {
-            "ddgan": System("ddgan", ("channels=16", "multipliers=[1, 2]", "blocks=2")),
+            "ddgan": System("ddgan", ("channels=16", "channel_multipliers=[1, 2]", "res_blocks=2")),
             "stylegan2": System("stylegan2"),
             "ddim": System("ddim", (*SMALL_UNET, "res_blocks=2", "sampling_steps=50")),
             "ddpm": System("ddpm", (*SMALL_UNET, "res_blocks=2", "sampling_steps=1000")),

@@ -1,0 +1,155 @@
+"""StyleGAN2 in its CIFAR configuration (Karras et al. 2020a and b), with DiffAugment or ADA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.augment import ada_augment, diff_augment
+from baselines.denoiser import one_of
+from baselines.stylegan2_networks import Discriminator, Generator, MappingNetwork, Synthesis
+from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.adversarial import (
+    frozen,
+    nonsaturating_discriminator_loss,
+    nonsaturating_generator_loss,
+    r1_penalty,
+    update,
+)
+from trilemma_bench.nn.mlp import MLP
+
+ADA_INTERVAL = 4  # steps between two changes of p
+
+
+class StyleGAN2(Trainable):
+    """StyleGAN2 (Karras et al. 2020a and b) as for CIFAR-10: no path-length term, no style mixing, one step.
+
+    latent, style_dim: widths of z and w; mapping_layers: between them. channels: feature maps at most, channel_base:
+    times 1/size otherwise. hidden, layers: of points' perceptrons. lr: of both, for Adam with betas (0, 0.99).
+    r1_gamma: of the R1 penalty (weight γ/2), applied every r1_interval steps and then that many times stronger; the
+    discriminator's Adam is slowed as the paper says. augment: 'none', 'diffaugment' (Zhao et al. 2020) or 'ada' (Karras
+    et al. 2020b), whose strength follows the share of real images that get a positive logit: towards ada_target, from
+    0 to 1 in ada_kimg at the fastest. truncation: ψ, 1 for none.
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "100000kimg", "ema_decay": 0.9999}
+    sampling_settings: ClassVar[frozenset[str]] = frozenset({"truncation"})
+    network: Generator
+    augment_p: Tensor
+    sign_sum: Tensor
+
+    def __init__(
+        self,
+        data: DataSpec,
+        *,
+        latent: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 2,
+        channels: int = 512,
+        channel_base: int = 32768,
+        hidden: int = 256,
+        layers: int = 3,
+        lr: float = 2.5e-3,
+        r1_gamma: float = 0.01,
+        r1_interval: int = 16,
+        augment: str = "none",
+        ada_target: float = 0.6,
+        ada_kimg: float = 500.0,
+        truncation: float = 1.0,
+    ) -> None:
+        super().__init__(data)
+        self.augment = one_of("augment", augment, "none", "diffaugment", "ada")
+        if augment != "none" and not data.is_image:
+            raise UsageError(f"augment = '{augment}' is for images: choose none")
+        if r1_interval < 1 or r1_gamma < 0 or ada_kimg <= 0:
+            raise UsageError(
+                f"r1_interval = {r1_interval}, r1_gamma = {r1_gamma}, ada_kimg = {ada_kimg}: choose positive numbers"
+            )
+        self.latent, self.lr, self.r1_gamma, self.r1_interval = latent, lr, r1_gamma, r1_interval
+        self.ada_target, self.ada_kimg, self.truncation = ada_target, ada_kimg, truncation
+        self.unit = 1.0 if data.is_image else data.scale
+        mapping = MappingNetwork(latent, style_dim, mapping_layers, truncation)
+        self.discriminator: nn.Module
+        if data.is_image:
+            self.network = Generator(mapping, Synthesis(data.shape, style_dim, channels, channel_base))
+            self.discriminator = Discriminator(data.shape, channels, channel_base)
+        else:
+            leaky, dim = nn.LeakyReLU(0.2), data.shape[0]
+            self.network = Generator(mapping, MLP(style_dim, dim, hidden=hidden, layers=layers, activation=leaky))
+            self.discriminator = MLP(dim, 1, hidden=hidden, layers=layers, activation=leaky)
+        self.register_buffer("augment_p", torch.zeros(()))
+        self.register_buffer("sign_sum", torch.zeros(()))
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        slow = self.r1_interval / (self.r1_interval + 1) if self.r1_gamma else 1.0  # Karras et al. 2020a, app. B
+        return {
+            "generator": torch.optim.Adam(self.network.parameters(), lr=self.lr, betas=(0.0, 0.99), fused=True),
+            "discriminator": torch.optim.Adam(
+                self.discriminator.parameters(), lr=self.lr * slow, betas=(0.0, 0.99**slow), fused=True
+            ),
+        }
+
+    def training_step(
+        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> dict[str, Tensor]:
+        """One step of the generator, then one of the discriminator, with R1 when it is due."""
+        real = batch / self.unit
+        with frozen(self.discriminator):
+            generator_loss = nonsaturating_generator_loss(self._judged(self._augmented(self._fake(real))))
+            update(optimizers["generator"], generator_loss)
+        loss, penalty = self._discriminator_losses(real, step)
+        update(optimizers["discriminator"], loss + penalty)
+        if self.augment == "ada":
+            self._adapt(len(batch), step)
+        losses = {"generator": generator_loss.detach(), "discriminator": loss.detach()}
+        return losses | ({"augment_p": self.augment_p.clone()} if self.augment == "ada" else {})
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        z = torch.randn((count, self.latent), generator=rng, device=rng.device)
+        noise = torch.randn((count, self.network.noise_dim), generator=rng, device=rng.device)
+        samples = self.network(z, noise)
+        return samples.clamp(-1, 1) if self.data.is_image else samples * self.unit
+
+    def evaluations(self) -> int | None:
+        return 1
+
+    def describe(self) -> str:
+        truncated = "" if self.truncation == 1 else f"ψ={self.truncation:g}"
+        return ", ".join(part for part in ("" if self.augment == "none" else self.augment, truncated) if part)
+
+    def _discriminator_losses(self, real: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """(the loss, the R1 penalty: 0 when it is not due)."""
+        with torch.no_grad():
+            fake = self._augmented(self._fake(real))
+        real = self._augmented(real)
+        logits = self._judged(real)
+        self.sign_sum += logits.detach().sign().mean()
+        loss = nonsaturating_discriminator_loss(logits, self._judged(fake))
+        if not self.r1_gamma or step % self.r1_interval:
+            return loss, torch.zeros_like(loss)
+        return loss, 0.5 * self.r1_gamma * self.r1_interval * r1_penalty(self.discriminator, real)
+
+    def _fake(self, like: Tensor) -> Tensor:
+        z = torch.randn(len(like), self.latent, device=like.device)
+        return self.network(z, torch.randn(len(like), self.network.noise_dim, device=like.device))
+
+    def _judged(self, samples: Tensor) -> Tensor:
+        return self.discriminator(samples)
+
+    def _augmented(self, samples: Tensor) -> Tensor:
+        if self.augment == "none":
+            return samples
+        return diff_augment(samples) if self.augment == "diffaugment" else ada_augment(samples, self.augment_p)
+
+    @torch.no_grad()
+    def _adapt(self, batch: int, step: int) -> None:
+        """Moves p by the sign of E[sign D(real)] − target (Karras et al. 2020b, §3)."""
+        if (step + 1) % ADA_INTERVAL:
+            return
+        change = torch.sign(self.sign_sum / ADA_INTERVAL - self.ada_target)
+        self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(0, 1)
+        self.sign_sum.zero_()
