@@ -5,6 +5,7 @@ A score maps (x, time) to ∇ log p_t(x), with x N×… and time a float in [0, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
@@ -75,7 +76,7 @@ class VarianceExploding(SDE):
 
     def __init__(self, sigma_min: float, sigma_max: float) -> None:
         self.sigma_min, self.sigma_max, self.prior_std = sigma_min, sigma_max, sigma_max
-        self.log_ratio = float(torch.tensor(sigma_max / sigma_min, dtype=torch.float64).log())
+        self.log_ratio = math.log(sigma_max / sigma_min)
 
     def marginal(self, time: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(time), self.sigma_min * torch.exp(self.log_ratio * time)

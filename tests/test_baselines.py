@@ -276,7 +276,16 @@ class TestLearning:
 
     @pytest.mark.parametrize("loss", ["wgan-gp", "relativistic"])
     def test_every_gan_loss_finds_the_mean(self, loss):
-        model = GAN(DataSpec((2,), scale=1.0), hidden=32, latent=2, layers=2, loss=loss, critic_steps=2, lr=2e-3)
+        model = GAN(
+            DataSpec((2,), scale=1.0),
+            hidden=32,
+            latent=2,
+            layers=2,
+            loss=loss,
+            critic_steps=2,
+            lr=2e-3,
+            lr_discriminator=2e-3,
+        )
         optimizers = model.optimizers()
         names = set()
         for step in range(400):

@@ -1,0 +1,115 @@
+"""Score SDEs: marginals, samplers with the exact score plugged in, and the sizes of the paper's networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from exact import Mixture, noise, rng
+
+from baselines.score_sde import ScoreVE, ScoreVP
+from baselines.sde import VarianceExploding, VariancePreserving, predictor_corrector, probability_flow
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import UsageError
+
+SDES = {"vp": VariancePreserving(), "ve": VarianceExploding(0.01, 20.0)}
+CIFAR = DataSpec((3, 32, 32))
+
+
+def exact_score(mixture, sde):
+    def score(x, time):
+        signal, std = (float(each) for each in sde.marginal(torch.tensor(time, dtype=torch.float64)))
+        return mixture.score(x, signal, std)
+
+    return score
+
+
+@pytest.fixture(params=SDES)
+def sde(request):
+    return SDES[request.param]
+
+
+def test_the_marginal_solves_the_sde(sde):
+    """d signal/dt = drift·signal and d std²/dt = 2 drift·std² + g², by central differences."""
+    for time in (0.1, 0.5, 0.9):
+        width = 1e-4
+        low, high = (sde.marginal(torch.tensor(time + side * width, dtype=torch.float64)) for side in (-1, 1))
+        signal, std = sde.marginal(torch.tensor(time, dtype=torch.float64))
+        slope = [float((b**power - a**power) / (2 * width)) for a, b, power in zip(low, high, (1, 2), strict=True)]
+        assert slope[0] == pytest.approx(sde.drift(time) * float(signal), abs=1e-6)
+        growth = 2 * sde.drift(time) * float(std) ** 2 + sde.squared_diffusion(time)
+        assert slope[1] == pytest.approx(growth, rel=1e-5)
+
+
+def test_a_step_leads_from_one_marginal_to_the_next(sde):
+    (signal, std), (later_signal, later_std) = (
+        [float(each) for each in sde.marginal(torch.tensor(time, dtype=torch.float64))] for time in (0.3, 0.4)
+    )
+    ratio, added = sde.step(0.3, 0.4)
+    assert ratio * signal == pytest.approx(later_signal, rel=1e-12)
+    assert (ratio * std) ** 2 + added**2 == pytest.approx(later_std**2, rel=1e-12)
+
+
+def test_the_discrete_vp_steps_are_ddpms():
+    """The last of a thousand has nearly DDPM's β of 0.02: 1 − exp(−∫β) (Song et al. 2021, App. C)."""
+    _, std = SDES["vp"].step(0.999, 1.0)
+    assert std**2 == pytest.approx(-math.expm1(-(0.1 + 19.9 * 0.9995) / 1000), rel=1e-9)
+    assert std**2 == pytest.approx(0.02, rel=0.02)
+
+
+@pytest.mark.parametrize("corrector", [True, False])
+def test_predictor_corrector_recovers_a_mixture(sde, corrector):
+    mixture = Mixture([-1.0, 0.5], 0.1)
+    x = predictor_corrector(exact_score(mixture, sde), noise(6000), sde, 500, rng(), corrector=corrector)
+    left = x < -0.25
+    assert left.double().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert x[left].mean().item() == pytest.approx(-1.0, abs=0.01)
+    assert x[~left].std().item() == pytest.approx(0.1, abs=0.015)
+
+
+def test_the_probability_flow_is_the_monotone_map(sde):
+    """In one dimension a Gaussian flows to a Gaussian along x_t = mean_t + std_t·z with z fixed."""
+    mean, std = 0.7, 0.3
+    x = probability_flow(exact_score(Mixture([mean], std), sde), noise(200), sde)
+    end, start = (
+        [float(each) for each in sde.marginal(torch.tensor(time, dtype=torch.float64))] for time in (sde.end, 1.0)
+    )
+    z = (sde.prior_std * noise(200) - start[0] * mean) / ((start[0] * std) ** 2 + start[1] ** 2) ** 0.5
+    expected = end[0] * mean + ((end[0] * std) ** 2 + end[1] ** 2) ** 0.5 * z
+    assert (x - expected).abs().max() < 2e-4
+
+
+def test_an_untrained_score_of_zero_moves_nothing_to_infinity(sde):
+    assert predictor_corrector(lambda x, time: 0 * x, noise(4), sde, 10, rng()).isfinite().all()
+
+
+@pytest.mark.parametrize(("model", "expected"), [(ScoreVP, 61.80), (ScoreVE, 62.69)])
+def test_the_cifar10_networks_have_the_papers_size(model, expected):
+    with torch.device("meta"):
+        built = model(CIFAR)
+    assert sum(each.numel() for each in built.network.parameters()) / 1e6 == pytest.approx(expected, abs=0.08)
+    assert built.evaluations() == 2000
+
+
+def test_the_score_is_the_noise_over_its_deviation():
+    model = ScoreVE(DataSpec((2,), scale=1.0), hidden=8, fourier_features=2)
+    x, time = torch.randn(3, 2), 0.4
+    std = 0.02 * (100 / 0.02) ** time
+    predicted = model.noise_in(x, torch.full((1,), time), torch.full((1,), std))
+    assert torch.allclose(model.score(x, time), -predicted / std, rtol=1e-4, atol=1e-7)
+
+
+def test_the_loss_of_exact_predictions_is_zero_and_that_of_none_is_the_noises():
+    model = ScoreVP(DataSpec((2,), scale=1.0), hidden=8)
+    torch.nn.init.zeros_(model.network.out.weight)
+    torch.nn.init.zeros_(model.network.out.bias)
+    assert model.losses(torch.zeros(20_000, 2))["loss"].item() == pytest.approx(1, abs=0.03)
+    model.noise_in = lambda x, time, std: x / std[:, None]  # x_0 is 0: all of x_t is noise
+    assert model.losses(torch.zeros(100, 2))["loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"sampler": "em"}, {"sampling_steps": 0}, {"snr": 0.0}, {"beta_min": 30.0}])
+def test_a_wrong_setting_is_named(settings):
+    with pytest.raises(UsageError, match=next(iter(settings))):
+        ScoreVP(DataSpec((2,)), **settings)
