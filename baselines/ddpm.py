@@ -116,8 +116,7 @@ class DDIM(NoisePredictor):
 class DPMSolver(NoisePredictor):
     """DPM-Solver++ (Lu et al. 2022), the second-order multistep method: a trained DDPM, sampled in 10 to 20 steps.
 
-    sampling_steps: at least 2. spacing: which steps are visited, 'even' from the last of the chain down to the first,
-    or 'quadratic', as DDIM's.
+    sampling_steps: at least 2. spacing: which steps are visited, 'even' from the last one, or 'quadratic', as DDIM's.
     """
 
     trained_as: ClassVar[str | None] = "ddpm"
@@ -129,8 +128,11 @@ class DPMSolver(NoisePredictor):
         self.spacing = one_of("spacing", spacing, "even", "quadratic")
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
-        spaced = even_steps if self.spacing == "even" else quadratic_steps
-        return dpm_solver(self.network, noise, self.alphas_bar, spaced(self.diffusion_steps, self.sampling_steps))
+        if self.spacing == "even":
+            steps = even_steps(self.diffusion_steps, self.sampling_steps + 1)[1:]  # the first would change nothing
+        else:
+            steps = quadratic_steps(self.diffusion_steps, self.sampling_steps)
+        return dpm_solver(self.network, noise, self.alphas_bar, steps)
 
     def evaluations(self) -> int | None:
         return self.sampling_steps

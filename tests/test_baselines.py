@@ -9,7 +9,7 @@ from torch import Tensor
 from baselines.ddpm import DDIM, DDPM
 from baselines.gan import GAN
 from baselines.real_data import RealData
-from baselines.samplers import ancestral, ddim, even_steps, predicted_x0, quadratic_steps, uniform_steps
+from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, predicted_x0, quadratic_steps, uniform_steps
 from baselines.vae import VAE, gaussian_kl
 from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split
@@ -73,6 +73,37 @@ class TestSamplersOnExactPredictors:
         assert left.double().mean().item() == pytest.approx(0.5, abs=0.03)
         assert x[left].mean().item() == pytest.approx(-1.0, abs=0.01)
         assert x[left].std().item() == pytest.approx(0.05, abs=0.01)
+        assert x[~left].std().item() == pytest.approx(0.05, abs=0.01)
+
+    @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm_solver", 2)])
+    def test_the_order_of_convergence_is_the_papers(self, sampler, order):
+        """A Gaussian flows along x_t = √ᾱ mean + √(ᾱ std² + 1 − ᾱ)·z; steps from the last to one of little noise."""
+        mean, std = 0.7, 0.8
+        predict = exact_predictor(torch.tensor([mean]), std)
+
+        def error(count: int) -> float:
+            steps = torch.linspace(20, 999, count + 1).round().long()
+            if sampler == "ddim":
+                x = ddim(predict, noise(50), BAR, steps, rng())
+            else:
+                x = dpm_solver(predict, noise(50), BAR, steps)
+            return (x - reached(steps)).abs().max().item()
+
+        def reached(steps: Tensor) -> Tensor:
+            """The exact sample, but for the last step to x_0, which both samplers take at once."""
+            start, end = (float(BAR[steps[k]]) for k in (-1, 0))
+            z = (noise(50) - start**0.5 * mean) / (start * std**2 + 1 - start) ** 0.5
+            x = end**0.5 * mean + (end * std**2 + 1 - end) ** 0.5 * z
+            return predicted_x0(x, predict(x, steps[:1]), end)
+
+        assert torch.tensor(error(30) / error(60)).log2().item() == pytest.approx(order, abs=0.35)
+
+    def test_dpm_solver_recovers_a_mixture(self):
+        predict = exact_predictor(torch.tensor([-1.0, 0.5]), 0.05)
+        x = dpm_solver(predict, noise(10_000), BAR, quadratic_steps(1000, 100))
+        left = x < -0.25
+        assert left.double().mean().item() == pytest.approx(0.5, abs=0.03)
+        assert x[left].mean().item() == pytest.approx(-1.0, abs=0.01)
         assert x[~left].std().item() == pytest.approx(0.05, abs=0.01)
 
     def test_four_ancestral_steps_miss_the_modes_that_a_thousand_find(self):

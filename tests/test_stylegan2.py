@@ -1,0 +1,161 @@
+"""StyleGAN2: the published sizes, modulation by its definition, augmentations, and ADA's control of their strength."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from baselines.augment import ada_augment, colour, cutout, diff_augment
+from baselines.stylegan2 import ADA_INTERVAL, StyleGAN2
+from baselines.stylegan2_networks import EqualisedLinear, MappingNetwork, ModulatedConv2d
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import UsageError
+
+IMAGES = DataSpec((3, 16, 16))
+TINY = {"latent": 8, "style_dim": 8, "channels": 8, "channel_base": 128}
+
+
+def millions(network):
+    return round(sum(each.numel() for each in network.parameters()) / 1e6, 2)
+
+
+def test_the_cifar10_networks_have_the_published_sizes():
+    with torch.device("meta"):
+        model = StyleGAN2(DataSpec((3, 32, 32)))
+    assert millions(model.network) == 19.95
+    assert millions(model.discriminator) == 20.72
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 64])
+def test_every_size_has_a_generator_and_a_discriminator(size):
+    model = StyleGAN2(DataSpec((3, size, size)), **TINY)
+    images = model.sample(4, torch.Generator().manual_seed(0))
+    assert images.shape == (4, 3, size, size)
+    assert model.discriminator(images).shape == (4, 1)
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_a_modulated_convolution_is_a_convolution_with_scaled_weights(demodulate):
+    """Karras et al. 2020a, eq. 1 and 3, sample by sample."""
+    layer = ModulatedConv2d(5, 4, 6, 3, demodulate=demodulate)
+    x, w = torch.randn(3, 5, 7, 7), torch.randn(3, 6)
+    out = layer(x, w)
+    for index, style in enumerate(layer.style(w)):
+        weight = layer.weight * layer.gain * style[None, :, None, None]
+        if demodulate:
+            weight = weight / (weight.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        assert torch.allclose(out[index : index + 1], F.conv2d(x[index : index + 1], weight, padding=1), atol=1e-5)
+
+
+def test_demodulation_keeps_unit_variance():
+    layer = ModulatedConv2d(64, 64, 8, 3)
+    out = layer(torch.randn(8, 64, 32, 32), 3 * torch.randn(8, 8))
+    assert out[:, :, 2:-2, 2:-2].std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_doubling_doubles_and_keeps_a_constant_image():
+    layer = ModulatedConv2d(1, 1, 2, 3, demodulate=False, doubling=True)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.style.weight.zero_()
+    out = layer(torch.ones(1, 1, 8, 8), torch.zeros(1, 2))
+    assert out.shape == (1, 1, 16, 16)
+    middle = out[0, 0, 4:-4, 4:-4]
+    assert torch.allclose(middle, middle[0, 0].expand_as(middle), atol=1e-5)
+
+
+def test_a_slower_layer_starts_alike_and_learns_less():
+    """The multiplier divides the stored weights, so that a step of Adam moves the effective ones less."""
+    torch.manual_seed(0)
+    slow = EqualisedLinear(512, 512, lr_multiplier=0.01)
+    effective = slow.weight * slow.gain
+    assert effective.std().item() == pytest.approx(1 / math.sqrt(512), rel=0.02)
+    assert slow.gain == pytest.approx(0.01 / math.sqrt(512))
+
+
+def test_truncation_draws_towards_the_average_in_sampling_only():
+    mapping = MappingNetwork(8, 8, 2, truncation=0.0)
+    mapping(torch.randn(512, 8))  # training: moves the average
+    assert mapping.average.abs().sum() > 0
+    mapping.eval()
+    assert torch.allclose(mapping(torch.randn(3, 8)), mapping.average.expand(3, -1))
+
+
+class TestAugment:
+    @pytest.mark.parametrize("augment", [colour, cutout, diff_augment])
+    def test_gradients_pass_and_images_differ(self, augment):
+        images = torch.rand(4, 3, 16, 16, requires_grad=True)
+        out = augment(images)
+        out.sum().backward()
+        assert out.shape == images.shape
+        assert images.grad.abs().sum() > 0
+        assert not torch.equal(out[0] - images[0], out[1] - images[1])
+
+    def test_cutout_removes_a_quarter_at_most(self):
+        kept = cutout(torch.ones(500, 1, 16, 16)).mean(dim=(1, 2, 3))
+        assert kept.min().item() == pytest.approx(0.75)
+        assert kept.max() < 1
+
+    def test_colour_of_a_grey_image_changes_its_brightness_alone(self):
+        out = colour(torch.full((200, 3, 4, 4), 0.2)) - 0.2
+        assert torch.allclose(out.amax(dim=(1, 2, 3)), out.amin(dim=(1, 2, 3)), atol=1e-6)
+        assert out.abs().max() <= 0.5 + 1e-6
+
+    def test_ada_of_strength_zero_is_nothing(self):
+        images = torch.rand(4, 3, 16, 16)
+        assert ada_augment(images, torch.tensor(0.0)) is images
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_ada_changes_a_share_of_the_images_that_grows_with_p(self, channels):
+        images = torch.rand(400, channels, 16, 16)
+        shares = [
+            float((ada_augment(images, torch.tensor(p)) - images).abs().amax(dim=(1, 2, 3)).gt(1e-4).float().mean())
+            for p in (0.01, 0.1, 1.0)
+        ]
+        assert 0 < shares[0] < shares[1] < shares[2]
+        assert shares[2] > 0.99
+
+    def test_ada_passes_gradients(self):
+        images = torch.rand(4, 3, 16, 16, requires_grad=True)
+        ada_augment(images, torch.tensor(0.8)).sum().backward()
+        assert images.grad.isfinite().all()
+        assert images.grad.abs().sum() > 0
+
+
+class TestADA:
+    @pytest.mark.parametrize(("logit", "expected"), [(1.0, 0.512), (-1.0, 0.0)])
+    def test_strength_follows_the_sign_of_the_real_logits(self, logit, expected):
+        """All real images judged real: p rises by batch·4/(500·1000) every fourth step; all fake: it stays at 0."""
+        model = StyleGAN2(IMAGES, augment="ada", ada_kimg=1.0, **TINY)
+        for step in range(8 * ADA_INTERVAL):
+            model.sign_sum += torch.tensor(logit).sign()
+            model._adapt(16, step)
+        assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize("augment", ["diffaugment", "ada"])
+    def test_a_step_trains_with_augmentation(self, augment):
+        model = StyleGAN2(IMAGES, augment=augment, **TINY)
+        model.augment_p.fill_(0.5)
+        optimizers = model.optimizers()
+        before = model.network.synthesis.start.detach().clone()
+        for step in range(2):
+            losses = model.training_step(torch.rand(8, 3, 16, 16) * 2 - 1, step, optimizers)
+        assert all(loss.isfinite() for loss in losses.values())
+        assert not torch.equal(before, model.network.synthesis.start)
+
+
+WRONG = [{"augment": "mixup"}, {"r1_interval": 0}, {"ada_kimg": 0.0}]
+
+
+@pytest.mark.parametrize("settings", WRONG)
+def test_a_wrong_setting_is_named(settings):
+    with pytest.raises(UsageError, match=next(iter(settings))):
+        StyleGAN2(IMAGES, **TINY, **settings)
+
+
+def test_points_have_nothing_to_augment():
+    with pytest.raises(UsageError, match="for images"):
+        StyleGAN2(DataSpec((2,)), augment="ada")
