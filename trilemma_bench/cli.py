@@ -237,6 +237,22 @@ def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
 
 
 @main.command()
+@click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
+@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
+    """Whether the records below DIR (default: results) may stand in a leaderboard: schema, protocol, hashes."""
+    from trilemma_bench.leaderboard import check_records
+
+    _load_plugins(plugins)
+    count, problems = check_records(dirs or [Path("results")])
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems or not count:
+        raise TrilemmaError(f"{len(problems)} problems in {count} records" if count else "no records to check")
+    click.echo(f"{count} records are valid")
+
+
+@main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")

@@ -1,0 +1,103 @@
+"""The repository's own results, and what `check` refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from trilemma_bench.cli import main
+from trilemma_bench.leaderboard import check_records
+
+RESULTS = Path(__file__).parents[1] / "results"
+COMMITTED = sorted(each for each in RESULTS.glob("*") if each.is_dir() and each.name not in ("demo", "report"))
+
+
+def committed_row():
+    """A record of the repository with its checkpoint beside it."""
+    return next(path for path in sorted(RESULTS.glob("gaussians25/ddgan/*/record.json")))
+
+
+@pytest.fixture
+def row(tmp_path):
+    """A copy of that row, to be spoilt."""
+    folder = tmp_path.joinpath(*committed_row().parts[-4:-1])
+    shutil.copytree(committed_row().parent, folder)
+    return folder / "record.json"
+
+
+def spoil(path, **changes):
+    facts = json.loads(path.read_text())
+    for place, value in changes.items():
+        *parts, last = place.split("__")
+        part = facts
+        for each in parts:
+            part = part[each]
+        part[last] = value
+    path.write_text(json.dumps(facts))
+
+
+def test_every_row_of_the_repository_is_valid():
+    count, problems = check_records(COMMITTED)
+    assert count > 0
+    assert problems == []
+
+
+def test_no_row_of_the_repository_names_a_folder_of_its_machine():
+    for path in (path for folder in COMMITTED for path in folder.rglob("record.json")):
+        text = path.read_text()
+        assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "/Users/")), path
+
+
+def test_a_whole_row_has_no_problem(row):
+    assert check_records([row.parents[3]]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "failed"}, "the run is failed"),
+        ({"id": "other"}, "does not lie in gaussians25/ddgan/other/"),
+        ({"samples_sha256": None}, "no hash of its samples"),
+        ({"samples_sha256": "abc"}, "no hash of its samples"),
+        ({"protocol__k_precision_recall": 5}, "k_precision_recall = 5, but protocol 'points' has 3"),
+        ({"protocol__samples": 100}, "100 samples, but protocol 'points' has 10,000"),
+        ({"protocol__name": "mine"}, "unknown protocol 'mine'"),
+        ({"dataset__fingerprint": "0" * 64}, "fingerprint 000000000000…, not that of gaussians25"),
+        ({"scores__recall__interval": None, "scores__recall__standard_error": None}, "recall has no interval"),
+        ({"scores": {}}, "no scores"),
+        ({"training__checkpoint_sha256": "0" * 64}, "not the checkpoint that was sampled"),
+        ({"seed": "many"}, "seed"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_file(row, changes, message):
+    spoil(row, **changes)
+    _, problems = check_records([row.parents[3]])
+    assert len(problems) == 1
+    assert message in problems[0]
+    assert str(row) in problems[0]
+
+
+def test_the_same_samples_count_once(row):
+    other = row.parents[1] / "copy"
+    shutil.copytree(row.parent, other)
+    spoil(other / "record.json", id="copy", seed=1, training__run_id="copy")
+    _, problems = check_records([row.parents[3]])
+    assert len(problems) == 1
+    assert "keep one of the two" in problems[0]
+
+
+def test_the_command_exits_with_1_and_a_line_for_each(row):
+    good = CliRunner().invoke(main, ["check", str(row.parents[3])])
+    assert (good.exit_code, good.output) == (0, "1 records are valid\n")
+    spoil(row, samples_sha256=None)
+    bad = CliRunner().invoke(main, ["check", str(row.parents[3])])
+    assert bad.exit_code != 0
+    assert "no hash of its samples" in bad.output
+
+
+def test_no_record_is_no_leaderboard(tmp_path):
+    assert CliRunner().invoke(main, ["check", str(tmp_path)]).exit_code != 0

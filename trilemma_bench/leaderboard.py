@@ -1,0 +1,82 @@
+"""Whether a record may stand in a leaderboard: whole, by a known protocol, of samples that nobody else claims."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trilemma_bench import registry
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.record import ProtocolPart, Record
+from trilemma_bench.results import find_records
+from trilemma_bench.weights import sha256_of
+
+HASH = re.compile(r"[0-9a-f]{64}")
+PROTOCOL_FIELDS = ("extractor", "quantisation", "k_precision_recall", "k_density_coverage", "kid")
+FINITE = "real-data"  # a finite source may hold fewer samples than a protocol asks for
+
+
+def check_records(dirs: Sequence[Path]) -> tuple[int, list[str]]:
+    """(how many records lie below `dirs`, a line for each thing that is wrong: its file, what, what to do)."""
+    found = find_records(dirs)
+    lines = list(found.skipped)
+    claimed: dict[str, Path] = {}
+    for path, record in found.records:
+        lines += [f"{path}: {problem}" for problem in _problems(path, record)]
+        if record.samples_sha256 and (first := claimed.setdefault(record.samples_sha256, path)) != path:
+            lines.append(f"{path}: its samples are those of {first}: keep one of the two")
+    return len(found.records), lines
+
+
+def _problems(path: Path, record: Record) -> Iterator[str]:
+    if record.status != "complete" or record.protocol is None:
+        yield f"the run is {record.status}: only complete runs count"
+        return
+    if path.parts[-4:-1] != (place := (record.dataset.name, record.model.name, record.id)):
+        yield f"it does not lie in {'/'.join(place)}/ as its content says: move it"
+    if not HASH.fullmatch(record.samples_sha256 or ""):
+        yield "no hash of its samples: run it again with this version"
+    yield from _protocol_problems(record, record.protocol)
+    yield from _score_problems(record)
+    yield from _content_problems(path, record)
+
+
+def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
+    """What differs from the registered protocol of that name."""
+    try:
+        known = registry.protocols.get(protocol.name)
+    except TrilemmaError as error:
+        yield str(error)
+        return
+    for field in PROTOCOL_FIELDS:
+        if (here := getattr(protocol, field)) != (there := getattr(known, field)):
+            yield f"{field} = {here}, but protocol '{known.name}' has {there}"
+    if protocol.samples != known.samples and record.model.name != FINITE:
+        yield f"{protocol.samples:,} samples, but protocol '{known.name}' has {known.samples:,}"
+
+
+def _score_problems(record: Record) -> Iterator[str]:
+    if not record.scores:
+        yield "it has no scores"
+    for name, score in record.scores.items():
+        if score.interval is None and score.standard_error is None and not score.note:
+            yield f"{name} has no interval, and no note that says why"
+
+
+def _content_problems(path: Path, record: Record) -> Iterator[str]:
+    """What does not match the data and the files that are at hand."""
+    try:
+        dataset = open_dataset(record.dataset.name)
+        if dataset.available() == "bundled" and dataset.fingerprint() != record.dataset.fingerprint:
+            yield f"its dataset has the fingerprint {record.dataset.fingerprint[:12]}…, not that of {dataset.name}"
+    except TrilemmaError as error:
+        yield str(error)
+    training = record.training
+    if (
+        training
+        and (file := path.parent / training.checkpoint).is_file()
+        and sha256_of(file) != training.checkpoint_sha256
+    ):
+        yield f"{file.name} beside it is not the checkpoint that was sampled"
