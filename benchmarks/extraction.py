@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from common import medians
 from PIL import Image
 from torch import Tensor
 
@@ -48,30 +47,15 @@ def write_pngs(images: Tensor, folder: Path) -> Path:
     return folder
 
 
-def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float, float]:
-    """What `call` gives, and its seconds of wall and of CPU time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = call().cpu()  # waits for the device
-    return result, time.perf_counter() - wall, time.process_time() - cpu
-
-
 def compare(calls: dict[str, Callable[[], Tensor]], images: int, repeats: int) -> None:
-    """Prints each call's images a second, against the first's, over rounds of all in turn after a warm-up."""
-    expected = {name: call().cpu() for name, call in calls.items()}
-    first = next(iter(calls))
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            runs[name].append(timed(call)[1:])
-    for name, found in runs.items():
-        wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-        faster, cheaper = (
-            statistics.median(a[i] / b[i] for a, b in zip(runs[first], found, strict=True)) for i in (0, 1)
-        )
-        error = relative_error(expected[name], expected[first])
+    """Prints each call's images a second, against the first's."""
+    found = medians({name: lambda c=call: c().cpu() for name, call in calls.items()}, repeats)
+    base = next(iter(found.values()))
+    for name, (features, wall, cpu) in found.items():
+        error = relative_error(features, base.value)
         print(
-            f"  {name:24} {images / wall:8.2f} images/s ({faster:.2f} times), {1000 * cpu / images:.0f} ms CPU each "
-            f"({cheaper:.2f} times less), max relative difference {error:.1e}"
+            f"  {name:24} {images / wall:8.2f} images/s ({base.wall / wall:.2f} times), {1000 * cpu / images:.0f} ms "
+            f"CPU each ({base.cpu / cpu:.2f} times less), max relative difference {error:.1e}"
         )
 
 

@@ -9,13 +9,12 @@ which other work on the machine hardly touches. Then what the error and the extr
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
 import torch
+from common import machine, medians, print_table
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
@@ -25,7 +24,6 @@ from trilemma_bench.metrics.frechet import FD, Moments, frechet_distance, moment
 from trilemma_bench.metrics.reference import MomentsReference
 
 Call = Callable[[], float]
-Timing = tuple[float, float, float]  # the call's result, its wall and its CPU seconds
 
 
 def features(count: int, dim: int, device: str, seed: int) -> Tensor:
@@ -49,28 +47,6 @@ def by_torch_fidelity(first: Moments, second: Moments) -> float:
     return float(fid_statistics_to_metric(*statistics_, verbose=False)["frechet_inception_distance"])
 
 
-def timed(call: Call) -> Timing:
-    """What `call` gives, and its seconds of wall and of CPU time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
-
-
-def compare(calls: dict[str, Call], repeats: int) -> dict[str, Timing]:
-    """Each call's result and median seconds (wall, CPU) over `repeats` rounds of all in turn, after a warm-up."""
-    runs: dict[str, list[Timing]] = {name: [] for name in calls}
-    timed(next(iter(calls.values())))
-    for _ in range(repeats):
-        for name, call in calls.items():
-            runs[name].append(timed(call))
-    return {
-        name: (found[0][0], *(statistics.median(run[which] for run in found) for which in (1, 2)))
-        for name, found in runs.items()
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, nargs="+", default=[2048, 768])
@@ -78,13 +54,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000, help="for the cost from features; 0 to leave it out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    print(f"{options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, SciPy {scipy.__version__}")
+    print(f"{machine()}, {torch.get_num_threads()} threads, SciPy {scipy.__version__}")
     for dim in options.dims:
         first, second = (moments(features(3 * dim, dim, options.device, seed)) for seed in (1, 2))
-        table(f"from moments, D={dim}", compare(from_moments(first, second), options.repeats))
+        print_table(f"from moments, D={dim}", medians(from_moments(first, second), options.repeats), digits=12)
         if options.samples >= 4 * dim:
             generated = features(options.samples, dim, options.device, 3)
-            table(f"from features, N={options.samples}, D={dim}", compare(from_features(generated, second), 1))
+            found = medians(from_features(generated, second), 1)
+            print_table(f"from features, N={options.samples}, D={dim}", found, digits=12)
 
 
 def from_moments(first: Moments, second: Moments) -> dict[str, Call]:
@@ -103,14 +80,6 @@ def from_features(generated: Tensor, reference: Moments) -> dict[str, Call]:
         "fd, with its error": lambda: FD.estimate(Comparison(generated, known)).value,
         "fd_infinity, with its error": lambda: FD_INFINITY.estimate(Comparison(generated, known)).value,
     }
-
-
-def table(title: str, found: dict[str, Timing]) -> None:
-    _, wall, cpu = next(iter(found.values()))
-    print(f"\n| {title} | wall s | CPU s | wall, times the first | CPU, times the first | value |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name, (value, seconds, busy) in found.items():
-        print(f"| {name} | {seconds:.2f} | {busy:.2f} | {seconds / wall:.1f} | {busy / cpu:.1f} | {value:.12g} |")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ routes take turns, so that a machine that slows down slows all; medians of wall 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from common import machine, medians, print_table
 from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
@@ -46,13 +45,6 @@ def torch_fidelity(x: Tensor, y: Tensor) -> float:
     return float(found[KEY_METRIC_KID_MEAN])
 
 
-def timed(route: Callable[[], float]) -> tuple[float, float, float]:
-    """The route's value, its wall and its CPU seconds; a value is a number, so the device has finished."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    value = route()
-    return value, time.perf_counter() - wall, time.process_time() - cpu
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=10_000)
@@ -63,12 +55,8 @@ def main() -> None:
     x = features(options.samples, options.dim, options.device, seed=0, shift=0.0)
     y = features(options.samples, options.dim, options.device, seed=1, shift=0.05)
     calls = routes(x, y)
-    rounds = [{name: timed(call) for name, call in calls.items()} for _ in range(options.repeats)]
-    print(f"N = M = {options.samples}, D = {options.dim}, {options.device}, {torch.get_num_threads()} threads")
-    print("\n| route | wall s | CPU s | value |\n| --- | ---: | ---: | ---: |")
-    for name in calls:
-        wall, cpu = (statistics.median(found[name][which] for found in rounds) for which in (1, 2))
-        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {rounds[0][name][0]:.9g} |")
+    print(f"N = M = {options.samples}, D = {options.dim}, {machine()}, {torch.get_num_threads()} threads")
+    print_table("route", medians(calls, options.repeats))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""A whole evaluation, ours against torch-fidelity's, of the same images with the same weights made from a seed.
+
+    python benchmarks/evaluation.py [--images 256] [--many 10000] [--repeats 3] [--threads 2] [--device cuda]
+
+Ours: FD, KID, inception score, precision, recall, density, coverage, each with its interval; torch-fidelity's: FID,
+KID, IS, precision, recall and F-score. Both read images from memory, as many on each side, nothing cached. Then what
+the scores of --many samples cost beside the extraction of their features, whose time follows from the rate found here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from common import machine, medians, print_table, timed
+from torch.utils.data import Dataset
+
+import trilemma_bench as tb
+from trilemma_bench import registry, weights
+from trilemma_bench.evaluation import make_score
+from trilemma_bench.features.extraction import extract
+from trilemma_bench.features.inception import Inception
+from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.protocol import Protocol
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from seeded_weights import install_inception
+
+METRICS = ("fd", "kid", "inception_score", "precision", "recall", "density", "coverage")
+SUBSETS = 100
+
+
+class Images(Dataset):
+    """uint8 N×C×H×W, one at a time, as torch-fidelity takes them."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index]
+
+
+def scenes(count: int, seed: int) -> torch.Tensor:
+    """Noise on smooth colours: uint8 count×3×32×32."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic")
+    return (255 * smooth + 12 * torch.randn(smooth.shape, generator=rng)).clamp(0, 255).to(torch.uint8)
+
+
+def ours(splits: Path, images: np.ndarray, device: str) -> float:
+    """The Fréchet distance; a fresh cache each time, so that both sides are extracted."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRILEMMA_CACHE_DIR", folder)
+        record = tb.evaluate(
+            images, dataset=f"npz:{splits}", protocol="whole", out=folder, device=device, progress=False
+        )
+    return record.scores["fid"].value
+
+
+def theirs(first: torch.Tensor, second: torch.Tensor, size: int, device: str) -> float:
+    found: dict[str, Any] = torch_fidelity.calculate_metrics(
+        input1=Images(first),
+        input2=Images(second),
+        fid=True,
+        kid=True,
+        isc=True,
+        prc=True,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(weights.WEIGHTS["inception"].path),
+        kid_subsets=SUBSETS,
+        kid_subset_size=size,
+        cuda=device == "cuda",
+        cache=False,
+        verbose=False,
+        num_workers=0,
+    )
+    return float(found["frechet_inception_distance"])
+
+
+def compare(options: argparse.Namespace, folder: Path) -> float:
+    """Prints the table of whole evaluations; returns our extraction's images a second."""
+    first, second = (scenes(options.images, seed) for seed in (0, 1))
+    np.savez(folder / "test.npz", images=first.permute(0, 2, 3, 1).numpy())
+    np.savez(folder / "train.npz", images=second.permute(0, 2, 3, 1).numpy())
+    array = first.permute(0, 2, 3, 1).numpy()
+    size = min(1000, options.images // 2)
+    protocol = Protocol(
+        "whole", "inception", samples=options.images, metrics=METRICS, kid_subsets=SUBSETS, kid_subset_size=size
+    )
+    registry.register_protocol("whole")(protocol)
+    extractor = Inception(options.device)
+
+    def features() -> float:
+        return float(sum(extract(extractor, side, device=options.device).mean() for side in (first, second)))
+
+    found = medians(
+        {
+            "torch-fidelity": lambda: theirs(first, second, size, options.device),
+            "ours": lambda: ours(folder, array, options.device),
+            "ours, both sides' features alone": features,
+        },
+        options.repeats,
+    )
+    print_table(f"{options.images} images a side", found)
+    return 2 * options.images / found["ours, both sides' features alone"].wall
+
+
+def overhead(options: argparse.Namespace, rate: float) -> None:
+    """Prints what the scores of many samples cost beside the extraction of their features."""
+    rng = torch.Generator().manual_seed(0)
+    mixing = torch.randn(2048, 2048, generator=rng) / 2048**0.5 * torch.logspace(0, -2, 2048)
+    sides = [(torch.randn(options.many, 2048, generator=rng) @ mixing.mT + 0.2).relu_() for _ in range(2)]
+    logits = torch.randn(options.many, 1008, generator=rng)
+    seconds = 0.0
+    shared = Comparison(*(side.to(options.device) for side in sides), kid_subsets=SUBSETS)
+    for name in METRICS:
+        metric = registry.metrics.get(name)
+        comparison = Comparison(logits.to(options.device), logits) if name == "inception_score" else shared
+        spent = timed(lambda m=metric, c=comparison: make_score(m, c, None)).wall  # type: ignore[misc]
+        print(f"{name}, with its interval: {spent:.2f} s")
+        seconds += spent
+    extraction = options.many / rate
+    share = f"{seconds / extraction:.1%} of the {extraction:.0f} s"
+    print(f"all scores of {options.many:,} samples: {seconds:.1f} s, {share} of features at {rate:.1f} images/s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{machine()}, {options.threads} threads, {time.strftime('%Y-%m-%d')}")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
+        install_inception(patch)
+        (splits := Path(folder) / "splits").mkdir()
+        overhead(options, compare(options, splits))
+
+
+if __name__ == "__main__":
+    main()
