@@ -158,6 +158,13 @@ def test_the_page_escapes_and_says_all(tmp_path):
     assert "**not reproduced**" in (tmp_path / "claims.md").read_text()
 
 
+def test_reasons_that_someone_wrote_stand_beside_the_verdicts(tmp_path):
+    (tmp_path / "reasons.toml").write_text('C0 = "too <few> steps"\n')
+    page.write(page.Outcome("A paper", "cpu", "a CPU", [], {}, {}), tmp_path)
+    assert "too &lt;few&gt; steps" in (tmp_path / "claims.html").read_text()
+    assert "- **C0**: too <few> steps" in (tmp_path / "claims.md").read_text()
+
+
 def test_unknown_papers_and_scales_are_named(tmp_path):
     for arguments, word in ((["ddpm-paper"], "ddgan-paper"), (["ddgan-paper", "--scale", "tpu"], "cpu")):
         result = CliRunner().invoke(main, ["reproduce", *arguments, "--out", str(tmp_path / "out")])

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from trilemma_bench.config import read_toml
 from trilemma_bench.reproduce.claims import Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
+REASONS = "reasons.toml"
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,27 @@ class Outcome:
             "machine": self.machine,
             "claims": claims,
             "times": self.times,
+            "figures": self.figures,
         }
 
 
 def write(outcome: Outcome, out: Path) -> Path:
     """Writes claims.json, claims.md and claims.html into `out`; returns the page."""
-    (out / "claims.json").write_text(json.dumps(outcome.facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    facts = outcome.facts()
+    (out / "claims.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return render(facts, out)
+
+
+def render(facts: dict[str, object], out: Path) -> Path:
+    """claims.md and claims.html from what claims.json holds.
+
+    Where `out` has a file reasons.toml, such as `C1 = "…"`, written by whoever looked into the verdicts, it is shown.
+    """
+    reasons = read_toml(out / REASONS) if (out / REASONS).is_file() else {}
     for suffix in ("md", "html"):
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=suffix == "html", undefined=StrictUndefined, trim_blocks=True
         )
-        text = environment.get_template(f"claims.{suffix}").render(outcome.facts(), figures=outcome.figures)
+        text = environment.get_template(f"claims.{suffix}").render(facts, reasons=reasons)
         (out / f"claims.{suffix}").write_text(text, encoding="utf-8")
     return out / "claims.html"
