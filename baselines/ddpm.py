@@ -40,7 +40,7 @@ class NoisePredictor(Denoiser):
         time = torch.randint(self.diffusion_steps, (len(x),), device=x.device)
         noise = torch.randn_like(x)
         noisy = column(self._signal[time], x) * x + column(self._noise[time], x) * noise
-        return {"loss": F.mse_loss(self.network(noisy, time).float(), noise)}
+        return {"loss": F.mse_loss(self.predict(noisy, time), noise)}
 
     def checked_steps(self, steps: int, least: int = 1) -> int:
         """`steps`, if the chain has so many."""
@@ -56,7 +56,7 @@ class DDPM(NoisePredictor):
     (β) or 'small' (β̃).
     """
 
-    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "variance"})
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset({"sampling_steps", "variance"})
 
     def __init__(
         self, data: DataSpec, *, sampling_steps: int | None = None, variance: str = "large", **settings: Any
@@ -68,12 +68,12 @@ class DDPM(NoisePredictor):
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         steps = even_steps(self.diffusion_steps, self.sampling_steps)
         is_image = self.data.is_image
-        return ancestral(self.network, noise, self.alphas_bar, steps, rng, variance=self.variance, clip=is_image)
+        return ancestral(self.predict, noise, self.alphas_bar, steps, rng, variance=self.variance, clip=is_image)
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return self.sampling_steps
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return f"{self.sampling_steps} steps"
 
 
@@ -85,7 +85,9 @@ class DDIM(NoisePredictor):
     """
 
     trained_as: ClassVar[str | None] = "ddpm"
-    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "spacing"})
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset(
+        {"sampling_steps", "eta", "spacing"}
+    )
 
     def __init__(
         self,
@@ -104,12 +106,12 @@ class DDIM(NoisePredictor):
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         steps = SPACINGS[self.spacing](self.diffusion_steps, self.sampling_steps)
-        return ddim(self.network, noise, self.alphas_bar, steps, rng, eta=self.eta)
+        return ddim(self.predict, noise, self.alphas_bar, steps, rng, eta=self.eta)
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return self.sampling_steps
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return f"{self.sampling_steps} steps"
 
 
@@ -120,7 +122,7 @@ class DPMSolver(NoisePredictor):
     """
 
     trained_as: ClassVar[str | None] = "ddpm"
-    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "spacing"})
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset({"sampling_steps", "spacing"})
 
     def __init__(self, data: DataSpec, *, sampling_steps: int = 20, spacing: str = "even", **settings: Any) -> None:
         super().__init__(data, **settings)
@@ -132,10 +134,10 @@ class DPMSolver(NoisePredictor):
             steps = even_steps(self.diffusion_steps, self.sampling_steps + 1)[1:]  # the first would change nothing
         else:
             steps = quadratic_steps(self.diffusion_steps, self.sampling_steps)
-        return dpm_solver(self.network, noise, self.alphas_bar, steps)
+        return dpm_solver(self.predict, noise, self.alphas_bar, steps)
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return self.sampling_steps
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return f"{self.sampling_steps} steps"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -17,11 +18,15 @@ from trilemma_bench.errors import UsageError
 class Denoiser(Trainable):
     """A model of one time-conditioned network: the baselines differ in their mathematics, not in their networks.
 
-    A subclass gives the `losses` of a batch and `denoise`, its sampler; both see data of about unit scale.
+    A subclass gives the `losses` of a batch and `denoise`, its sampler; both see data of about unit scale and ask
+    `predict`, not the network, which knows the labels.
 
     architecture, channels, channel_multipliers, res_blocks, attention_resolutions, dropout, time_fourier_scale: of
     images' networks (see `networks.time_network`); hidden, layers, fourier_features, fourier_scale: of points'. lr: of
     Adam. max_grad_norm: gradients are clipped to it; 0 for never. times: how many times the network sees.
+    class_conditional: learns from labels, which samples get evenly; label_dropout: share of the training samples that
+    hide theirs. guidance: w of (1 + w)·conditional − w·unconditional, at two evaluations a prediction (Ho & Salimans
+    2022, eq. 6); 0 for the conditional model alone.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {
@@ -31,6 +36,7 @@ class Denoiser(Trainable):
         "lr_schedule": "constant",
         "lr_warmup_steps": 5000,
     }
+    sampling_settings: ClassVar[frozenset[str]] = frozenset({"guidance"})
     network: nn.Module
     times: ClassVar[int] = 1
 
@@ -51,9 +57,15 @@ class Denoiser(Trainable):
         fourier_scale: float = 1.0,
         lr: float = 2e-4,
         max_grad_norm: float = 1.0,
+        class_conditional: bool = False,
+        label_dropout: float = 0.1,
+        guidance: float = 0.0,
     ) -> None:
         super().__init__(data)
         self.lr, self.max_grad_norm = lr, max_grad_norm
+        self.wants_labels, self.label_dropout, self.guidance = class_conditional, label_dropout, guidance
+        self._check_labels()
+        self._labels: Tensor | None = None
         self.unit = 1.0 if data.is_image else data.scale
         self.network = time_network(
             data,
@@ -69,6 +81,7 @@ class Denoiser(Trainable):
             layers=layers,
             fourier_features=fourier_features,
             fourier_scale=fourier_scale,
+            classes=(data.classes or 0) if class_conditional else 0,
         )
 
     @abstractmethod
@@ -79,14 +92,48 @@ class Denoiser(Trainable):
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         """The sampler: standard normal noise (N×…) → data in the loss's unit."""
 
+    @abstractmethod
+    def predictions(self) -> int | None:
+        """How often `denoise` asks `predict`; None where it decides as it goes."""
+
+    @abstractmethod
+    def describe_sampler(self) -> str:
+        """The sampler's settings in a few words, as `describe` has them."""
+
+    def predict(self, x: Tensor, time: Tensor) -> Tensor:
+        """The network's output in float32, for the labels of the samples at hand; guided, where samples are drawn."""
+        if self._labels is None:
+            return self.network(x, time).float()
+        output = self.network(x, time, self._labels).float()
+        if self.training or not self.guidance:
+            return output
+        free = self.network(x, time, torch.full_like(self._labels, self._classes)).float()
+        return output + self.guidance * (output - free)
+
+    def evaluations(self) -> int | None:
+        count = self.predictions()
+        return count * (2 if self.guidance else 1) if count is not None else None
+
+    def describe(self) -> str:
+        labelled = f"guidance {self.guidance:g}" if self.guidance else "class-conditional" if self.wants_labels else ""
+        return ", ".join(filter(None, [self.describe_sampler(), labelled]))
+
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"network": torch.optim.Adam(self.network.parameters(), lr=self.lr, fused=True)}
 
     def training_step(
-        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+        self,
+        batch: Tensor,
+        step: int,
+        optimizers: dict[str, torch.optim.Optimizer],
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         optimizer = optimizers["network"]
-        losses = self.losses(batch / self.unit)
+        if labels is not None:
+            hidden = torch.rand(len(labels), device=labels.device) < self.label_dropout
+            labels = labels.masked_fill(hidden, self._classes)
+        with self._given(labels):
+            losses = self.losses(batch / self.unit)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         if self.max_grad_norm > 0:
@@ -96,8 +143,37 @@ class Denoiser(Trainable):
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         noise = torch.randn((count, *self.data.shape), generator=rng, device=rng.device)
-        x = self.denoise(noise, rng)
+        labels = None
+        if self.wants_labels:
+            labels = torch.randint(self._classes, (count,), generator=rng, device=rng.device)
+        with self._given(labels):
+            x = self.denoise(noise, rng)
         return x.clamp(-1, 1) if self.data.is_image else x * self.unit
+
+    @contextmanager
+    def _given(self, labels: Tensor | None) -> Iterator[None]:
+        """Inside, `predict` is of samples with these labels (int64 N)."""
+        self._labels = labels
+        try:
+            yield
+        finally:
+            self._labels = None
+
+    @property
+    def _classes(self) -> int:
+        return self.data.classes or 0
+
+    def _check_labels(self) -> None:
+        if self.wants_labels and not self.data.classes:
+            raise UsageError("class_conditional = true: this dataset has no labels")
+        if self.guidance and not self.wants_labels:
+            raise UsageError(f"guidance = {self.guidance}: set class_conditional = true, and train so")
+        if not 0 <= self.label_dropout <= 1 or self.guidance < 0:
+            raise UsageError(
+                f"label_dropout = {self.label_dropout}, guidance = {self.guidance}: choose 0…1, and 0 or more"
+            )
+        if self.guidance and not self.label_dropout:
+            raise UsageError("label_dropout = 0: guidance needs a network that has seen samples without labels")
 
 
 def one_of(setting: str, value: str, *known: str) -> str:

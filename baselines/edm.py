@@ -25,7 +25,9 @@ class EDM(Denoiser):
     2·sampling_steps − 1 network evaluations.
     """
 
-    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "sigma_min", "sigma_max", "rho"})
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset(
+        {"sampling_steps", "sigma_min", "sigma_max", "rho"}
+    )
     training_defaults: ClassVar[Mapping[str, Any]] = {
         **Denoiser.training_defaults,
         "batch_size": 512,
@@ -81,10 +83,10 @@ class EDM(Denoiser):
         x = ode.heun(self._slope, self.sigma_max * noise, [*sigmas, last])
         return ode.euler(self._slope, x, [last, 0.0])
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return 2 * self.sampling_steps - 1
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return f"{self.sampling_steps} steps"
 
     def _slope(self, x: Tensor, sigma: float) -> Tensor:
@@ -93,7 +95,7 @@ class EDM(Denoiser):
 
     def _raw(self, x: Tensor, sigma: Tensor) -> Tensor:
         """F(c_in x, c_noise)."""
-        return self.network(self._scalings(sigma, x)[2] * x, NOISE_SCALE * sigma.log() / 4).float()
+        return self.predict(self._scalings(sigma, x)[2] * x, NOISE_SCALE * sigma.log() / 4)
 
     def _scalings(self, sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in), shaped to multiply `like` (Karras et al. 2022, table 1)."""

@@ -27,7 +27,9 @@ class FlowMatching(Denoiser):
     the tolerance).
     """
 
-    sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "solver", "tolerance"})
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset(
+        {"sampling_steps", "solver", "tolerance"}
+    )
     training_defaults: ClassVar[Mapping[str, Any]] = {**Denoiser.training_defaults, "budget": "51200kimg"}
 
     def __init__(
@@ -51,11 +53,11 @@ class FlowMatching(Denoiser):
         """The conditional flow-matching loss (Lipman et al. 2023, eq. 9 and 21 with σ_min = 0)."""
         noise = torch.randn_like(x)
         if self.coupling == "ot":
-            noise = noise[transport_order(noise, x)]
+            noise = noise[transport_order(noise, x, self._labels)]
         time = torch.rand(len(x), device=x.device)
         share = column(time, x)
-        predicted = self.network((1 - share) * noise + share * x, TIME_SCALE * time)
-        return {"loss": F.mse_loss(predicted.float(), x - noise)}
+        predicted = self.predict((1 - share) * noise + share * x, TIME_SCALE * time)
+        return {"loss": F.mse_loss(predicted, x - noise)}
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         if self.solver == "adaptive":
@@ -63,18 +65,24 @@ class FlowMatching(Denoiser):
         times = [step / self.sampling_steps for step in range(self.sampling_steps + 1)]
         return {"euler": ode.euler, "heun": ode.heun}[self.solver](self._velocity, noise, times)
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return {"euler": self.sampling_steps, "heun": 2 * self.sampling_steps}.get(self.solver)
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return self.solver if self.solver == "adaptive" else f"{self.solver}, {self.sampling_steps} steps"
 
     def _velocity(self, x: Tensor, time: float) -> Tensor:
-        return self.network(x, torch.full((1,), TIME_SCALE * time, device=x.device)).float()
+        return self.predict(x, torch.full((1,), TIME_SCALE * time, device=x.device))
 
 
-def transport_order(noise: Tensor, data: Tensor) -> Tensor:
-    """The order of `noise` (N×…) that makes Σ|noise_i − data_i|² least: int64 N (Tong et al. 2024, §3.2)."""
+def transport_order(noise: Tensor, data: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The order of `noise` (N×…) that makes Σ|noise_i − data_i|² least: int64 N (Tong et al. 2024, §3.2).
+
+    With labels (N) noise changes places inside each label only: were it matched across them, it would tell the label,
+    and noise that is drawn without regard to labels would not carry to the right data (Cheng & Schwing 2025).
+    """
     costs = torch.cdist(data.flatten(1).float(), noise.flatten(1).float()).square()
+    if labels is not None:
+        costs.masked_fill_(labels[:, None] != labels, torch.inf)
     _, order = linear_sum_assignment(costs.cpu().numpy())
     return torch.from_numpy(order).to(data.device)

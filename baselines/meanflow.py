@@ -52,6 +52,8 @@ class MeanFlow(Denoiser):
             raise UsageError(
                 f"sampling_steps = {sampling_steps}, two_times = {two_times}: choose at least 1 step and a share in 0…1"
             )
+        if self.guidance:
+            raise UsageError("guidance: a mean velocity is not guided after training; leave it out")
         self.two_times, self.adaptive, self.sampling_steps = two_times, adaptive, sampling_steps
         self.time_mean, self.time_std = time_mean, time_std
 
@@ -76,10 +78,10 @@ class MeanFlow(Denoiser):
             x = x - (later - earlier) * self._mean_velocity(x, then, now)
         return x
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return self.sampling_steps
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         return f"{self.sampling_steps} step{'s' if self.sampling_steps > 1 else ''}"
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +92,7 @@ class MeanFlow(Denoiser):
 
     def _mean_velocity(self, z: Tensor, earlier: Tensor, later: Tensor) -> Tensor:
         """u(z, r, t); times of shape (N,) or (1,)."""
-        return self.network(z, TIME_SCALE * torch.stack([later, later - earlier], dim=1)).float()
+        return self.predict(z, TIME_SCALE * torch.stack([later, later - earlier], dim=1))
 
     @torch.no_grad()
     def _derivative(self, z: Tensor, earlier: Tensor, later: Tensor, velocity: Tensor) -> Tensor:

@@ -31,19 +31,21 @@ def time_network(
     fourier_scale: float,
     time_fourier_scale: float = 0.0,
     times: int = 1,
+    classes: int = 0,
 ) -> nn.Module:
-    """(x, time of shape (N,) or (1,)) → a prediction of x's shape: a U-Net for images, a perceptron for points.
+    """(x, time of shape (N,) or (1,), labels) → a prediction of x's shape: a U-Net for images, a perceptron for points.
 
     architecture: 'ddpm' (Ho et al. 2020), 'ddpm++' or 'ncsn++' (Song et al. 2021). time_fourier_scale: of the two
     latter's random Fourier features of the time, in cycles per unit; 0 for sinusoids. times: how many a sample has;
-    above 1 the network takes N×times. Raises UsageError for another architecture, for several times where it takes
-    one, and for images that cannot be halved as often as there are multipliers.
+    above 1 the network takes N×times. classes: of labels, 0 for none. Raises UsageError for another architecture, for
+    several times where it takes one, and for images that cannot be halved as often as there are multipliers.
     """
     if architecture not in ARCHITECTURES:
         raise UsageError(f"architecture = '{architecture}': choose {' or '.join(ARCHITECTURES)}")
     if not data.is_image:
         dim, features = data.shape[0], {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
-        return MLP(dim, dim, hidden=hidden, layers=layers, time_dim=TIME_DIM, times=times, **features)  # type: ignore[arg-type]
+        embedded = {"time_dim": TIME_DIM, "times": times, "classes": classes}
+        return MLP(dim, dim, hidden=hidden, layers=layers, **embedded, **features)  # type: ignore[arg-type]
     size, levels = data.shape[-1], len(channel_multipliers)
     if size % 2 ** (levels - 1):
         raise UsageError(f"channel_multipliers has {levels} levels, too many to halve {size} pixels so often")
@@ -53,6 +55,7 @@ def time_network(
         "res_blocks": res_blocks,
         "attention_resolutions": attention_resolutions,
         "dropout": dropout,
+        "classes": classes,
     }
     if architecture == "ddpm":
         return UNet(data.shape[0], size, times=times, **common)

@@ -27,7 +27,7 @@ class ScoreSDE(Denoiser):
     of the `tolerance`. corrector: false for the predictor alone. snr: signal-to-noise ratio of the corrector.
     """
 
-    sampling_settings: ClassVar[frozenset[str]] = frozenset(
+    sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset(
         {"sampler", "sampling_steps", "corrector", "snr", "tolerance"}
     )
     training_defaults: ClassVar[Mapping[str, Any]] = {**Denoiser.training_defaults, "budget": "166400kimg"}
@@ -73,7 +73,7 @@ class ScoreSDE(Denoiser):
 
     def noise_in(self, x: Tensor, time: Tensor, std: Tensor) -> Tensor:
         """ε in x (N×…) at `time` with the standard deviation `std` of the noise, both (N,) or (1,)."""
-        return self.network(x, TIME_SCALE * time).float()
+        return self.predict(x, TIME_SCALE * time)
 
     def score(self, x: Tensor, time: float) -> Tensor:
         at = torch.full((1,), time, device=x.device, dtype=x.dtype)
@@ -86,10 +86,10 @@ class ScoreSDE(Denoiser):
         steps = self.sampling_steps
         return predictor_corrector(self.score, noise, self.sde, steps, rng, snr=self.snr, corrector=self.corrector)
 
-    def evaluations(self) -> int | None:
+    def predictions(self) -> int | None:
         return None if self.sampler == "ode" else self.sampling_steps * (1 + self.corrector)
 
-    def describe(self) -> str:
+    def describe_sampler(self) -> str:
         if self.sampler == "ode":
             return "ODE"
         return f"{'PC' if self.corrector else 'predictor'}, {self.sampling_steps} steps"

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trilemma_bench import config, registry
 from trilemma_bench.checkpoint import Header
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.images import to_float
@@ -98,7 +98,7 @@ def training_rate(
     with tempfile.TemporaryDirectory() as folder:
         header = Header(name, {}, spec_of(dataset).shape, dataset, "", "", "")
         place = Place(Path(folder), device, say=lambda text: None, progress=False)
-        Trainer(model, random_images(spec_of(dataset)), training, 0, header, place).run()
+        Trainer(model, Split(random_images(spec_of(dataset))), training, 0, header, place).run()
         lines = [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
     rates = [line["images_per_second"] for line in lines]
     rate = statistics.median(rates[min(WARM_UP, len(rates) - 1) :])

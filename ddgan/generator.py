@@ -50,5 +50,5 @@ class ImageGenerator(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         style = self.mapping(z if self.latent_dim else x.new_ones(len(x), 1))
-        output = self.unet(x, t, style).float()
+        output = self.unet(x, t, style=style).float()
         return torch.tanh(output) if self.bounded else output

@@ -13,7 +13,7 @@ from torch import nn
 from trilemma_bench import distributed, registry
 from trilemma_bench.checkpoint import Header
 from trilemma_bench.config import TrainingSettings
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
@@ -77,7 +77,7 @@ def train(model, spec, folder, batch_size=16):
     folder.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(batch_size=batch_size, budget=f"{STEPS * batch_size / 1000}kimg", flip=spec.is_image)
     header = Header(type(model).__name__, {}, spec.shape, "tiny", "0", "digest", "run")
-    trainer = Trainer(model, tiny_data(spec), settings, 0, header, Place(folder, CPU, say=str, progress=False))
+    trainer = Trainer(model, Split(tiny_data(spec)), settings, 0, header, Place(folder, CPU, say=str, progress=False))
     for optimizer in trainer.optimizers.values():
         for group in optimizer.param_groups:
             group["eps"] = EPSILON

@@ -61,6 +61,13 @@ def test_transport_pairs_are_the_cheapest():
     assert noise[transport_order(noise, data)].flatten().tolist() == [1.0, 9.0, 19.0]
 
 
+def test_transport_keeps_inside_labels():
+    """Noise 0 and 1 may change places, and noise 2 stays with the data of its label, however far."""
+    noise, data = torch.tensor([[5.0], [1.0], [0.0]]), torch.tensor([[0.0], [4.0], [9.0]])
+    order = transport_order(noise, data, torch.tensor([1, 1, 0]))
+    assert order.tolist() == [1, 0, 2]
+
+
 WRONG = [{"solver": "rk4"}, {"coupling": "best"}, {"sampling_steps": 0}, {"tolerance": 0.0}]
 
 

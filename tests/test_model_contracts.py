@@ -13,7 +13,7 @@ from models import IMAGES, POINTS, tiny_data, tiny_model
 from trilemma_bench import registry, seeding
 from trilemma_bench.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
 from trilemma_bench.config import SamplingSettings, TrainingSettings
-from trilemma_bench.contracts import FiniteSource, Trainable
+from trilemma_bench.contracts import FiniteSource, Split, Trainable
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
@@ -43,7 +43,7 @@ def trainer(name, spec, folder, steps=8, resume=None, **settings):
     facts = {"batch_size": BATCH, "budget": f"{BATCH * steps / 1000}kimg", "ema_decay": 0.9, **settings}
     header = Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
     place = Place(folder, CPU, resume, say=lambda text: None, progress=False)
-    return Trainer(model, tiny_data(spec), TrainingSettings(**facts), 0, header, place)
+    return Trainer(model, Split(tiny_data(spec)), TrainingSettings(**facts), 0, header, place)
 
 
 @pytest.mark.parametrize("name", NAMES)

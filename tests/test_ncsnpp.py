@@ -46,7 +46,8 @@ def awake(size=8, **settings):
 def inputs(network, size=8, count=2):
     torch.manual_seed(1)
     width = next((module.style.in_features for module in network.modules() if isinstance(module, AdaGN)), 0)
-    return torch.randn(count, 1, size, size), torch.arange(count), *([torch.randn(count, width)] if width else [])
+    style = {"style": torch.randn(count, width)} if width else {}
+    return {"x": torch.randn(count, 1, size, size), "time": torch.arange(count), **style}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_forward_pass_costs_what_ddgans_does(channels, expected):
     network = on_meta(**STYLED, channels=channels)
     x, time, style = (torch.empty(shape, device="meta") for shape in ((1, 3, 32, 32), (1,), (1, 256)))
     with FlopCounterMode(display=False) as counter:
-        network(x, time, style)
+        network(x, time, style=style)
     assert counter.get_total_flops() / 1e9 == pytest.approx(expected, rel=0.03)
 
 
@@ -89,7 +90,7 @@ def test_a_forward_pass_costs_what_ddgans_does(channels, expected):
 )
 def test_the_output_has_the_inputs_shape_and_is_zero_at_the_start(size, multipliers, settings):
     network = NCSNpp(1, size, **(SMALL | settings | {"multipliers": multipliers}))
-    output = network(*inputs(network, size))
+    output = network(**inputs(network, size))
     assert output.shape == (2, 1, size, size)
     assert (output == 0).all()
 
@@ -107,14 +108,14 @@ def test_it_attends_at_the_given_sizes_and_in_the_middle():
     for module in network.modules():
         if isinstance(module, Attention):
             module.register_forward_hook(lambda module, args, output: sizes.append(output.shape[-1]))
-    network(*inputs(network, 32))
+    network(**inputs(network, 32))
     assert sizes == [16, 16, 4, 16]
 
 
 @pytest.mark.parametrize("settings", [{}, {"fir": False}, VE, {"style_dim": 8}])
 def test_every_parameter_matters(settings):
     network = awake(**settings)
-    network(*inputs(network)).square().sum().backward()
+    network(**inputs(network)).square().sum().backward()
     silent = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
 
@@ -123,28 +124,28 @@ def test_every_parameter_matters(settings):
 def test_channels_last_changes_nothing(settings):
     network = awake(**settings)
     given = inputs(network)
-    expected = network(*given)
+    expected = network(**given)
     network.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(network(given[0].contiguous(memory_format=torch.channels_last), *given[1:]), expected)
+    given["x"] = given["x"].contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(network(**given), expected)
 
 
 @pytest.mark.parametrize("settings", [{}, VE, {"style_dim": 8}])
 def test_samples_do_not_see_each_other_but_their_own_time_and_style(settings):
     network = awake(**settings)
     given = inputs(network, count=3)
-    whole = network(*given)
-    torch.testing.assert_close(network(*(part[1:2] for part in given)), whole[1:2])
-    for index in range(1, len(given)):
-        other = list(given)
-        other[index] = given[index].flip(0)
-        changed = (network(*other) - whole).abs().flatten(1).amax(dim=1)
+    whole = network(**given)
+    torch.testing.assert_close(network(**{name: part[1:2] for name, part in given.items()}), whole[1:2])
+    for name in given.keys() - {"x"}:
+        other = {**given, name: given[name].flip(0)}
+        changed = (network(**other) - whole).abs().flatten(1).amax(dim=1)
         assert changed[[0, 2]].min() > 1e-3
         assert changed[1] < 1e-5
 
 
 def test_one_time_serves_all_samples():
     network = awake()
-    x, _ = inputs(network)
+    x = inputs(network)["x"]
     torch.testing.assert_close(network(x, torch.tensor([3])), network(x, torch.tensor([3, 3])))
 
 

@@ -44,7 +44,7 @@ def test_any_sampling_setting_can_be_varied(tmp_path):
         (["--model", "ddim", "--steps", "2", "--vary", "eta=1"], "say what to sweep over"),
         (["--model", "ddim", "--steps", "2,,3"], "expected KEY=VALUE"),
         (["--model", "ddim", "--vary", "eta"], "expected KEY=VALUE"),
-        (["--model", "ddim", "--vary", "hidden=8,16"], "sweep over eta, sampling_steps, spacing"),
+        (["--model", "ddim", "--vary", "hidden=8,16"], "sweep over eta, guidance, sampling_steps, spacing"),
         (["--model", "ddim", "--steps", "4,999"], "sampling_steps = 999"),
     ],
 )

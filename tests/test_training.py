@@ -17,7 +17,7 @@ from trilemma_bench.batches import Batches
 from trilemma_bench.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
 from trilemma_bench.clock import Clock, human_time
 from trilemma_bench.config import SamplingSettings, Settings, TrainingSettings
-from trilemma_bench.contracts import Trainable
+from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
@@ -60,7 +60,7 @@ def trainer(folder, spec=POINTS, steps=20, model=None, resume=None, say=str, **s
     facts = {"batch_size": 10, "budget": f"{steps / 100}kimg", "ema_decay": 0.9, **settings}
     header = Header("line", {}, spec.shape, "tiny", "0", "digest", "run")
     place = Place(folder, CPU, resume, say, progress=False)
-    return Trainer(model or Line(spec), tiny_data(spec), TrainingSettings(**facts), 0, header, place)
+    return Trainer(model or Line(spec), Split(tiny_data(spec)), TrainingSettings(**facts), 0, header, place)
 
 
 def lines(folder):
@@ -274,17 +274,17 @@ def test_data_that_takes_too_much_of_the_gpu_stays_on_the_host(monkeypatch):
 
 def test_an_epoch_shows_every_sample_once_wherever_it_starts():
     data = torch.arange(30).float()[:, None]
-    stream = Batches(data, TrainingSettings(batch_size=7), 0, CPU)
-    seen = torch.cat([stream.at(position) for position in range(0, 63, 7)]).flatten()
+    stream = Batches(Split(data), TrainingSettings(batch_size=7), 0, CPU)
+    seen = torch.cat([stream.at(position).samples for position in range(0, 63, 7)]).flatten()
     assert seen[:30].sort().values.tolist() == seen[30:60].sort().values.tolist() == list(range(30))
     assert seen[:30].tolist() != seen[30:60].tolist()
-    assert stream.at(28).flatten().tolist() == seen[28:35].tolist()
+    assert stream.at(28).samples.flatten().tolist() == seen[28:35].tolist()
 
 
 def test_flips_are_of_half_the_images_and_along_the_width():
     data = tiny_data(IMAGES, 400)
-    plain = Batches(data, TrainingSettings(batch_size=400), 0, CPU).at(0)
-    flipped = Batches(data, TrainingSettings(batch_size=400, flip=True), 0, CPU).at(0)
+    plain = Batches(Split(data), TrainingSettings(batch_size=400), 0, CPU).at(0).samples
+    flipped = Batches(Split(data), TrainingSettings(batch_size=400, flip=True), 0, CPU).at(0).samples
     same = (plain == flipped).flatten(1).all(1)
     assert torch.equal(plain[~same].flip(-1), flipped[~same])
     assert 150 < int(same.sum()) < 250

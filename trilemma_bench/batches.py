@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trilemma_bench import distributed, seeding
 from trilemma_bench.config import TrainingSettings
+from trilemma_bench.contracts import Split
 from trilemma_bench.images import to_float
 from trilemma_bench.precision import in_fast_format
 
@@ -14,13 +15,14 @@ SHARE_OF_FREE_MEMORY = 0.4
 
 
 class Batches:
-    """Shuffled epochs of `data`, each order a function of (seed, epoch): the position is the only state.
+    """Shuffled epochs of a split, each order a function of (seed, epoch): the position is the only state.
 
     Of many processes, each gets its share of every batch, from the same orders and the same flips.
     """
 
-    def __init__(self, data: Tensor, settings: TrainingSettings, seed: int, device: torch.device) -> None:
-        self.data = data.to(device) if fits(data.nbytes, device) else data
+    def __init__(self, split: Split, settings: TrainingSettings, seed: int, device: torch.device) -> None:
+        self.data = split.samples.to(device) if fits(split.samples.nbytes, device) else split.samples
+        self.labels = None if split.labels is None else split.labels.to(self.data.device)
         self.device = device
         self.batch_size = settings.batch_size
         self.flip = settings.flip
@@ -28,16 +30,18 @@ class Batches:
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def at(self, position: int) -> Tensor:
-        """The batch that starts at sample `position` of the endless stream: float, on the device."""
+    def at(self, position: int) -> Split:
+        """The batch that starts at sample `position` of the endless stream: float, with its labels, on the device."""
         indices, need = [], self.batch_size
         while need:
             epoch, offset = divmod(position, len(self.data))
             part = self._epoch_order(epoch)[offset : offset + need]
             indices.append(part)
             position, need = position + len(part), need - len(part)
-        batch = to_float(self._on_device(self.data[distributed.share(torch.cat(indices))]))
-        return in_fast_format(self._flipped(batch) if self.flip else batch)
+        chosen = distributed.share(torch.cat(indices))
+        batch = to_float(self._on_device(self.data[chosen]))
+        labels = None if self.labels is None else self._on_device(self.labels[chosen])
+        return Split(in_fast_format(self._flipped(batch) if self.flip else batch), labels)
 
     def _on_device(self, chosen: Tensor) -> Tensor:
         """From pinned memory where the data stays on the host, so that the copy does not stop the device."""

@@ -40,7 +40,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset. samples: uint8 N×C×H×W or float32 N×D; labels: int64 N, or None."""
+    """Samples of a dataset: uint8 N×C×H×W or float32 N×D; labels: int64 N, or None. Batches of images are float."""
 
     samples: Tensor
     labels: Tensor | None = None
@@ -150,9 +150,11 @@ class Trainable(GenerativeModel):
     checkpoints and randomness; the model owns its step.
 
     training_defaults: defaults of `config.TrainingSettings` for this model, such as `{"batch_size": 128}`.
+    wants_labels: whether `training_step` is called with `labels`, int64 N, as well.
     """
 
     network: nn.Module
+    wants_labels: bool = False
     training_defaults: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod

@@ -99,7 +99,7 @@ def _train(job: Job, model: Trainable) -> None:
         device=_devices(job.device),
     )
     place = Place(job.folder, job.device, resume, job.options.say, job.options.progress)
-    data = job.dataset.load(TRAIN_SPLIT).samples
+    data = job.dataset.load(TRAIN_SPLIT)
     trainer = Trainer(model, data, job.settings.training, job.options.seed, header, place)
     with job.timed("training"):
         header = trainer.run()

@@ -20,9 +20,9 @@ from trilemma_bench import checkpoint, distributed
 from trilemma_bench.batches import Batches
 from trilemma_bench.clock import Clock, human_time
 from trilemma_bench.config import Budget, TrainingSettings
-from trilemma_bench.contracts import Trainable
+from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
-from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.previews import Previews
 from trilemma_bench.seeding import random_state, restore_random_state
@@ -59,7 +59,7 @@ class Place:
 
 
 class Trainer:
-    """One training run of `model` on `data` (uint8 images or float points); `run` leaves the EMA in `model.network`.
+    """One training run of `model` on `data` (a split of the dataset); `run` leaves the EMA in `model.network`.
 
     Under `torchrun` every process has one, with the same arguments; the batch is shared out (see `distributed`).
     """
@@ -67,13 +67,15 @@ class Trainer:
     def __init__(
         self,
         model: Trainable,
-        data: Tensor,
+        data: Split,
         settings: TrainingSettings,
         seed: int,
         header: checkpoint.Header,
         place: Place,
     ) -> None:
         distributed.check_batch(settings.batch_size)
+        if model.wants_labels and data.labels is None:
+            raise UsageError(f"model '{header.model}' learns from labels, and this dataset has none")
         self.model, self.settings, self.header, self.place = model, settings, header, place
         self.budget = Budget.parse(settings.budget)
         self.batches = Batches(data, settings, seed, place.device)
@@ -81,7 +83,7 @@ class Trainer:
         self.rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
         self.ema = EMA(model.network, settings.ema_decay)
         self.log, self.trace, self.clock = TrainingLog(place.folder, settings.tensorboard), Trace(place.folder), Clock()
-        self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data))
+        self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data.samples))
         for name, optimizer in self.optimizers.items():
             optimizer.register_step_pre_hook(partial(self._trace_gradients, name))
         self._shared = distributed.SharedStep(model, seed, place.device) if distributed.world() > 1 else None
@@ -150,7 +152,8 @@ class Trainer:
             arithmetic(self.settings.precision, self.place.device),
             self._shared.around(self.step) if self._shared else nullcontext(),
         ):
-            losses = self.model.training_step(batch, self.step, self.optimizers)
+            labels = {"labels": batch.labels} if self.model.wants_labels else {}
+            losses = self.model.training_step(batch.samples, self.step, self.optimizers, **labels)
         self.ema.update()
         self.step += 1
         self.images += self.settings.batch_size

@@ -34,6 +34,28 @@ class TimestepEmbedding(nn.Module):
         return self.layers(sinusoids.view(-1, self.times * self.dim))
 
 
+class Conditioning(nn.Module):
+    """Times and, where there are `classes`, labels → N×hidden, as the blocks of a network take them.
+
+    embed: times of shape (N,), N×times if several → N×hidden. Labels add nothing at the start; the last of their
+    learned vectors stands for no label (Ho & Salimans 2022).
+    """
+
+    def __init__(self, embed: nn.Module, hidden: int, classes: int = 0) -> None:
+        super().__init__()
+        self.embed, self.classes = embed, classes
+        self.labels = nn.Embedding(classes + 1, hidden) if classes else None
+        if self.labels is not None:
+            nn.init.zeros_(self.labels.weight)
+
+    def forward(self, times: Tensor, labels: Tensor | None = None) -> Tensor:
+        """labels: int64 N, `classes` for none; None where no sample has one."""
+        h = self.embed(times)
+        if self.labels is not None:
+            h = h + self.labels(torch.full((1,), self.classes, device=h.device) if labels is None else labels)
+        return F.silu(h)
+
+
 class FourierFeatures(nn.Module):
     """Coordinates x (N×D) with the sines and cosines of 2π Bx beside them: N×(D + 2·count).
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma_bench.errors import UsageError
-from trilemma_bench.nn.embedding import FourierEmbedding, TimestepEmbedding
+from trilemma_bench.nn.embedding import Conditioning, FourierEmbedding, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_filter, fir_kernel
 from trilemma_bench.nn.unet import Attention
@@ -30,7 +30,8 @@ class NCSNpp(nn.Module):
     residual input pyramid of NCSN++; without it, the 2×2 means and nearest neighbours of DDPM++. fourier_scale:
     standard deviation of the frequencies of random Fourier features of the time, in cycles; 0 for sinusoids with
     wavelengths from 2π to 2π·10⁴. style_dim: width of the style that sets gain and bias of every normalisation in the
-    residual blocks (Xiao et al. 2022, App. C); 0 for none. Raises UsageError for a size that cannot be halved so often.
+    residual blocks (Xiao et al. 2022, App. C); 0 for none. classes: of labels, 0 for none. Raises UsageError for a size
+    that cannot be halved so often.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class NCSNpp(nn.Module):
         fir: bool = True,
         fourier_scale: float = 0.0,
         style_dim: int = 0,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         _check_size(size, len(multipliers))
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, style_dim, dropout)
-        self.time = _time_layers(channels, fourier_scale)
+        self.time = Conditioning(_time_layers(channels, fourier_scale), 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         down, up = (FIRDownsample(), FIRUpsample()) if fir else (nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
@@ -67,9 +69,9 @@ class NCSNpp(nn.Module):
         self.apply(_init_silent)
         init_zero(self.last)
 
-    def forward(self, x: Tensor, time: Tensor, style: Tensor | None = None) -> Tensor:
-        """time: shape (N,), or (1,) where all are the same; style: N×style_dim."""
-        time = self.time(time)
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, style: Tensor | None = None) -> Tensor:
+        """time: shape (N,), or (1,) where all are the same; labels: int64 N; style: N×style_dim."""
+        time = self.time(time, labels)
         pyramid, h = x, self.first(x)
         skips = [h]
         for level, blocks in enumerate(self.down):
@@ -172,13 +174,13 @@ def _check_size(size: int, levels: int) -> None:
         raise UsageError(f"{size} pixels cannot be halved {levels - 1} times: use fewer than {levels} multipliers")
 
 
-def _time_layers(channels: int, fourier_scale: float) -> nn.Sequential:
-    """Times (N,) → N×4·channels, as the residual blocks take them."""
+def _time_layers(channels: int, fourier_scale: float) -> nn.Module:
+    """Times (N,) → N×4·channels."""
     hidden = 4 * channels
     if not fourier_scale:
-        return nn.Sequential(TimestepEmbedding(channels, hidden), nn.SiLU())
+        return TimestepEmbedding(channels, hidden)
     features = FourierEmbedding(channels, fourier_scale)
-    return nn.Sequential(features, nn.Linear(2 * channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+    return nn.Sequential(features, nn.Linear(2 * channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
 
 def _pyramid(widths: Sequence[int]) -> nn.ModuleList:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma_bench.nn.embedding import TimestepEmbedding
+from trilemma_bench.nn.embedding import Conditioning, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
 
 
@@ -20,7 +20,8 @@ class UNet(nn.Module):
 
     size: H = W, divisible by 2 to the power of (levels − 1). multipliers: width of each level in units of `channels`;
     every level halves the size. attention_resolutions: sizes that get self-attention, as the middle always does.
-    times: how many times a sample has. Raises ValueError for a size that cannot be halved so often.
+    times: how many times a sample has. classes: of labels, 0 for none. Raises ValueError for a size that cannot be
+    halved so often.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class UNet(nn.Module):
         attention_resolutions: Sequence[int] = (16,),
         dropout: float = 0.0,
         times: int = 1,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         if size % 2 ** (len(multipliers) - 1):
@@ -41,7 +43,7 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, dropout)
-        self.time = nn.Sequential(TimestepEmbedding(channels, 4 * channels, times=times), nn.SiLU())
+        self.time = Conditioning(TimestepEmbedding(channels, 4 * channels, times=times), 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], True), block(widths[-1], widths[-1], False)])
@@ -51,9 +53,9 @@ class UNet(nn.Module):
         self.apply(_init_ddpm)
         init_zero(last)
 
-    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
-        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike."""
-        time = self.time(steps)
+    def forward(self, x: Tensor, steps: Tensor, labels: Tensor | None = None) -> Tensor:
+        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike; labels: int64 N."""
+        time = self.time(steps, labels)
         skips = [self.first(x)]
         for level in self.down:
             skips += level(skips[-1], time)
