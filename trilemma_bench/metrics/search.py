@@ -31,6 +31,7 @@ SMALL = 2**28  # multiplications under which float64 is fast enough
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
+PART = 64  # samples converted to float64 at a time
 GROUP = 8  # samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
@@ -141,7 +142,7 @@ class _Samples:
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
         self.centre = self.values.mean(dim=0) if centre is None else centre
-        self.length = torch.linalg.vector_norm(self.values, dim=1, dtype=torch.float64)
+        self.length = _lengths(self.values)
         reach = torch.cat([torch.linalg.vector_norm(part - self.centre, dim=1) for part in self.values.split(1024)])
         reach = reach.double() * (1 + _gamma(self.values.shape[1], torch.float32))  # from above: it serves bounds only
         self.order = reach.argsort()
@@ -163,7 +164,7 @@ class _Samples:
 
 def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
     """Both sides of a search in one frame, centred on y."""
-    mean = torch.stack([part.sum(dim=0, dtype=torch.float64) for part in y.split(1024)]).sum(dim=0) / len(y)
+    mean = torch.stack([part.double().sum(dim=0) for part in y.split(PART)]).sum(dim=0) / len(y)
     largest = max(float(bound.abs()) for z in (x, y) for bound in z.aminmax()) * math.sqrt(x.shape[1])
     spread = float((y[:1024].double() - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0
@@ -173,6 +174,11 @@ def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     right = _Samples(y, shift, scale)
     return (right if x is y else _Samples(x, shift, scale, right.centre)), right
+
+
+def _lengths(values: Tensor) -> Tensor:
+    """Lengths of the rows in float64. Parts are converted first: a reduction that converts is ten times as slow."""
+    return torch.cat([part.double().square_().sum(dim=1).sqrt_() for part in values.split(PART)])
 
 
 def _unit(dtype: torch.dtype) -> float:
@@ -242,7 +248,7 @@ class _FloatProduct(_Product):
         x, y = (side.centred(part, self.dtype) for side, part in zip(self.sides, (rows, columns), strict=True))
         with _full_float32():
             scores = x @ y.mT
-        halves = [torch.linalg.vector_norm(z, dim=1, dtype=torch.float64).square_().div_(2) for z in (x, y)]
+        halves = [_lengths(z).square_().div_(2) for z in (x, y)]
         return scores.sub_(halves[0].to(self.dtype)[:, None]).sub_(halves[1].to(self.dtype))
 
 
@@ -298,7 +304,7 @@ def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
         rounded, rest = _remainder(side.centred(rows, torch.float32), step)
         codes[rows, :dim] = rounded
         halves[rows] = (rounded.square_().sum(dim=1, dtype=torch.float64) / 2).floor().int()
-        slack[rows] = torch.linalg.vector_norm(rest, dim=1, dtype=torch.float64)
+        slack[rows] = _lengths(rest)
     rounding = 8 * _unit(torch.float32) * (side.reach + slack + step * math.sqrt(dim))
     return codes, halves, slack + rounding + side.error[side.order]
 
