@@ -1,6 +1,7 @@
 """Training and sampling of every model: images a second, FLOPs, and the share of the machine's measured matrix peak.
 
     python benchmarks/model_rates.py [--dataset cifar10] [--models ddgan ddpm] [--seconds 20] [--device cuda]
+    python benchmarks/model_rates.py --only training --set batch_size=4     # full size on a CPU
 
 Each model as its recipe for the dataset has it (configs/<dataset>/<model>.toml), on random images: the clock does not
 see what they show. 'plain' is eager float32; 'default' is what `trilemma-bench run` does on this device.
@@ -151,11 +152,16 @@ def trainable_models() -> list[str]:
 
 
 def throughput(
-    name: str, dataset: str, device: torch.device, seconds: float, peaks: dict[str, float]
+    name: str,
+    dataset: str,
+    device: torch.device,
+    seconds: float,
+    peaks: dict[str, float],
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Both rates of one model."""
-    plain = training_rate(name, dataset, device, seconds, peaks, PLAIN)
-    default = training_rate(name, dataset, device, seconds, peaks)
+    plain = training_rate(name, dataset, device, seconds, peaks, (*PLAIN, *overrides))
+    default = training_rate(name, dataset, device, seconds, peaks, overrides)
     return {"model": name, "plain": asdict(plain), "default": asdict(default), "peaks": peaks}
 
 
@@ -196,14 +202,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=trainable_models())
     parser.add_argument("--seconds", type=float, default=20.0, help="of training, for each of the two rates")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", choices=["training", "sampling"])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     device = resolve_device(options.device)
     peaks = peaks_of(device)
     print(f"{machine()}; matrix peak " + ", ".join(f"{name} {peak / 1e12:.3g} TFLOP/s" for name, peak in peaks.items()))
-    rows = [throughput(name, options.dataset, device, options.seconds, peaks) for name in options.models]
-    print(f"\n{throughput_table(rows)}")
-    speeds = [sampling_speed(name, options.dataset, device, seconds=options.seconds) for name in options.models]
-    print(f"\n{speed_table(speeds)}")
+    common = options.dataset, device
+    if options.only != "sampling":
+        rows = [throughput(name, *common, options.seconds, peaks, options.overrides) for name in options.models]
+        print(f"\n{throughput_table(rows)}")
+    if options.only != "training":
+        speeds = [sampling_speed(name, *common, options.overrides, options.seconds) for name in options.models]
+        print(f"\n{speed_table(speeds)}")
 
 
 if __name__ == "__main__":
