@@ -47,7 +47,7 @@ SCALES = {
             "ddpm": System("ddpm", (*SMALL_UNET, "res_blocks=2", "sampling_steps=1000")),
             "score-sde-ve": System("score-sde-ve", (*SMALL_UNET, "res_blocks=8")),
         },
-        ("timing_batch=25", "timing_seconds=5.0"),
+        ("timing_batch=10", "timing_seconds=5.0"),
     ),
     "gpu": Scale(
         "cifar10",
