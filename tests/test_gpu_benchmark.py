@@ -13,6 +13,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
 import model_rates
+from models import tiny_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.images import to_float
 
 CPU = torch.device("cpu")
 
@@ -103,3 +108,19 @@ def test_the_flops_of_a_step_are_those_of_its_products():
 
 def test_the_peak_is_that_of_a_product_timed_here():
     assert 1e8 < model_rates.matrix_peak(CPU, torch.float32, seconds=0.05) < 1e14
+
+
+@pytest.mark.parametrize("name", model_rates.trainable_models())
+def test_the_operations_of_every_models_step_are_counted(name):
+    """With lazy penalties inside, whose second derivatives a counter by modules fails on."""
+    spec = DataSpec((3, 16, 16))
+    flops = model_rates.step_flops(tiny_model(name, spec), 8, spec, CPU)
+    assert flops == model_rates.step_flops(tiny_model(name, spec), 8, spec, CPU) > 1e5
+
+
+def test_counted_operations_are_those_of_torchs_own_counter():
+    spec = DataSpec((1, 8, 8))
+    model, batch = tiny_model("ddpm", spec), to_float(model_rates.random_images(spec)[:8])
+    with FlopCounterMode(display=False) as counter:
+        model.training_step(batch, 1, model.optimizers())
+    assert model_rates.step_flops(model, 8, spec, CPU) == counter.get_total_flops() / 8
