@@ -99,7 +99,7 @@ class StyleGAN2(Trainable):
         """One step of the generator, then one of the discriminator, with R1 when it is due."""
         real = batch / self.unit
         with frozen(self.discriminator):
-            generator_loss = nonsaturating_generator_loss(self._judged(self._augmented(self._fake(real))))
+            generator_loss = nonsaturating_generator_loss(self.discriminator(self._augmented(self._fake(real))))
             update(optimizers["generator"], generator_loss)
         loss, penalty = self._discriminator_losses(real, step)
         update(optimizers["discriminator"], loss + penalty)
@@ -126,9 +126,9 @@ class StyleGAN2(Trainable):
         with torch.no_grad():
             fake = self._augmented(self._fake(real))
         real = self._augmented(real)
-        logits = self._judged(real)
+        logits = self.discriminator(real)
         self.sign_sum += logits.detach().sign().mean()
-        loss = nonsaturating_discriminator_loss(logits, self._judged(fake))
+        loss = nonsaturating_discriminator_loss(logits, self.discriminator(fake))
         if not self.r1_gamma or step % self.r1_interval:
             return loss, torch.zeros_like(loss)
         return loss, 0.5 * self.r1_gamma * self.r1_interval * r1_penalty(self.discriminator, real)
@@ -136,9 +136,6 @@ class StyleGAN2(Trainable):
     def _fake(self, like: Tensor) -> Tensor:
         z = torch.randn(len(like), self.latent, device=like.device)
         return self.network(z, torch.randn(len(like), self.network.noise_dim, device=like.device))
-
-    def _judged(self, samples: Tensor) -> Tensor:
-        return self.discriminator(samples)
 
     def _augmented(self, samples: Tensor) -> Tensor:
         if self.augment == "none":
