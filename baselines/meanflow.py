@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from baselines.denoiser import Denoiser, column
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.compiling import uncompiled
 
 TIME_SCALE = 10.0  # of the time embedding: one that resolves finer times makes du/dt large, and training diverge
 
@@ -99,5 +100,5 @@ class MeanFlow(Denoiser):
         """du/dt along the flow: in the direction (v, 0, 1) of (z, r, t), in float32."""
         directions = (velocity, torch.zeros_like(earlier), torch.ones_like(later))
         # Normalisation has no forward derivative inside autocast, and attention has one in its plain form only.
-        with torch.autocast(z.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+        with uncompiled(), torch.autocast(z.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             return torch.func.jvp(self._mean_velocity, (z, earlier, later), directions)[1]

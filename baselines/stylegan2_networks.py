@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from trilemma_bench.nn.layers import minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
-from trilemma_bench.nn.resample import FIRUpsample, fir_filter, fir_kernel
+from trilemma_bench.nn.resample import FIRUpsample, fir_filter, normalised
 
 MAPPING_LR = 0.01  # of the mapping network, relative to the others'
 W_AVERAGE_BETA = 0.995
@@ -57,19 +57,16 @@ class EqualisedLinear(nn.Module):
 class EqualisedConv2d(nn.Module):
     """A convolution of N×C×H×W, scaled as it is used, then leaky ReLU; halving: low-pass filtered, with stride 2."""
 
-    kernel: Tensor
-
     def __init__(self, inputs: int, outputs: int, size: int, *, halving: bool = False) -> None:
         super().__init__()
         self.gain, self.halving, self.padding = 1 / math.sqrt(inputs * size**2), halving, size // 2
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.register_buffer("kernel", fir_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.gain
         if self.halving:
-            return leaky(F.conv2d(fir_filter(x, self.kernel, padding=2), weight, self.bias, stride=2))
+            return leaky(F.conv2d(fir_filter(x, normalised(), padding=2), weight, self.bias, stride=2))
         return leaky(F.conv2d(x, weight, self.bias, padding=self.padding))
 
 
@@ -80,8 +77,6 @@ class ModulatedConv2d(nn.Module):
     back to unit variance. doubling: N×C×H×W → 2H×2W, by the transposed convolution, then the low-pass filter.
     """
 
-    kernel: Tensor
-
     def __init__(
         self, inputs: int, outputs: int, style_dim: int, size: int, *, demodulate: bool = True, doubling: bool = False
     ) -> None:
@@ -90,7 +85,6 @@ class ModulatedConv2d(nn.Module):
         self.demodulate, self.doubling = demodulate, doubling
         self.style = EqualisedLinear(style_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
-        self.register_buffer("kernel", fir_kernel(gain=4.0), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: N×C×H×W; w: N×style_dim."""
@@ -105,7 +99,7 @@ class ModulatedConv2d(nn.Module):
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.doubling:
             wide = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-            return fir_filter(wide, self.kernel, padding=1)
+            return fir_filter(wide, normalised(gain=4.0), padding=1)
         return F.conv2d(x, weight, padding=self.padding)
 
 

@@ -1,6 +1,6 @@
 """What a GPU is for: checks, the paper's speed claims, training throughput, and the trilemma under equal budgets.
 
-    python benchmarks/gpu.py --out results/gpu [--minutes 9.5] [--parts checks speed throughput trilemma]
+    python benchmarks/gpu.py --out results/gpu [--minutes 9.5] [--parts checks speed fast throughput trilemma]
 
 Made to be run in pieces: each finding is a file below --out, and the same command goes on with what is missing; no
 piece is begun after --minutes. `summary.md` has the tables so far. On a CPU: --dataset stacked_digits --budget 20s.
@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import torch
 from common import machine
 from model_rates import (
     build,
-    peaks_of,
     random_images,
     sampling_speed,
     spec_of,
@@ -33,29 +33,50 @@ from model_rates import (
 
 import trilemma_bench as tb
 from trilemma_bench import registry
+from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import to_float
-from trilemma_bench.precision import arithmetic
-from trilemma_bench.sampling import draw_samples
+from trilemma_bench.precision import arithmetic, in_fast_format
+from trilemma_bench.sampling import draw_samples, drawing
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A row of the speed table. times: how many times the steps that are timed the model's own sampler takes."""
+
+    model: str
+    overrides: tuple[str, ...] = ()
+    times: int = 1
+
 
 # Claims C1 to C3: the systems of the paper's table 1 whose times it quotes, DDGAN first. Weights do not matter.
-SPEED_ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("ddgan", ()),
-    ("stylegan2", ()),
-    ("ddim", ("sampling_steps=50",)),
-    ("ddpm", ()),
-    ("score-sde-ve", ("sampler=pc",)),
-    ("score-sde-vp", ("sampler=pc",)),
-    ("score-sde-vp", ("sampler=ode",)),
-    ("dpm-solver++", ()),
-    ("edm", ()),
-    ("flow-matching", ()),
-    ("meanflow", ()),
-    ("vae", ()),
+SPEED_ROWS = (
+    Timed("ddgan"),
+    Timed("stylegan2"),
+    Timed("ddim"),
+    Timed("ddpm", ("sampling_steps=100",), times=10),
+    Timed("score-sde-ve", ("sampler=pc", "sampling_steps=20"), times=50),
+    Timed("score-sde-vp", ("sampler=pc", "sampling_steps=20"), times=50),
+    Timed("dpm-solver++"),
+    Timed("edm"),
+    Timed("meanflow"),
+    Timed("vae"),
 )
-FAST = ("sampling.precision=auto", "sampling.cuda_graphs=true")
-TRILEMMA = ("real-data", "ddgan", "ddpm", "ddim", "flow-matching", "stylegan2", "vae")
+FAST = ("sampling.precision=auto", "sampling.compile=true", "sampling.cuda_graphs=true")
+# Equal budgets are far shorter than the recipes': so are the warm-up of the learning rate and the averaging of weights.
+SHORT = {"training.lr_warmup_steps": 100, "training.ema_decay": 0.998}
+QUICK = {"sampling.precision": "auto", "sampling.timing_seconds": 3}
+TRILEMMA: dict[str, dict[str, Any]] = {
+    "real-data": {},
+    "ddgan": SHORT | QUICK,
+    "ddim": SHORT | QUICK,
+    "stylegan2": SHORT | QUICK,
+    "vae": SHORT | QUICK,
+    "flow-matching": SHORT | QUICK | {"solver": "euler", "sampling_steps": 50},
+}
+PARTS = ("checks", "speed", "fast", "throughput", "trilemma")
 STEPS = 3  # of training, in a check
 
 
@@ -72,17 +93,40 @@ class Piece:
 
 
 def check(name: str, dataset: str, device: torch.device) -> dict[str, Any]:
-    """Whether a model trains some steps and samples on the device as its recipe has it, with finite results."""
-    model, settings = build(name, dataset, device)
+    """Whether a model trains some steps as its recipe has it, and samples, replayed as not, with finite results."""
+    model, settings = build(name, dataset, device, few_steps(name))
     optimizers = model.optimizers()
-    batch = to_float(random_images(spec_of(dataset))[: settings.training.batch_size]).to(device)
+    batch = in_fast_format(to_float(random_images(spec_of(dataset))[: settings.training.batch_size]).to(device))
     with arithmetic(settings.training.precision, device):
         losses = [model.training_step(batch, step, optimizers) for step in range(STEPS)]
-    samples = draw_samples(model, 4, 0, chunk_size=4, device=device, progress=False)
     numbers = [{key: float(loss) for key, loss in each.items()} for each in losses]
     if not all(math.isfinite(value) for each in numbers for value in each.values()):
         raise TrilemmaError(f"losses {numbers}")
-    return {"model": name, "losses": numbers, "samples": list(samples.shape), "precision": settings.training.precision}
+    plain, replayed = (_sampled(model, settings.sampling, graphs, device) for graphs in (False, True))
+    return {
+        "model": name,
+        "losses": numbers,
+        "samples": list(plain.shape),
+        "precision": settings.training.precision,
+        "largest_difference_of_replayed_samples": int((plain.int() - replayed.int()).abs().max()),
+    }
+
+
+def few_steps(name: str) -> tuple[str, ...]:
+    """The override that makes a sampler of many steps take few: to see whether it works."""
+    return ("sampling_steps=10",) if "sampling_steps" in model_schema(registry.models.get(name)).model_fields else ()
+
+
+def _sampled(model: GenerativeModel, settings: SamplingSettings, graphs: bool, device: torch.device) -> torch.Tensor:
+    with drawing(model, settings.model_copy(update={"cuda_graphs": graphs}), device):
+        return draw_samples(model, 4, 0, chunk_size=4, device=device, progress=False)
+
+
+def timed_sampling(row: Timed, dataset: str, device: torch.device, more: tuple[str, ...]) -> dict[str, Any]:
+    """The row's speed; where fewer steps are timed than the sampler takes, for all of them, in proportion."""
+    found = sampling_speed(row.model, dataset, device, (*row.overrides, *more), seconds=3.0)
+    scaled = {key: found[key] * row.times for key in ("nfe", "seconds_per_image", "latency_seconds")}
+    return {**found, **scaled, "timed_nfe": found["nfe"]}
 
 
 def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -91,6 +135,7 @@ def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
     record = tb.run(
         model=name,
         dataset=options.dataset,
+        settings=TRILEMMA[name],
         budget=options.budget if trained else None,
         samples=options.samples if trained else None,
         protocol=options.protocol,
@@ -104,27 +149,21 @@ def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def pieces(options: argparse.Namespace) -> Iterator[Piece]:
     """All pieces of the chosen parts, in the order of their worth."""
     device, dataset = resolve_device(options.device), options.dataset
-    known = [name for name in registry.models.names() if name != "real-data"]
-    if "checks" in options.parts:
-        yield from (Piece("checks", name, lambda n=name: check(n, dataset, device)) for name in known)
-    if "speed" in options.parts:
-        for name, overrides in SPEED_ROWS:
-            if name not in known:
-                continue
-            for kind, more in (("float32", ()), ("fast", FAST)):
-                label = "-".join([name, *(each.partition("=")[2] for each in overrides), kind])
-                call = lambda n=name, o=(*overrides, *more): sampling_speed(n, dataset, device, o)  # noqa: E731
-                yield Piece("speed", label, call)
-    if "throughput" in options.parts:
-        peaks = peaks_of(device)
-        for name in trainable_models():
-            yield Piece("throughput", name, lambda n=name: throughput(n, dataset, device, options.seconds, peaks))
-    if "trilemma" in options.parts:
-        yield from (
-            Piece("trilemma", name, lambda n=name: equal_budget(n, options))
-            for name in TRILEMMA
-            if name in registry.models.names()
-        )
+    known = [name for name in registry.models.names() if name in (options.models or [name])]
+    timed = [row for row in SPEED_ROWS if row.model in known]
+    finders: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
+        "checks": {name: partial(check, name, dataset, device) for name in known if name != "real-data"},
+        "speed": {row.model: partial(timed_sampling, row, dataset, device, ()) for row in timed},
+        "fast": {row.model: partial(timed_sampling, row, dataset, device, FAST) for row in timed},
+        "throughput": {
+            name: partial(throughput, name, dataset, device, options.seconds)
+            for name in trainable_models()
+            if name in known
+        },
+        "trilemma": {name: partial(equal_budget, name, options) for name in TRILEMMA if name in known},
+    }
+    for part in options.parts:
+        yield from (Piece(part, name, find) for name, find in finders[part].items())
 
 
 def work(options: argparse.Namespace) -> None:
@@ -151,7 +190,7 @@ def work(options: argparse.Namespace) -> None:
 
 def write_summary(out: Path) -> None:
     """`summary.md`: the tables of all that has been found."""
-    found = {part: _findings(out / part) for part in ("checks", "speed", "throughput", "trilemma")}
+    found = {part: _findings(out / part) for part in PARTS}
     failed = [
         f"- {part} {name}: {facts['error']}"
         for part, rows in found.items()
@@ -160,9 +199,8 @@ def write_summary(out: Path) -> None:
     ]
     good = {part: [facts for facts in rows.values() if "error" not in facts] for part, rows in found.items()}
     text = [f"# Measured on {machine()}", "", f"{len(good['checks'])} models train and sample."]
-    for title, kind in (("Sampling, float32", "float32"), ("Sampling, fastest settings", "fast")):
-        rows = [facts for name, facts in found["speed"].items() if name.endswith(kind) and "error" not in facts]
-        text += ["", f"## {title}", "", speed_table(rows)] if rows else []
+    for title, part in (("Sampling, float32", "speed"), ("Sampling, compiled, bf16, CUDA graphs", "fast")):
+        text += ["", f"## {title}", "", speed_table(good[part])] if good[part] else []
     text += ["", "## Training", "", throughput_table(good["throughput"])] if good["throughput"] else []
     text += ["", "## Failed", "", *failed] if failed else []
     (out / "summary.md").write_text("\n".join(text) + "\n")
@@ -176,7 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=9.5, help="after which no piece is begun")
-    parser.add_argument("--parts", nargs="+", default=["checks", "speed", "throughput", "trilemma"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--models", nargs="+", help="only these")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--budget", default="5m", help="of each model in the trilemma")
     parser.add_argument("--samples", type=int, default=50_000)

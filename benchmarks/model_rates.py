@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.images import to_float
+from trilemma_bench.precision import arithmetic, in_fast_format
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed, synchronize
 from trilemma_bench.training import Place, Trainer
 from trilemma_bench.training_log import LOG_FILE
 
 IMAGES = 4096  # random images that are trained on
-WARM_UP = 3  # log lines (2 s each) before the rate counts
+WARM_UP = 2  # steps before the clock starts, in which libraries choose their algorithms; the first has lazy penalties
 PLAIN = ("training.precision=float32", "training.compile=false")
 
 
@@ -71,7 +73,8 @@ def build(name: str, dataset: str, device: torch.device, overrides: Sequence[str
     model_class = registry.models.get(name)
     settings = config.resolve(model_class, model=name, dataset=dataset, overrides=overrides).on(device)
     seed_everything(0)
-    return model_class(spec_of(dataset), **settings.model).to(device), settings
+    model = model_class(spec_of(dataset), **settings.model).to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model, settings
 
 
 def spec_of(dataset: str) -> DataSpec:
@@ -96,16 +99,25 @@ def training_rate(
         update={"budget": f"{seconds}s", "preview_seconds": 0.0, "checkpoint_seconds": 1e9}
     )
     flops = step_flops(model, training.batch_size, spec_of(dataset), device)
+    warm_up(model, training, spec_of(dataset), device)
     with tempfile.TemporaryDirectory() as folder:
         header = Header(name, {}, spec_of(dataset).shape, dataset, "", "", "")
         place = Place(Path(folder), device, say=lambda text: None, progress=False)
         Trainer(model, Split(random_images(spec_of(dataset))), training, 0, header, place).run()
         lines = [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
-    rates = [line["images_per_second"] for line in lines]
-    rate = statistics.median(rates[min(WARM_UP, len(rates) - 1) :])
+    rate = statistics.median(line["images_per_second"] for line in lines)
     return Rate(
         rate, training.precision, training.compile, training.batch_size, flops, rate * flops / peaks[training.precision]
     )
+
+
+def warm_up(model: Trainable, training: config.TrainingSettings, spec: DataSpec, device: torch.device) -> None:
+    """Steps that nobody times."""
+    optimizers = model.optimizers()
+    batch = in_fast_format(to_float(random_images(spec)[: training.batch_size]).to(device))
+    with arithmetic(training.precision, device):
+        for step in range(WARM_UP):
+            model.training_step(batch, step, optimizers)
 
 
 class _OneModule(AbstractContextManager):
@@ -140,6 +152,7 @@ def sampling_speed(
     return {"model": name, "variant": model.describe(), "parameters": parameters, **facts}
 
 
+@lru_cache
 def peaks_of(device: torch.device) -> dict[str, float]:
     """The measured matrix peak of each precision, FLOP/s."""
     with exact_float32():
@@ -167,10 +180,10 @@ def throughput(
     dataset: str,
     device: torch.device,
     seconds: float,
-    peaks: dict[str, float],
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Both rates of one model."""
+    peaks = peaks_of(device)
     plain = training_rate(name, dataset, device, seconds, peaks, (*PLAIN, *overrides))
     default = training_rate(name, dataset, device, seconds, peaks, overrides)
     return {"model": name, "plain": asdict(plain), "default": asdict(default), "peaks": peaks}
@@ -203,7 +216,7 @@ def _speed_line(row: dict[str, Any], base: float) -> str:
     return (
         f"| {row['model']} {row['variant']} | {row['parameters'] / 1e6:.2f} M | {row['nfe']} | {100 * seconds:.4g} | "
         f"{seconds / base:.4g} | {row['latency_seconds']:.4g} | "
-        f"{row['precision']}{', CUDA graphs' if row['compiled'] else ''} |"
+        f"{row['precision']}{', compiled' * row['compiled']}{', CUDA graphs' * row['cuda_graphs']} |"
     )
 
 
@@ -221,7 +234,7 @@ def main() -> None:
     print(f"{machine()}; matrix peak " + ", ".join(f"{name} {peak / 1e12:.3g} TFLOP/s" for name, peak in peaks.items()))
     common = options.dataset, device
     if options.only != "sampling":
-        rows = [throughput(name, *common, options.seconds, peaks, options.overrides) for name in options.models]
+        rows = [throughput(name, *common, options.seconds, options.overrides) for name in options.models]
         print(f"\n{throughput_table(rows)}")
     if options.only != "training":
         speeds = [sampling_speed(name, *common, options.overrides, options.seconds) for name in options.models]

@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def options(tmp_path):
     return Namespace(
-        out=tmp_path, minutes=1.0, parts=["checks", "speed", "throughput", "trilemma"], dataset="digits", budget="0.3s",
-        samples=40, protocol="digits", seconds=0.5, device="cpu",
+        out=tmp_path, minutes=1.0, parts=list(gpu.PARTS), dataset="digits", budget="0.3s",
+        samples=40, protocol="digits", seconds=0.5, device="cpu", models=None,
     )  # fmt: skip
 
 
@@ -35,8 +35,10 @@ def two_models(monkeypatch):
     """Only the quick ones, and no long look for the matrix peak."""
     monkeypatch.setattr(gpu.registry.models, "names", lambda: ["gan", "vae"])
     monkeypatch.setattr(gpu, "trainable_models", lambda: ["vae"])
-    monkeypatch.setattr(gpu, "SPEED_ROWS", (("vae", ()), ("unknown", ())))
-    monkeypatch.setattr(gpu, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
+    monkeypatch.setattr(gpu, "SPEED_ROWS", (gpu.Timed("vae", times=3), gpu.Timed("unknown")))
+    monkeypatch.setattr(gpu, "FAST", ())
+    monkeypatch.setattr(gpu, "TRILEMMA", {"vae": gpu.SHORT})
+    monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
 
 
 def test_every_part_leaves_its_findings_and_a_summary(options, two_models):
@@ -47,9 +49,10 @@ def test_every_part_leaves_its_findings_and_a_summary(options, two_models):
         for path in (options.out / part).glob("*")
     }
     assert files == {
-        "checks/gan", "checks/vae", "speed/vae-float32", "speed/vae-fast", "throughput/vae", "trilemma/vae",
+        "checks/gan", "checks/vae", "speed/vae", "fast/vae", "throughput/vae", "trilemma/vae",
     }  # fmt: skip
     found = json.loads((options.out / "throughput" / "vae.json").read_text())
+    assert json.loads((options.out / "speed" / "vae.json").read_text())["nfe"] == 3
     plain = found["plain"]
     assert plain["share"] == pytest.approx(plain["images_per_second"] * plain["flops"] / 1e12)
     assert list(options.out.glob("digits/vae/*/record.json"))

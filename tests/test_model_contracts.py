@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 import pytest
@@ -150,6 +152,28 @@ def test_bf16_is_close_to_float32(name, spec, tmp_path):
         assert rough[name][0] == pytest.approx(loss, rel=0.03, abs=0.01), name
     difference = (samples["bf16"] - samples["float32"]).abs().mean()
     assert difference < 0.1 * samples["float32"].std()
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_compiled_model_trains_as_an_uncompiled_one(name, tmp_path, monkeypatch):
+    """With lazy penalties and second derivatives inside; the compiler traces as ever, but generates no code."""
+    weights, said = {}, []
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    for compiled in (False, True):
+        run = trainer(name, IMAGES, tmp_path / str(compiled), steps=4, compile=compiled)
+        for network in run._networks():
+            network.apply(without_dropout)
+        run.place = replace(run.place, say=said.append)
+        run.run()
+        weights[compiled] = dict(run.model.named_parameters())
+    assert not said
+    for key, value in weights[False].items():
+        assert torch.allclose(value, weights[True][key], rtol=0, atol=2e-4), key
+
+
+def without_dropout(module):
+    if isinstance(module, torch.nn.Dropout):
+        module.p = 0.0
 
 
 @torch.no_grad()

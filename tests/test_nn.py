@@ -12,7 +12,7 @@ from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
 from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding
 from trilemma_bench.nn.layers import group_norm, largest_divisor, minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
-from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_kernel
+from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, doubled, fir_filter, normalised, shifted_sums
 from trilemma_bench.nn.schedules import (
     alphas_cumprod,
     gaussian_posterior,
@@ -105,6 +105,26 @@ class TestLayers:
     def test_group_norm_divides_any_width(self, channels, groups):
         assert group_norm(channels).num_groups == groups
 
+    @pytest.mark.parametrize("affine", [True, False])
+    def test_group_norm_by_channel_is_torchs(self, affine):
+        """Values and gradients, of channels that differ much in their mean."""
+        norm = group_norm(24, affine).double()
+        for value in norm.parameters():
+            torch.nn.init.normal_(value)
+        x = torch.randn(3, 24, 5, 7, dtype=torch.float64) + 10 * torch.randn(24, 1, 1, dtype=torch.float64)
+        weight = torch.randn_like(x)
+        found = []
+        for form in (norm, norm.by_channel):
+            inputs = [x.clone().requires_grad_(), *norm.parameters()]
+            output = form(inputs[0])
+            found.append([output, *torch.autograd.grad((output * weight).sum(), inputs)])
+        for ours, torchs in zip(*found, strict=True):
+            assert torch.allclose(ours, torchs, rtol=0, atol=1e-10)
+
+    def test_group_norm_by_channel_computes_in_float32(self):
+        norm, x = group_norm(8), (torch.randn(2, 8, 4, 4) + 100).bfloat16()
+        assert torch.allclose(norm.by_channel(x), norm(x.float()), rtol=0, atol=1e-3)
+
     def test_minibatch_stddev_of_equal_samples_is_zero(self):
         x = torch.randn(1, 3, 4, 4).expand(8, 3, 4, 4)
         out = minibatch_stddev(x)
@@ -120,9 +140,24 @@ class TestLayers:
 
 
 class TestResample:
-    def test_kernel_sums_to_its_gain(self):
-        assert fir_kernel(gain=4.0).sum().item() == pytest.approx(4)
-        assert fir_kernel()[0].tolist() == pytest.approx([1 / 64, 3 / 64, 3 / 64, 1 / 64])
+    def test_taps_sum_to_the_root_of_the_gain(self):
+        assert sum(normalised(gain=4.0)) == pytest.approx(2)
+        assert normalised() == pytest.approx((1 / 8, 3 / 8, 3 / 8, 1 / 8))
+
+    @pytest.mark.parametrize(("stride", "padding"), [(1, 2), (1, 1), (2, 1)])
+    def test_sums_of_shifted_images_are_the_convolution(self, stride, padding):
+        image = torch.randn(2, 3, 12, 8, dtype=torch.float64)
+        expected = fir_filter(image, normalised(), stride, padding)
+        assert torch.allclose(shifted_sums(image, normalised(), stride, padding), expected, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1), (1, 5, 10, 10, 5, 1)])
+    def test_nearest_neighbours_and_a_shorter_filter_are_the_zero_stuffed_one(self, taps):
+        image, upsample = torch.randn(2, 3, 6, 4, dtype=torch.float64), FIRUpsample(taps)
+        assert torch.allclose(doubled(image, upsample.taps), upsample(image), rtol=0, atol=1e-12)
+
+    def test_sums_of_shifted_images_have_second_derivatives(self):
+        image = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradgradcheck(lambda x: doubled(x, normalised()) ** 2, (image,))
 
     @pytest.mark.parametrize(("resample", "size"), [(FIRUpsample(), 16), (FIRDownsample(), 4)])
     def test_a_constant_stays_constant_inside(self, resample, size):
@@ -141,7 +176,8 @@ class TestResample:
         impulse = torch.zeros(1, 2, 4, 4)
         impulse[0, 1, 2, 2] = 1
         out = FIRUpsample()(impulse)
-        assert torch.allclose(out[0, 1, 3:7, 3:7], fir_kernel(gain=4.0))
+        line = torch.tensor(normalised(gain=4.0))
+        assert torch.allclose(out[0, 1, 3:7, 3:7], torch.outer(line, line))
         assert out[0, 0].abs().max() == 0
 
     def test_up_then_down_keeps_the_total(self):

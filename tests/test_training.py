@@ -213,12 +213,12 @@ def test_compile_leaves_names_and_falls_back_where_it_fails(tmp_path, monkeypatc
     run.run()
     plain = trainer(tmp_path / "plain")
     plain.run()
-    assert len(calls) == (1 if error else 21)
+    assert len(calls) == (1 if error else 22)
     assert len(said) == (1 if error else 0)
     assert run.model.state_dict().keys() == plain.model.state_dict().keys()
     assert torch.equal(run.model.network.weight, plain.model.network.weight)
     run.model.network(torch.zeros(1, 3))
-    assert len(calls) == (1 if error else 21)
+    assert len(calls) == (1 if error else 22)
 
 
 def test_bf16_is_used_in_the_step_and_nowhere_else(tmp_path):
@@ -250,8 +250,16 @@ def test_auto_is_decided_by_the_device_before_anything_is_recorded(monkeypatch, 
     assert settings.training.precision == "auto"
     assert settings.on(torch.device("cuda")).training.precision == training_precision
     assert settings.on(CPU).training.precision == "float32"
+    assert not settings.on(CPU).training.compile
     chosen = Settings({}, TrainingSettings(precision="bf16"), SamplingSettings(precision="auto")).on(CPU)
     assert (chosen.training.precision, chosen.sampling.precision) == ("bf16", "float32")
+
+
+@pytest.mark.parametrize(("budget", "compiled"), [("5m", False), ("30m", True), ("100kimg", True)])
+def test_only_long_training_on_a_gpu_is_worth_compiling(budget, compiled):
+    settings = Settings({}, TrainingSettings(budget=budget, precision="float32"), SamplingSettings())
+    assert settings.on(torch.device("cuda")).training.compile is compiled
+    assert settings.on(CPU).training.compile is False
 
 
 def test_what_never_changes_the_result_is_in_no_digest():

@@ -30,6 +30,7 @@ else:
 if TYPE_CHECKING:
     import torch
 
+COMPILED_FROM_SECONDS = 1800.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "kimg": 1e3, "Mimg": 1e6}
 
 
@@ -64,7 +65,8 @@ class TrainingSettings(_Settings):
 
     batch_size: of all processes together. lr_final: share of the learning rate left at the end of a cosine. flip:
     random horizontal flips. precision: of the networks; 'auto' is 'bf16' on CUDA devices that have it, else 'float32'.
-    compile: the network by torch.compile, where that works.
+    compile: the networks by torch.compile, where that works, which takes minutes itself; 'auto' is true on CUDA for
+    budgets of half an hour and more.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
     two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
@@ -79,7 +81,7 @@ class TrainingSettings(_Settings):
     lr_warmup_steps: int = Field(default=0, ge=0)
     flip: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     preview_seconds: float = Field(default=60.0, ge=0)
     tensorboard: bool = False
@@ -87,7 +89,8 @@ class TrainingSettings(_Settings):
 
 class SamplingSettings(_Settings):
     """chunk_size: samples drawn at once, part of what makes samples repeatable. precision: of the networks, as in
-    training. cuda_graphs: on CUDA the network's kernels are recorded once and replayed, without gaps between them.
+    training. compile: the network by torch.compile. cuda_graphs: on CUDA the network's kernels are recorded once and
+    replayed, without gaps between them; 'auto' where that works.
 
     The timing settings: the timed batch (the paper's 100), repetitions, untimed warm-up calls, and the seconds after
     which a slow model is not repeated any more (at least 3 times all the same).
@@ -95,7 +98,8 @@ class SamplingSettings(_Settings):
 
     chunk_size: int = Field(default=1000, ge=1)
     precision: Literal["auto", "float32", "bf16"] = "float32"
-    cuda_graphs: bool = False
+    compile: bool = False
+    cuda_graphs: bool | Literal["auto"] = "auto"
     timing_batch: int = Field(default=100, ge=1)
     timing_repetitions: int = Field(default=20, ge=3)
     timing_warmup: int = Field(default=2, ge=1)
@@ -118,11 +122,15 @@ class Settings:
         """The same with what 'auto' means on `device`."""
         from trilemma_bench.precision import resolved
 
-        training, sampling = (
-            table.model_copy(update={"precision": resolved(table.precision, device)})
-            for table in (self.training, self.sampling)
+        training, sampling = self.training, self.sampling
+        long = Budget.parse(training.budget).seconds >= COMPILED_FROM_SECONDS
+        compiled = device.type == "cuda" and long if training.compile == "auto" else training.compile
+        decided = {"precision": resolved(training.precision, device), "compile": compiled}
+        return Settings(
+            self.model,
+            training.model_copy(update=decided),
+            sampling.model_copy(update={"precision": resolved(sampling.precision, device)}),
         )
-        return Settings(self.model, training, sampling)  # type: ignore[arg-type]
 
 
 def resolve(

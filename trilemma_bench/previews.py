@@ -8,6 +8,7 @@ from trilemma_bench import distributed
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Trainable
 from trilemma_bench.ema import EMA
+from trilemma_bench.nn.compiling import uncompiled
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.sampling import draw_chunk
 from trilemma_bench.training_log import TrainingLog
@@ -47,7 +48,8 @@ class Previews:
         """The picture after `step` steps; torch's random state stays as it was."""
         devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices), self.ema.swapped(), arithmetic("float32", self.device):
+            exact = arithmetic("float32", self.device)
+            with torch.random.fork_rng(devices), self.ema.swapped(), exact, uncompiled():
                 samples = draw_chunk(self.model, self.count, 0, 0, self.device)
             self.log.picture(samples, step, self.limit)
         except Exception as error:  # an adaptive solver may fail on a network that has hardly learned

@@ -96,7 +96,8 @@ class Speed(_Part):
     """Sampling only, after warm-up, device synchronised; statistics are medians of the raw seconds.
 
     nfe: network evaluations a sample, counted by hooks; raw_seconds: each timed batch of batch_size samples;
-    raw_latency_seconds: each timed batch of one.
+    raw_latency_seconds: each timed batch of one. compiled: the network by torch.compile; cuda_graphs: its kernels were
+    recorded and replayed.
     """
 
     nfe: float | None = Field(ge=0, allow_inf_nan=False)
@@ -110,6 +111,7 @@ class Speed(_Part):
     device: str
     precision: str
     compiled: bool = False
+    cuda_graphs: bool = False
     peak_memory_bytes: int | None = None
     peak_memory_kind: str = ""
 

@@ -6,7 +6,7 @@ Under `torchrun` process r of n draws chunks r, r + n, …; the first process ge
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ from trilemma_bench import distributed, seeding
 from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.graphs import replayed
+from trilemma_bench.graphs import Replay, accelerated
 from trilemma_bench.images import quantise
 from trilemma_bench.precision import arithmetic
 
@@ -41,15 +41,15 @@ def draw_samples(
 
 
 @contextmanager
-def drawing(model: GenerativeModel, settings: SamplingSettings, device: torch.device) -> Iterator[None]:
-    """Around draws of `model`: its networks compute as the settings say."""
-    graphs = uses_graphs(model, settings, device)
-    with arithmetic(settings.precision, device), replayed(model.network) if graphs else nullcontext():  # type: ignore[arg-type]
-        yield
-
-
-def uses_graphs(model: GenerativeModel, settings: SamplingSettings, device: torch.device) -> bool:
-    return settings.cuda_graphs and device.type == "cuda" and model.network is not None
+def drawing(model: GenerativeModel, settings: SamplingSettings, device: torch.device) -> Iterator[Replay | None]:
+    """Around draws of `model`: its network computes as the settings say. Gives what is replayed, if anything is."""
+    graphs = settings.cuda_graphs if device.type == "cuda" else False
+    with arithmetic(settings.precision, device):
+        if model.network is None:
+            yield None
+            return
+        with accelerated(model.network, compiled=settings.compile, graphs=graphs) as replay:
+            yield replay
 
 
 @torch.no_grad()

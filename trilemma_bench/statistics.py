@@ -283,6 +283,6 @@ def seed_conditions(record: Record) -> Conditions:
         "training": None if trained is None else trained.model_dump(include={"budget", "settings", "device"}),
         "timing": None
         if speed is None
-        else speed.model_dump(include={"device", "batch_size", "precision", "compiled"}),
+        else speed.model_dump(include={"device", "batch_size", "precision", "compiled", "cuda_graphs"}),
     }
     return (*measured_on(record), *_flat(fields))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.record import Speed
-from trilemma_bench.sampling import drawing, uses_graphs
+from trilemma_bench.sampling import drawing
 from trilemma_bench.seeding import generator
 
 
@@ -52,7 +52,7 @@ class EvaluationCounter:
 def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: torch.device, seed: int) -> Speed:
     """Times `model.sample` alone: batches of `timing_batch`, then batches of one; peak memory of the large batches."""
     batch, counter = settings.timing_batch, EvaluationCounter()
-    with drawing(model, settings, device):
+    with drawing(model, settings, device) as replay:
         with counter.watch(model.network):
             _draw(model, 1, generator(device, "timing", seed))
         reset_peak_memory(device)
@@ -71,7 +71,8 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         warmup=settings.timing_warmup,
         device=device_name(device),
         precision=settings.precision,
-        compiled=uses_graphs(model, settings, device),
+        compiled=settings.compile,
+        cuda_graphs=replay is not None and replay.works,
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
     )

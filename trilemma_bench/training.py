@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from trilemma_bench import checkpoint, distributed
@@ -100,7 +100,7 @@ class Trainer:
         self.model.train()
         if self.place.resume:
             self._restore(self.place.resume)
-        if self.settings.compile:
+        if self.settings.compile is True:
             self._compile()
         with stopping_gently(self._ask_to_stop):
             self._loop()
@@ -176,19 +176,28 @@ class Trainer:
         self.trace.add_norm(f"{GRADIENT}{name}", gradients, self.step + 1)
 
     def _compile(self) -> None:
-        """Compiles the network; where its first training step fails, all goes back and on without."""
+        """Compiles the networks in two steps that are taken back: lazy penalties come in one of them. Where that fails,
+        training goes on without.
+        """
         before = copy.deepcopy(self._state())
-        self.model.network.compile()
+        for network in self._networks():
+            network.compile(dynamic=False)
         try:
-            self._step(self._progress())
+            for _ in range(2):
+                self._step(self._progress())
         except Exception as error:
             self._run_eager()
-            self.place.say(f"compile = true does not work here ({type(error).__name__}): the network runs uncompiled")
+            self.place.say(f"compiling does not work here ({type(error).__name__}): the networks run as they are")
         self.trace.clear()
         self._put(before)
 
     def _run_eager(self) -> None:
-        self.model.network._compiled_call_impl = None
+        for network in self._networks():
+            network._compiled_call_impl = None
+
+    def _networks(self) -> list[nn.Module]:
+        """The parts of the model that learn: a generator and a discriminator, say."""
+        return [part for part in self.model.children() if any(True for _ in part.parameters())]
 
     def _write_log(self, bar: tqdm) -> float:
         """A line of the mean losses and the images a second, which it returns; a NaN since the last stops the run."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from trilemma_bench.nn.compiling import uncompiled
+
 Discriminator = Callable[[Tensor], Tensor]  # samples N×… → logits N or N×1
 
 
@@ -89,7 +91,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def _logits_and_slope(discriminator: Discriminator, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """D at `inputs` and ∇D, as N×(all coordinates); both differentiable in D's parameters."""
     points = _exact(inputs.detach()).requires_grad_()
-    with torch.autocast(points.device.type, enabled=False):
+    with torch.autocast(points.device.type, enabled=False), uncompiled():
         logits = discriminator(points)
         (slope,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
         return logits, slope.flatten(1)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import Conditioning, FourierEmbedding, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
-from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_filter, fir_kernel
+from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_filter, normalised
 from trilemma_bench.nn.unet import Attention
 
 SQRT_HALF = 0.5**0.5
@@ -145,15 +145,12 @@ class AdaGN(nn.Module):
 class PyramidConv(nn.Module):
     """N×C×H×W → N×outputs×H/2×W/2: the FIR filter, then a 3×3 convolution of stride 2 (Karras et al. 2020, App. B)."""
 
-    kernel: Tensor
-
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.register_buffer("kernel", fir_kernel(), persistent=False)
         self.conv = nn.Conv2d(inputs, outputs, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(fir_filter(x, self.kernel, padding=2))
+        return self.conv(fir_filter(x, normalised(), padding=2))
 
 
 class _BlockFactory:

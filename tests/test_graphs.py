@@ -1,0 +1,68 @@
+"""What a CPU can tell of replayed networks: that one which cannot be recorded runs all the same, or is an error."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.graphs import Replay, accelerated
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says so."""
+
+    is_cuda = True
+
+
+@pytest.fixture
+def network(monkeypatch):
+    def record(self, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Replay, "_record", record)
+    return nn.Linear(3, 2)
+
+
+@torch.no_grad()
+def test_auto_does_without_where_a_network_cannot_be_recorded(network):
+    x = torch.randn(4, 3)
+    expected = network(x)
+    with accelerated(network, compiled=False, graphs="auto") as replay:
+        assert replay.works
+        assert torch.equal(network(x.as_subclass(OnGPU)), expected)
+        assert not replay.works
+    assert "forward" not in vars(network)
+
+
+@torch.no_grad()
+def test_what_was_asked_for_and_does_not_work_is_an_error(network):
+    with (
+        accelerated(network, compiled=False, graphs=True),
+        pytest.raises(TrilemmaError, match=r"cuda_graphs = true: .* set it to false"),
+    ):
+        network(torch.randn(4, 3).as_subclass(OnGPU))
+
+
+def test_what_needs_gradients_or_is_on_the_cpu_is_never_recorded(network):
+    with accelerated(network, compiled=False, graphs=True) as replay:
+        network(torch.randn(4, 3).as_subclass(OnGPU)).sum().backward()
+        with torch.no_grad():
+            network(torch.randn(4, 3))
+        assert replay.works
+    with accelerated(network, compiled=False, graphs=False) as replay:
+        assert replay is None
+
+
+@torch.no_grad()
+def test_a_compiled_network_is_called_with_its_hooks(monkeypatch):
+    """The compiler is replaced: hooks stay outside of what it compiles."""
+    seen, compiled = [], []
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: compiled.append(call) or call)
+    network = nn.Linear(3, 2)
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with accelerated(network, compiled=True, graphs=False):
+        network(torch.randn(4, 3))
+    assert seen == [4]
+    assert len(compiled) == 1
