@@ -12,6 +12,7 @@ from test_features_resize import scene
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.features import inception
 from trilemma_bench.features.extraction import extract, extract_all
 from trilemma_bench.features.inception import Inception, InceptionClean
 from trilemma_bench.metrics.frechet import frechet_distance, moments
@@ -60,9 +61,32 @@ def test_spatial_alone_leaves_out_the_upper_half(oracle, scenes, monkeypatch):
         extractor.compute(scenes, ("features",))
 
 
-def test_the_batch_size_does_not_matter(oracle, scenes):
+def test_the_batch_size_does_not_matter(oracle, scenes, monkeypatch):
+    """Neither that of the whole nor that of the stem, which sees all images at once on a GPU."""
     extractor = Inception()
-    assert relative_error(extract(extractor, scenes, batch_size=1), extract(extractor, scenes)) < 1e-6
+    features = extract(extractor, scenes)
+    assert relative_error(extract(extractor, scenes, batch_size=1), features) < 1e-6
+    monkeypatch.setattr(inception, "STEM_CPU_IMAGES", len(scenes))
+    assert relative_error(extract(extractor, scenes), features) < 1e-6
+
+
+@torch.no_grad()
+def test_stem_and_blocks_are_torch_fidelitys(oracle):
+    """Each alone, at every pixel: the pools reach over the borders, and what one layer gets wrong others may hide."""
+    extractor = Inception()
+    layers = dict(oracle.named_children())
+    names = list(layers)
+    x = torch.rand(2, 3, 75, 75, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = x
+    for name in names[: names.index("Mixed_5b")]:
+        expected = layers[name](expected)
+    assert relative_error(extractor.stem(x).flatten(1), expected.flatten(1)) < 1e-6
+    blocks = [name for name in names if name.startswith("Mixed")]
+    for name, block in zip(blocks, [*extractor.lower, *extractor.upper][:-1], strict=True):
+        x, expected = expected, layers[name](expected)
+        found = block(x)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()), msg=name)
+        assert expected.min() >= 0
 
 
 def clean_fids_features(network, samples):
