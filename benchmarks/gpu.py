@@ -198,7 +198,9 @@ def write_summary(out: Path) -> None:
         if "error" in facts
     ]
     good = {part: [facts for facts in rows.values() if "error" not in facts] for part, rows in found.items()}
-    text = [f"# Measured on {machine()}", "", f"{len(good['checks'])} models train and sample."]
+    machines = sorted({facts["machine"] for rows in found.values() for facts in rows.values()})
+    text = [f"# Measured on {', '.join(machines)}", ""]
+    text += [f"{len(good['checks'])} models train and sample."] if good["checks"] else []
     for title, part in (("Sampling, float32", "speed"), ("Sampling, compiled, bf16, CUDA graphs", "fast")):
         text += ["", f"## {title}", "", speed_table(good[part])] if good[part] else []
     text += ["", "## Training", "", throughput_table(good["throughput"])] if good["throughput"] else []
