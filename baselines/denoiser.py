@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from baselines.networks import time_network
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.labels import draw_labels, label_count
 
 
 class Denoiser(Trainable):
@@ -64,7 +65,8 @@ class Denoiser(Trainable):
         super().__init__(data)
         self.lr, self.max_grad_norm = lr, max_grad_norm
         self.wants_labels, self.label_dropout, self.guidance = class_conditional, label_dropout, guidance
-        self._check_labels()
+        self.classes = label_count(class_conditional, data.classes)
+        self._check_guidance()
         self._labels: Tensor | None = None
         self.unit = 1.0 if data.is_image else data.scale
         self.network = time_network(
@@ -81,7 +83,7 @@ class Denoiser(Trainable):
             layers=layers,
             fourier_features=fourier_features,
             fourier_scale=fourier_scale,
-            classes=(data.classes or 0) if class_conditional else 0,
+            classes=self.classes,
         )
 
     @abstractmethod
@@ -107,7 +109,7 @@ class Denoiser(Trainable):
         output = self.network(x, time, self._labels).float()
         if self.training or not self.guidance:
             return output
-        free = self.network(x, time, torch.full_like(self._labels, self._classes)).float()
+        free = self.network(x, time, torch.full_like(self._labels, self.classes)).float()
         return output + self.guidance * (output - free)
 
     def evaluations(self) -> int | None:
@@ -131,7 +133,7 @@ class Denoiser(Trainable):
         optimizer = optimizers["network"]
         if labels is not None:
             hidden = torch.rand(len(labels), device=labels.device) < self.label_dropout
-            labels = labels.masked_fill(hidden, self._classes)
+            labels = labels.masked_fill(hidden, self.classes)
         with self._given(labels):
             losses = self.losses(batch / self.unit)
         optimizer.zero_grad(set_to_none=True)
@@ -143,9 +145,7 @@ class Denoiser(Trainable):
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         noise = torch.randn((count, *self.data.shape), generator=rng, device=rng.device)
-        labels = None
-        if self.wants_labels:
-            labels = torch.randint(self._classes, (count,), generator=rng, device=rng.device)
+        labels = draw_labels(self.classes, count, rng)
         with self._given(labels):
             x = self.denoise(noise, rng)
         return x.clamp(-1, 1) if self.data.is_image else x * self.unit
@@ -159,13 +159,7 @@ class Denoiser(Trainable):
         finally:
             self._labels = None
 
-    @property
-    def _classes(self) -> int:
-        return self.data.classes or 0
-
-    def _check_labels(self) -> None:
-        if self.wants_labels and not self.data.classes:
-            raise UsageError("class_conditional = true: this dataset has no labels")
+    def _check_guidance(self) -> None:
         if self.guidance and not self.wants_labels:
             raise UsageError(f"guidance = {self.guidance}: set class_conditional = true, and train so")
         if not 0 <= self.label_dropout <= 1 or self.guidance < 0:

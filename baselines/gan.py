@@ -24,6 +24,7 @@ from trilemma_bench.nn.adversarial import (
     wgan_penalty,
 )
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
+from trilemma_bench.nn.labels import LabelEmbedding, ProjectionDiscriminator, draw_labels, label_arguments, label_count
 from trilemma_bench.nn.mlp import MLP
 
 DISCRIMINATOR_LOSSES = {
@@ -42,7 +43,8 @@ class GAN(Trainable):
     al. 2017), or 'relativistic' with R1 and R2, as R3GAN (Huang et al. 2024). latent: width of z. r1: the penalties'
     weight γ (half of it multiplies each), applied every r1_interval steps and then that many times stronger (Karras et
     al. 2020); gp: of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator; WGAN-GP's are 5.
-    lr, lr_discriminator: learning rates of Adam, whose betas are (0.5, 0.9).
+    lr, lr_discriminator: learning rates of Adam, whose betas are (0.5, 0.9). class_conditional: learns from labels,
+    which samples get evenly: a vector as wide as z stands beside it, and the discriminator projects on another.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "10000kimg", "ema_decay": 0.999}
@@ -62,6 +64,7 @@ class GAN(Trainable):
         r1_interval: int = 16,
         gp: float = 10.0,
         critic_steps: int = 1,
+        class_conditional: bool = False,
     ) -> None:
         super().__init__(data)
         self.loss = one_of("loss", loss, *DISCRIMINATOR_LOSSES)
@@ -71,15 +74,21 @@ class GAN(Trainable):
         self.latent, self.r1, self.r1_interval = latent, r1, r1_interval
         self.lr, self.lr_discriminator = lr, lr_discriminator
         self.unit = 1.0 if data.is_image else data.scale
-        self.network: nn.Module
-        self.discriminator: nn.Module
+        self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
+        inputs, outputs = (2 * latent, latent) if self.classes else (latent, 1)
+        network: nn.Module
+        discriminator: nn.Module
         if data.is_image:
-            self.network = nn.Sequential(ConvDecoder(latent, data.shape, channels), nn.Tanh())
-            self.discriminator = ConvEncoder(data.shape, 1, channels, compares_samples=True)
+            network = nn.Sequential(ConvDecoder(inputs, data.shape, channels), nn.Tanh())
+            discriminator = ConvEncoder(data.shape, outputs, channels, compares_samples=True)
         else:
             leaky = nn.LeakyReLU(0.2)
-            self.network = MLP(latent, data.shape[0], hidden=hidden, layers=layers, activation=leaky)
-            self.discriminator = MLP(data.shape[0], 1, hidden=hidden, layers=layers, activation=leaky)
+            network = MLP(inputs, data.shape[0], hidden=hidden, layers=layers, activation=leaky)
+            discriminator = MLP(data.shape[0], outputs, hidden=hidden, layers=layers, activation=leaky)
+        self.network = LabelledGenerator(network, latent, self.classes) if self.classes else network
+        self.discriminator = (
+            ProjectionDiscriminator(discriminator, latent, self.classes) if self.classes else discriminator
+        )
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         betas = (0.5, 0.9)
@@ -90,48 +99,69 @@ class GAN(Trainable):
         }
 
     def training_step(
-        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+        self,
+        batch: Tensor,
+        step: int,
+        optimizers: dict[str, torch.optim.Optimizer],
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One step of the discriminator, then, every critic_steps steps, one of the generator."""
         real = batch / self.unit
-        loss, penalty = self._discriminator_losses(real, step)
+        loss, penalty = self._discriminator_losses(real, step, *label_arguments(labels))
         update(optimizers["discriminator"], loss + penalty)
         if (step + 1) % self.critic_steps:
             return {"discriminator": loss.detach()}
         with frozen(self.discriminator):
-            generator_loss = self._generator_loss(real)
+            generator_loss = self._generator_loss(real, *label_arguments(labels))
             update(optimizers["generator"], generator_loss)
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
-        return self.network(latents) * self.unit
+        labels = label_arguments(draw_labels(self.classes, count, rng))
+        return self.network(latents, *labels) * self.unit
 
     def evaluations(self) -> int | None:
         return 1
 
     def describe(self) -> str:
-        return "" if self.loss == "non-saturating" else self.loss
+        parts = {self.loss: self.loss != "non-saturating", "class-conditional": self.wants_labels}
+        return ", ".join(part for part, holds in parts.items() if holds)
 
-    def _discriminator_losses(self, real: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """(the loss, the penalty on gradients: 0 when it is not due)."""
+    def _discriminator_losses(self, real: Tensor, step: int, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(the loss, the penalty on gradients: 0 when it is not due); labels: int64 N, or nothing."""
+
+        def judge(samples: Tensor) -> Tensor:
+            return self.discriminator(samples, *labels)
+
         with torch.no_grad():
-            fake = self.network(self._latents(real))
-        loss = DISCRIMINATOR_LOSSES[self.loss](self.discriminator(real), self.discriminator(fake))
+            fake = self.network(self._latents(real), *labels)
+        loss = DISCRIMINATOR_LOSSES[self.loss](judge(real), judge(fake))
         if self.loss == "wgan-gp":
-            return loss, self.gp * wgan_penalty(self.discriminator, real, fake)
+            return loss, self.gp * wgan_penalty(judge, real, fake)
         if not self.r1 or step % self.r1_interval:
             return loss, torch.zeros_like(loss)
-        penalty = r1_penalty(self.discriminator, real)
+        penalty = r1_penalty(judge, real)
         if self.loss == "relativistic":
-            penalty = penalty + r1_penalty(self.discriminator, fake)
+            penalty = penalty + r1_penalty(judge, fake)
         return loss, 0.5 * self.r1 * self.r1_interval * penalty
 
-    def _generator_loss(self, real: Tensor) -> Tensor:
-        fake = self.discriminator(self.network(self._latents(real)))
+    def _generator_loss(self, real: Tensor, *labels: Tensor) -> Tensor:
+        fake = self.discriminator(self.network(self._latents(real), *labels), *labels)
         if self.loss == "relativistic":
-            return relativistic_generator_loss(self.discriminator(real), fake)
+            return relativistic_generator_loss(self.discriminator(real, *labels), fake)
         return wasserstein_generator_loss(fake) if self.loss == "wgan-gp" else nonsaturating_generator_loss(fake)
 
     def _latents(self, like: Tensor) -> Tensor:
         return torch.randn((len(like), self.latent), device=like.device, dtype=like.dtype)
+
+
+class LabelledGenerator(nn.Module):
+    """z (N×latent) and labels (int64 N) → samples of `network`, which takes N×2·latent: z and the label's vector."""
+
+    def __init__(self, network: nn.Module, latent: int, classes: int) -> None:
+        super().__init__()
+        self.network, self.labels = network, LabelEmbedding(classes, latent)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.network(torch.cat([z, self.labels(labels)], dim=1))

@@ -20,6 +20,7 @@ from trilemma_bench.nn.adversarial import (
     r1_penalty,
     update,
 )
+from trilemma_bench.nn.labels import ProjectionDiscriminator, draw_labels, label_arguments, label_count
 from trilemma_bench.nn.mlp import MLP
 
 ADA_INTERVAL = 4  # steps between two changes of p
@@ -33,7 +34,8 @@ class StyleGAN2(Trainable):
     r1_gamma: of the R1 penalty (weight γ/2), applied every r1_interval steps and then that many times stronger; the
     discriminator's Adam is slowed as the paper says. augment: 'none', 'diffaugment' (Zhao et al. 2020) or 'ada' (Karras
     et al. 2020b), whose strength follows the share of real images that get a positive logit: towards ada_target, from
-    0 to 1 in ada_kimg at the fastest. truncation: ψ, 1 for none.
+    0 to 1 in ada_kimg at the fastest. class_conditional: learns from labels, which samples get evenly: their vectors
+    join z, and the discriminator projects on them (Karras et al. 2020b). truncation: ψ, 1 for none.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "100000kimg", "ema_decay": 0.9999}
@@ -59,6 +61,7 @@ class StyleGAN2(Trainable):
         augment: str = "none",
         ada_target: float = 0.6,
         ada_kimg: float = 500.0,
+        class_conditional: bool = False,
         truncation: float = 1.0,
     ) -> None:
         super().__init__(data)
@@ -72,15 +75,20 @@ class StyleGAN2(Trainable):
         self.latent, self.lr, self.r1_gamma, self.r1_interval = latent, lr, r1_gamma, r1_interval
         self.ada_target, self.ada_kimg, self.truncation = ada_target, ada_kimg, truncation
         self.unit = 1.0 if data.is_image else data.scale
-        mapping = MappingNetwork(latent, style_dim, mapping_layers, truncation)
-        self.discriminator: nn.Module
+        self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
+        mapping = MappingNetwork(latent, style_dim, mapping_layers, truncation, self.classes)
+        outputs = style_dim if self.classes else 1
+        discriminator: nn.Module
         if data.is_image:
             self.network = Generator(mapping, Synthesis(data.shape, style_dim, channels, channel_base))
-            self.discriminator = Discriminator(data.shape, channels, channel_base)
+            discriminator = Discriminator(data.shape, channels, channel_base, outputs)
         else:
             leaky, dim = nn.LeakyReLU(0.2), data.shape[0]
             self.network = Generator(mapping, MLP(style_dim, dim, hidden=hidden, layers=layers, activation=leaky))
-            self.discriminator = MLP(dim, 1, hidden=hidden, layers=layers, activation=leaky)
+            discriminator = MLP(dim, outputs, hidden=hidden, layers=layers, activation=leaky)
+        self.discriminator = (
+            ProjectionDiscriminator(discriminator, outputs, self.classes) if self.classes else discriminator
+        )
         self.register_buffer("augment_p", torch.zeros(()))
         self.register_buffer("sign_sum", torch.zeros(()))
 
@@ -94,14 +102,19 @@ class StyleGAN2(Trainable):
         }
 
     def training_step(
-        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+        self,
+        batch: Tensor,
+        step: int,
+        optimizers: dict[str, torch.optim.Optimizer],
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One step of the generator, then one of the discriminator, with R1 when it is due."""
         real = batch / self.unit
         with frozen(self.discriminator):
-            generator_loss = nonsaturating_generator_loss(self.discriminator(self._augmented(self._fake(real))))
+            fake = self._augmented(self._fake(real, *label_arguments(labels)))
+            generator_loss = nonsaturating_generator_loss(self.discriminator(fake, *label_arguments(labels)))
             update(optimizers["generator"], generator_loss)
-        loss, penalty = self._discriminator_losses(real, step)
+        loss, penalty = self._discriminator_losses(real, step, *label_arguments(labels))
         update(optimizers["discriminator"], loss + penalty)
         if self.augment == "ada":
             self._adapt(len(batch), step)
@@ -111,31 +124,37 @@ class StyleGAN2(Trainable):
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         z = torch.randn((count, self.latent), generator=rng, device=rng.device)
         noise = torch.randn((count, self.network.noise_dim), generator=rng, device=rng.device)
-        samples = self.network(z, noise)
+        labels = label_arguments(draw_labels(self.classes, count, rng))
+        samples = self.network(z, noise, *labels)
         return samples.clamp(-1, 1) if self.data.is_image else samples * self.unit
 
     def evaluations(self) -> int | None:
         return 1
 
     def describe(self) -> str:
-        truncated = "" if self.truncation == 1 else f"ψ={self.truncation:g}"
-        return ", ".join(part for part in ("" if self.augment == "none" else self.augment, truncated) if part)
+        parts = {
+            self.augment: self.augment != "none",
+            "class-conditional": self.wants_labels,
+            f"ψ={self.truncation:g}": self.truncation != 1,
+        }
+        return ", ".join(part for part, holds in parts.items() if holds)
 
-    def _discriminator_losses(self, real: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """(the loss, the R1 penalty: 0 when it is not due)."""
+    def _discriminator_losses(self, real: Tensor, step: int, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(the loss, the R1 penalty: 0 when it is not due); labels: int64 N, or nothing."""
         with torch.no_grad():
-            fake = self._augmented(self._fake(real))
+            fake = self._augmented(self._fake(real, *labels))
         real = self._augmented(real)
-        logits = self.discriminator(real)
+        logits = self.discriminator(real, *labels)
         self.sign_sum += logits.detach().sign().mean()
-        loss = nonsaturating_discriminator_loss(logits, self.discriminator(fake))
+        loss = nonsaturating_discriminator_loss(logits, self.discriminator(fake, *labels))
         if not self.r1_gamma or step % self.r1_interval:
             return loss, torch.zeros_like(loss)
-        return loss, 0.5 * self.r1_gamma * self.r1_interval * r1_penalty(self.discriminator, real)
+        penalty = r1_penalty(lambda images: self.discriminator(images, *labels), real)
+        return loss, 0.5 * self.r1_gamma * self.r1_interval * penalty
 
-    def _fake(self, like: Tensor) -> Tensor:
+    def _fake(self, like: Tensor, *labels: Tensor) -> Tensor:
         z = torch.randn(len(like), self.latent, device=like.device)
-        return self.network(z, torch.randn(len(like), self.network.noise_dim, device=like.device))
+        return self.network(z, torch.randn(len(like), self.network.noise_dim, device=like.device), *labels)
 
     def _augmented(self, samples: Tensor) -> Tensor:
         if self.augment == "none":

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma_bench.nn.embedding import unit_mean_square
+from trilemma_bench.nn.labels import LabelEmbedding
 from trilemma_bench.nn.layers import minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.resample import FIRUpsample, fir_filter, normalised
@@ -139,20 +141,24 @@ class ToRGB(nn.Module):
 class MappingNetwork(nn.Module):
     """z → w, N×style_dim, float32. It keeps the average of w, towards which truncation draws when it is not training.
 
-    truncation: ψ, 1 for none, 0 for the average image alone (Karras et al. 2019, app. B).
+    truncation: ψ, 1 for none, 0 for the average image alone (Karras et al. 2019, app. B). classes: of labels, whose
+    normalised vectors, N×style_dim, stand beside the normalised z (Karras et al. 2020b); 0 for none.
     """
 
     average: Tensor
 
-    def __init__(self, latent: int, style_dim: int, layers: int, truncation: float = 1.0) -> None:
+    def __init__(self, latent: int, style_dim: int, layers: int, truncation: float = 1.0, classes: int = 0) -> None:
         super().__init__()
         self.truncation = truncation
-        sizes = [latent] + [style_dim] * layers
+        self.labels = LabelEmbedding(classes, style_dim) if classes else None
+        sizes = [latent + (style_dim if classes else 0)] + [style_dim] * layers
         self.layers = nn.ModuleList(EqualisedLinear(*pair, lr_multiplier=MAPPING_LR) for pair in pairwise(sizes))
         self.register_buffer("average", torch.zeros(style_dim))
 
-    def forward(self, z: Tensor) -> Tensor:
-        h = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + EPSILON)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = unit_mean_square(z)
+        if self.labels is not None:
+            h = torch.cat([h, self.labels(labels)], dim=1)
         for layer in self.layers:
             h = leaky(layer(h))
         w = h.float()
@@ -203,22 +209,26 @@ def _as_maps(noise: Tensor, sizes: list[int]) -> Iterator[Tensor]:
 
 
 class Generator(nn.Module):
-    """z (N×latent) and noise (N×noise_dim), both standard normal → samples; points come from a perceptron of w."""
+    """z (N×latent) and noise (N×noise_dim), both standard normal, and labels (int64 N), where the mapping takes them →
+    samples; points come from a perceptron of w.
+    """
 
     def __init__(self, mapping: MappingNetwork, synthesis: Synthesis | MLP) -> None:
         super().__init__()
         self.mapping, self.synthesis = mapping, synthesis
         self.noise_dim = sum(size**2 for size in synthesis.noise_sizes) if isinstance(synthesis, Synthesis) else 0
 
-    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
-        w = self.mapping(z)
+    def forward(self, z: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        w = self.mapping(z, labels)
         return self.synthesis(w, noise) if isinstance(self.synthesis, Synthesis) else self.synthesis(w)
 
 
 class Discriminator(nn.Module):
-    """Images N×C×H×W → logits N×1: convolutions without shortcuts ('orig'), and the minibatch deviation at the end."""
+    """Images N×C×H×W → N×outputs, logits if 1: convolutions without shortcuts ('orig'), and the minibatch deviation at
+    the end.
+    """
 
-    def __init__(self, shape: tuple[int, ...], channels: int, channel_base: int) -> None:
+    def __init__(self, shape: tuple[int, ...], channels: int, channel_base: int, outputs: int = 1) -> None:
         super().__init__()
         by_size = widths(shape[-1], channels, channel_base)
         size, width = list(by_size.items())[-1]
@@ -231,7 +241,7 @@ class Discriminator(nn.Module):
         )
         self.conv = EqualisedConv2d(width + 1, width, 3)
         self.dense = EqualisedLinear(width * size**2, width)
-        self.out = EqualisedLinear(width, 1)
+        self.out = EqualisedLinear(width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         h = self.conv(minibatch_stddev(self.blocks(images).float(), STDDEV_GROUP))

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from trilemma_bench.nn.embedding import TimestepEmbedding
+from trilemma_bench.nn.embedding import TimestepEmbedding, silent_embedding
 from trilemma_bench.nn.layers import init_fan_average, minibatch_stddev
 from trilemma_bench.nn.resample import FIRDownsample
 
@@ -35,20 +35,30 @@ class DownBlock(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """D(x_t, given, t) → logits N; `given` is x_{t+1}, stacked as channels, or nothing (N×0×H×W).
+    """D(x_t, given, t, labels) → logits N; `given` is x_{t+1}, stacked as channels, or nothing (N×0×H×W).
 
     image_channels: of both together. size: H = W. channels: width at full size, doubled twice at most on the way down
     to 4×4, or to the last odd size. large: the first block halves at once, as the paper's at 256 pixels does; with 128
     channels 27.74 M parameters there, and 12.74 M for the small one at CIFAR-10's size. flatten: the last layer sees
-    where in the image its inputs lie, where the paper's sums over all places: small images need it.
+    where in the image its inputs lie, where the paper's sums over all places: small images need it. classes: of labels,
+    whose learned vectors join the embedded time; 0 for none.
     """
 
     def __init__(
-        self, image_channels: int, size: int, *, channels: int, time_dim: int, large: bool, flatten: bool
+        self,
+        image_channels: int,
+        size: int,
+        *,
+        channels: int,
+        time_dim: int,
+        large: bool,
+        flatten: bool,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.flatten = flatten
         self.time = nn.Sequential(TimestepEmbedding(time_dim, time_dim, nn.LeakyReLU(0.2)), nn.LeakyReLU(0.2))
+        self.labels = silent_embedding(classes, time_dim) if classes else None
         self.first = nn.Conv2d(image_channels, channels, 1)
         halvings = _halvings(size)
         same_size = [] if large else [DownBlock(channels, channels, time_dim, halve=False)]
@@ -60,8 +70,10 @@ class ImageDiscriminator(nn.Module):
         self.last = nn.Linear(widths[-1] * ((size >> halvings) ** 2 if flatten else 1), 1)
         self.apply(init_fan_average)
 
-    def forward(self, x: Tensor, given: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, given: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         time = self.time(t)
+        if self.labels is not None:
+            time = time + self.labels(labels)
         h = self.first(torch.cat([x, given], dim=1))
         for block in self.blocks:
             h = block(h, time)

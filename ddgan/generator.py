@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma_bench.nn.embedding import unit_mean_square
 from trilemma_bench.nn.layers import init_fan_average
 from trilemma_bench.nn.ncsnpp import NCSNpp
 
@@ -23,14 +24,15 @@ class Mapping(nn.Module):
         self.apply(init_fan_average)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
+        return self.layers(unit_mean_square(z))
 
 
 class ImageGenerator(nn.Module):
-    """G(x_{t+1}, z, t) → N×C×H×W, float32: x_0 in [−1, 1] where `bounded`, any real numbers otherwise.
+    """G(x_{t+1}, z, t, labels) → N×C×H×W, float32: x_0 in [−1, 1] where `bounded`, any real numbers otherwise.
 
     shape: of an image. latent_dim: width of z; 0 for a generator without latent, whose style is constant.
-    style_dim, mapping_layers: of z's mapping; unet: settings of `NCSNpp`. At CIFAR-10's size 48.43 M parameters.
+    style_dim, mapping_layers: of z's mapping; unet: settings of `NCSNpp`, classes of labels among them. At CIFAR-10's
+    size 48.43 M parameters.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class ImageGenerator(nn.Module):
         self.mapping = Mapping(max(latent_dim, 1), style_dim, mapping_layers)
         self.unet = NCSNpp(shape[0], shape[-1], style_dim=style_dim, **unet)
 
-    def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         style = self.mapping(z if self.latent_dim else x.new_ones(len(x), 1))
-        output = self.unet(x, t, style=style).float()
+        output = self.unet(x, t, labels, style).float()
         return torch.tanh(output) if self.bounded else output

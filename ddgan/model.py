@@ -22,6 +22,7 @@ from trilemma_bench.nn.adversarial import (
     nonsaturating_generator_loss,
     update,
 )
+from trilemma_bench.nn.labels import draw_labels, label_arguments, label_count
 
 Prediction = Literal["x0", "direct", "noise", "one-shot"]
 BLACK = -1.0
@@ -39,7 +40,8 @@ class DDGAN(Trainable):
     latent_dim: width of z; 0 for none, which makes each denoising distribution unimodal. siddm: if > 0, the
     discriminator does not see x_{t+1}, and the weight of the term that brings x_t back to it (Xu et al. 2023).
     lr_…, beta1, beta2: of Adam. r1_gamma: weight of the R1 penalty on real x_t, applied every `r1_every` steps and not
-    multiplied by that number, as in the reference.
+    multiplied by that number, as in the reference. class_conditional: both networks learn from labels, whose vectors
+    join the embedding of t; samples get them evenly.
 
     For images: channels, channel_multipliers, res_blocks, attention_resolutions, style_dim, mapping_layers (generator);
     discriminator: 'small', 'large', or 'auto' by size; discriminator_channels, time_dim; pooling: of its last layer,
@@ -64,6 +66,7 @@ class DDGAN(Trainable):
         beta2: float = 0.9,
         r1_gamma: float = 0.05,
         r1_every: int = 15,
+        class_conditional: bool = False,
         channels: int = 128,
         channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
         res_blocks: int = 2,
@@ -88,6 +91,7 @@ class DDGAN(Trainable):
         self.steps, self.prediction, self.latent_dim, self.siddm = steps, prediction, latent_dim, siddm
         self.rates, self.betas = (lr_generator, lr_discriminator), (beta1, beta2)
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
         self.padding = padding if data.is_image else 0
         self.shape = (data.shape[0], *(size + 2 * self.padding for size in data.shape[1:]))
         self.given = 0 if siddm or prediction == "one-shot" else data.shape[0]
@@ -104,6 +108,7 @@ class DDGAN(Trainable):
                 multipliers=channel_multipliers,
                 res_blocks=res_blocks,
                 attention_resolutions=attention_resolutions,
+                classes=self.classes,
             )
             self.discriminator = ImageDiscriminator(
                 data.shape[0] + self.given,
@@ -112,11 +117,12 @@ class DDGAN(Trainable):
                 time_dim=time_dim,
                 large=discriminator == "large" or (discriminator == "auto" and self.shape[-1] > SMALL_SIZE),
                 flatten=pooling == "flatten",
+                classes=self.classes,
             )
         else:
             size = {"hidden": hidden, "layers": layers, "features": fourier_features, "scale": fourier_scale}
-            self.network = PointGenerator(data.shape[0], latent_dim, steps, **size)
-            self.discriminator = PointDiscriminator(data.shape[0], self.given, steps, **size)
+            self.network = PointGenerator(data.shape[0], latent_dim, steps, classes=self.classes, **size)
+            self.discriminator = PointDiscriminator(data.shape[0], self.given, steps, classes=self.classes, **size)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         networks = {"generator": (self.network, self.rates[0]), "discriminator": (self.discriminator, self.rates[1])}
@@ -126,13 +132,17 @@ class DDGAN(Trainable):
         }
 
     def training_step(
-        self, batch: Tensor, step: int, optimizers: dict[str, torch.optim.Optimizer]
+        self,
+        batch: Tensor,
+        step: int,
+        optimizers: dict[str, torch.optim.Optimizer],
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the generator, each with its own steps t and noise."""
         penalise = self.r1_gamma > 0 and step % self.r1_every == 0
         batch = F.pad(batch, [self.padding] * 4, value=BLACK) if self.padding else batch
-        losses = self._update_discriminator(batch, optimizers["discriminator"], penalise)
-        return losses | self._update_generator(batch, optimizers["generator"])
+        losses = self._update_discriminator(batch, optimizers["discriminator"], penalise, *label_arguments(labels))
+        return losses | self._update_generator(batch, optimizers["generator"], *label_arguments(labels))
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Ancestral sampling with T evaluations of the generator (algorithm of §4); 'one-shot' takes one."""
@@ -141,12 +151,13 @@ class DDGAN(Trainable):
             return torch.randn(count, *shape, generator=rng, device=rng.device)
 
         x = noise(*self.shape)
+        labels = label_arguments(draw_labels(self.classes, count, rng))
         if self.prediction == "one-shot":
-            x = self._at_once(x, noise(self.latent_dim))
+            x = self._at_once(x, noise(self.latent_dim), *labels)
         else:
             for step in reversed(range(self.steps)):
                 t = torch.full((count,), step, device=rng.device)
-                x = self._denoise(x, noise(self.latent_dim), t, noise(*self.shape))
+                x = self._denoise(x, noise(self.latent_dim), t, noise(*self.shape), *labels)
         return self._cropped(x)
 
     def evaluations(self) -> int | None:
@@ -158,28 +169,30 @@ class DDGAN(Trainable):
             self.prediction: self.prediction != "x0",
             "no z": not self.latent_dim,
             f"SIDDM {self.siddm:g}": self.siddm > 0,
+            "class-conditional": self.wants_labels,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
 
     def _update_discriminator(
-        self, batch: Tensor, optimizer: torch.optim.Optimizer, penalise: bool
+        self, batch: Tensor, optimizer: torch.optim.Optimizer, penalise: bool, *labels: Tensor
     ) -> dict[str, Tensor]:
+        """labels: int64 N, or nothing; likewise below."""
         t, x_t, x_next = self._pair(batch)
         with torch.no_grad():
-            fake = self._fake(x_next, t)
+            fake = self._fake(x_next, t, *labels)
         if penalise:
-            real_logits, penalty = logits_and_r1(lambda real: self._judge(real, x_next, t), x_t)
+            real_logits, penalty = logits_and_r1(lambda real: self._judge(real, x_next, t, *labels), x_t)
         else:
-            real_logits, penalty = self._judge(x_t, x_next, t), x_t.new_zeros(())
-        loss = nonsaturating_discriminator_loss(real_logits, self._judge(fake, x_next, t))
+            real_logits, penalty = self._judge(x_t, x_next, t, *labels), x_t.new_zeros(())
+        loss = nonsaturating_discriminator_loss(real_logits, self._judge(fake, x_next, t, *labels))
         update(optimizer, loss + self.r1_gamma / 2 * penalty)
         return {"loss_d": loss.detach()}
 
-    def _update_generator(self, batch: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    def _update_generator(self, batch: Tensor, optimizer: torch.optim.Optimizer, *labels: Tensor) -> dict[str, Tensor]:
         t, _, x_next = self._pair(batch)
         with frozen(self.discriminator):
-            fake = self._fake(x_next, t)
-            losses = {"loss_g": nonsaturating_generator_loss(self._judge(fake, x_next, t))}
+            fake = self._fake(x_next, t, *labels)
+            losses = {"loss_g": nonsaturating_generator_loss(self._judge(fake, x_next, t, *labels))}
             if self.siddm:
                 losses["loss_forward"] = self.siddm * F.mse_loss(self.diffusion.forward_mean(fake, t), x_next)
             update(optimizer, torch.stack([*losses.values()]).sum())
@@ -189,29 +202,29 @@ class DDGAN(Trainable):
         t = torch.randint(self.steps, (len(batch),), device=batch.device)
         return t, *self.diffusion.pair(batch, t)
 
-    def _judge(self, x_t: Tensor, x_next: Tensor, t: Tensor) -> Tensor:
-        return self.discriminator(x_t, x_next[:, : self.given], t)
+    def _judge(self, x_t: Tensor, x_next: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        return self.discriminator(x_t, x_next[:, : self.given], t, *labels)
 
-    def _fake(self, x_next: Tensor, t: Tensor) -> Tensor:
+    def _fake(self, x_next: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         """x_t of the model, given x_{t+1} (N×…)."""
         z = torch.randn(len(x_next), self.latent_dim, device=x_next.device)
         noise = torch.randn_like(x_next)
         if self.prediction == "one-shot":
-            return self.diffusion.diffuse(self._at_once(torch.randn_like(x_next), z), t, noise)
-        return self._denoise(x_next, z, t, noise)
+            return self.diffusion.diffuse(self._at_once(torch.randn_like(x_next), z, *labels), t, noise)
+        return self._denoise(x_next, z, t, noise, *labels)
 
-    def _denoise(self, x_next: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _denoise(self, x_next: Tensor, z: Tensor, t: Tensor, noise: Tensor, *labels: Tensor) -> Tensor:
         """x_t of the model from x_{t+1} and z; `noise` ~ N(0, I) is that of the posterior."""
-        output = self.network(x_next, z, t).float()
+        output = self.network(x_next, z, t, *labels).float()
         if self.prediction == "direct":
             return output
         x0 = self.diffusion.clean(x_next, output, t) if self.prediction == "noise" else output
         return self.diffusion.posterior_sample(x0, x_next, t, noise)
 
-    def _at_once(self, noise: Tensor, z: Tensor) -> Tensor:
+    def _at_once(self, noise: Tensor, z: Tensor, *labels: Tensor) -> Tensor:
         """x_0 from pure noise."""
         t = torch.full((len(noise),), self.steps - 1, device=noise.device)
-        return self.network(noise, z, t).float()
+        return self.network(noise, z, t, *labels).float()
 
     def _cropped(self, x: Tensor) -> Tensor:
         return x[..., self.padding : -self.padding, self.padding : -self.padding] if self.padding else x

@@ -12,8 +12,11 @@ from torch import nn
 from baselines.ddpm import DDIM, DDPM
 from baselines.edm import EDM
 from baselines.flow_matching import FlowMatching
+from baselines.gan import GAN
 from baselines.meanflow import MeanFlow
 from baselines.score_sde import ScoreVP
+from baselines.stylegan2 import StyleGAN2
+from ddgan.model import DDGAN, SIDDM
 from trilemma_bench.batches import Batches
 from trilemma_bench.cli import main
 from trilemma_bench.config import TrainingSettings
@@ -32,6 +35,21 @@ NETWORKS = {
     "ddpm++": lambda: NCSNpp(1, 8, **SMALL, fir=False),
     "mlp": lambda: MLP(1, 1, hidden=8, time_dim=8, classes=CLASSES),
 }
+
+TINY_DDGAN = {
+    "steps": 2, "latent_dim": 4, "hidden": 64, "fourier_features": 8, "channels": 8, "channel_multipliers": (1,),
+    "res_blocks": 1, "attention_resolutions": (), "style_dim": 8, "mapping_layers": 1, "discriminator_channels": 16,
+    "time_dim": 128, "pooling": "flatten", "r1_every": 4,
+}  # fmt: skip
+ADVERSARIAL = {
+    DDGAN: TINY_DDGAN,
+    SIDDM: TINY_DDGAN,
+    GAN: {"latent": 8, "hidden": 64, "channels": 8, "r1_interval": 4, "lr": 1e-3, "lr_discriminator": 1e-3},
+    StyleGAN2: {
+        "latent": 16, "style_dim": 16, "hidden": 64, "channels": 16, "channel_base": 128, "r1_interval": 4,
+        "r1_gamma": 0.1,
+    },
+}  # fmt: skip
 
 
 class LabelAsOutput(nn.Module):
@@ -162,6 +180,154 @@ class TestTraining:
             assert batch.samples.flatten().tolist() == batch.labels.tolist()
 
 
+def adversarial(model_class, data, **settings):
+    """A tiny labelled model, and the positional arguments of all calls of its networks: (network's name, arguments)."""
+    torch.manual_seed(0)
+    built, calls = model_class(data, class_conditional=True, **ADVERSARIAL[model_class], **settings), []
+
+    def watch(name):
+        def note(module, arguments, options):
+            assert not options, "only what is positional can be replayed"
+            calls.append((name, arguments))
+
+        return note
+
+    for name in ("network", "discriminator"):
+        getattr(built, name).register_forward_pre_hook(watch(name), with_kwargs=True)
+    return built, calls
+
+
+@pytest.mark.parametrize("data", [POINTS, IMAGES], ids=["points", "images"])
+@pytest.mark.parametrize("model_class", ADVERSARIAL)
+class TestAdversarial:
+    def test_every_call_of_a_step_is_of_the_batchs_labels(self, model_class, data):
+        """The discriminator's and the generator's updates, and R1, which is due in the first step."""
+        built, calls = adversarial(model_class, data)
+        labels = torch.arange(8) % CLASSES
+        built.training_step(torch.randn(8, *data.shape), 0, built.optimizers(), labels=labels)
+        assert {name for name, _ in calls} == {"network", "discriminator"}
+        assert all(torch.equal(arguments[-1], labels) for _, arguments in calls)
+
+    def test_both_networks_learn_from_labels(self, model_class, data):
+        built, _ = adversarial(model_class, data)
+        vectors = {name: value for name, value in built.named_parameters() if ".labels." in name}
+        before = {name: value.detach().clone() for name, value in vectors.items()}
+        optimizers = built.optimizers()
+        for step in range(3):
+            labels = torch.arange(8) % CLASSES
+            built.training_step(torch.randn(8, *data.shape), step, optimizers, labels=labels)
+        assert {name.partition(".")[0] for name in vectors} == {"network", "discriminator"}
+        for name, value in vectors.items():
+            assert (value[:CLASSES] != before[name][:CLASSES]).any(dim=1).all(), name
+
+    def test_a_label_changes_its_own_sample_only(self, model_class, data):
+        built, calls = adversarial(model_class, data)
+        awake(built.eval())
+        with torch.no_grad():
+            built.sample(3, torch.Generator().manual_seed(0))
+            *inputs, labels = calls[0][1]
+            plain, other = (built.network(*inputs, each) for each in (labels, (labels + torch.tensor([0, 1, 0])) % 4))
+        changed = (plain - other).abs().flatten(1).amax(dim=1)
+        assert changed[1] > 1e-4
+        assert changed[[0, 2]].max() == 0
+
+    def test_a_label_changes_what_the_discriminator_says(self, model_class, data):
+        built, calls = adversarial(model_class, data)
+        awake(built.train())
+        labels = torch.arange(8) % CLASSES
+        built.training_step(torch.randn(8, *data.shape), 1, built.optimizers(), labels=labels)
+        *inputs, _ = next(arguments for name, arguments in calls if name == "discriminator")
+        assert (built.discriminator(*inputs, labels) != built.discriminator(*inputs, labels.flip(0))).all()
+
+    def test_samples_get_their_labels_evenly_and_keep_them(self, model_class, data):
+        built, calls = adversarial(model_class, data)
+        with torch.no_grad():
+            built.eval().sample(400, torch.Generator().manual_seed(0))
+        labels = [arguments[-1] for _, arguments in calls]
+        assert len(labels) == built.evaluations()
+        assert all(torch.equal(each, labels[0]) for each in labels)
+        assert (torch.bincount(labels[0], minlength=CLASSES) / 400 - 1 / CLASSES).abs().max() < 0.08
+
+    def test_without_them_nothing_is_added(self, model_class, data):
+        """A dataset's labels alone change no parameter."""
+        states = []
+        for spec in (data, DataSpec(data.shape, None, data.scale)):
+            torch.manual_seed(0)
+            states.append(model_class(spec, **ADVERSARIAL[model_class]).state_dict())
+        assert list(states[0]) == list(states[1])
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+        assert not any("labels" in name for name in states[0])
+
+    def test_the_row_says_it(self, model_class, data):
+        assert adversarial(model_class, data)[0].describe().endswith("class-conditional")
+
+
+@torch.no_grad()
+def awake(network):
+    """Moves all weights, so that layers which start as zero do something."""
+    for value in network.parameters():
+        value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("model_class", "rates"),
+    [
+        (DDGAN, {"lr_generator": 2e-3, "lr_discriminator": 2e-3}),
+        (SIDDM, {"lr_generator": 2e-3, "lr_discriminator": 2e-3}),
+        (GAN, {}),
+        (StyleGAN2, {}),
+    ],
+)
+def test_a_gan_learns_which_point_is_which(model_class, rates):
+    """Four classes at −1.5, −0.5, 0.5 and 1.5: a sample is nearest to its own."""
+    built, calls = adversarial(model_class, POINTS, **rates)
+    centres = torch.arange(CLASSES)[:, None] - 1.5
+    fit(built, centres, noise=0.05, steps=400, batch=128)
+    assert share_nearest_to_their_own(built, calls, centres) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("model_class", "settings", "steps"),
+    [
+        (DDGAN, {"lr_generator": 5e-3, "lr_discriminator": 3e-3, "r1_gamma": 0.5}, 220),
+        (GAN, {}, 100),
+        (StyleGAN2, {}, 150),
+    ],
+)
+def test_a_gan_learns_which_image_is_which(model_class, settings, steps):
+    """Images that brighten to the right, and to the left: a sample is nearest to its own class's mean."""
+    built, calls = adversarial(model_class, DataSpec((1, 8, 8), 2), **settings)
+    ramp = torch.linspace(-0.8, 0.8, 8).expand(1, 8, 8)
+    means = torch.stack([ramp, -ramp])
+    fit(built, means, noise=0.1, steps=steps, batch=16)
+    assert share_nearest_to_their_own(built, calls, means) > 0.9
+
+
+def fit(built, means, *, noise, steps, batch):
+    """Trains on samples that lie around their class's mean."""
+    optimizers = built.optimizers()
+    for step in range(steps):
+        labels = torch.randint(len(means), (batch,))
+        samples = means[labels] + noise * torch.randn(batch, *means.shape[1:])
+        built.training_step(samples, step, optimizers, labels=labels)
+
+
+@torch.no_grad()
+def share_nearest_to_their_own(built, calls, means):
+    samples = built.eval().sample(200, torch.Generator().manual_seed(0))
+    nearest = torch.cdist(samples.flatten(1), means.flatten(1)).argmin(dim=1)
+    return (nearest == calls[-1][1][-1]).double().mean().item()
+
+
+@pytest.mark.parametrize("loss", ["wgan-gp", "relativistic"])
+def test_a_gans_other_losses_take_labels(loss):
+    built, calls = adversarial(GAN, IMAGES, loss=loss)
+    labels = torch.arange(8) % CLASSES
+    losses = built.training_step(torch.randn(8, 1, 8, 8), 0, built.optimizers(), labels=labels)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(torch.equal(arguments[-1], labels) for _, arguments in calls)
+
+
 def few_steps(model_class):
     return (
         {} if model_class is MeanFlow else {"sampling_steps": 100} if model_class is ScoreVP else {"sampling_steps": 20}
@@ -191,6 +357,7 @@ def test_a_guidance_curve_comes_from_one_training_run(tmp_path):
         (DDPM, POINTS, {"class_conditional": True, "label_dropout": 2.0}, "0…1"),
         (DDPM, POINTS, {"class_conditional": True, "label_dropout": 0.0, "guidance": 1.0}, "label_dropout"),
         (MeanFlow, POINTS, {"class_conditional": True, "guidance": 1.0}, "mean velocity"),
+        *((each, DataSpec((1, 8, 8)), {"class_conditional": True}, "no labels") for each in ADVERSARIAL),
     ],
 )
 def test_what_cannot_be_is_said(model_class, data, settings, message):

@@ -34,6 +34,18 @@ class TimestepEmbedding(nn.Module):
         return self.layers(sinusoids.view(-1, self.times * self.dim))
 
 
+def silent_embedding(count: int, dim: int) -> nn.Embedding:
+    """`count` learned vectors that add nothing at the start."""
+    embedding = nn.Embedding(count, dim)
+    nn.init.zeros_(embedding.weight)
+    return embedding
+
+
+def unit_mean_square(x: Tensor) -> Tensor:
+    """The rows of x (N×D), each scaled to a mean square of 1 (Karras et al. 2018, §4.2)."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
 class Conditioning(nn.Module):
     """Times and, where there are `classes`, labels → N×hidden, as the blocks of a network take them.
 
@@ -44,9 +56,7 @@ class Conditioning(nn.Module):
     def __init__(self, embed: nn.Module, hidden: int, classes: int = 0) -> None:
         super().__init__()
         self.embed, self.classes = embed, classes
-        self.labels = nn.Embedding(classes + 1, hidden) if classes else None
-        if self.labels is not None:
-            nn.init.zeros_(self.labels.weight)
+        self.labels = silent_embedding(classes + 1, hidden) if classes else None
 
     def forward(self, times: Tensor, labels: Tensor | None = None) -> Tensor:
         """labels: int64 N, `classes` for none; None where no sample has one."""
