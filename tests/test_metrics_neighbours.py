@@ -200,6 +200,8 @@ def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arit
     nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
     for found, points in zip(nearest, (reference, generated), strict=True):
         assert torch.equal(found, naive_nearest(points, 5))
+        assert torch.equal(search.kth_distances(points, 5, block), found[:, 4])
+        assert torch.equal(search.kth_distances(points, 1, block), found[:, 0])
     radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
     distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
     for closed in ((True, False), (False, True)):
@@ -257,10 +259,43 @@ def test_a_process_that_asked_for_coarse_products_gets_exact_answers(asked, arit
         torch.set_float32_matmul_precision(before)
 
 
-def test_candidates_that_outgrow_their_pool_change_nothing(monkeypatch, arithmetic):
-    monkeypatch.setattr(search, "POOL", 50)
+@pytest.mark.parametrize("pool", [50, 1500])
+def test_candidates_that_outgrow_their_pool_change_nothing(pool, monkeypatch, arithmetic):
+    monkeypatch.setattr(search, "POOL", pool)
     points = torch.cat([blobs(0, 150, 8), blobs(0, 150, 8)[:30]])
-    assert torch.equal(search.nearest_distances(points, 4, 16), naive_nearest(points, 4))
+    expected = naive_nearest(points, 4)
+    assert torch.equal(search.nearest_distances(points, 4, 16), expected)
+    assert torch.equal(search.kth_distances(points, 4, 16), expected[:, 3])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 8), (1, 24), (9, 20), (40, 64)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.6, 1.0])
+def test_scores_that_reach_a_cut_are_found_by_groups(shape, share):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-100, 0, shape, dtype=torch.int32, generator=generator)
+    cut_x, cut_y = (torch.randint(-100, 10, (size,), generator=generator) + int(100 * (1 - share)) for size in shape)
+    i, j = search._reaching(scores, cut_x.int(), cut_y.int())
+    found = torch.zeros(shape, dtype=torch.int64).index_put_((i, j), torch.ones_like(i), accumulate=True)
+    assert torch.equal(found, (scores >= torch.minimum(cut_x[:, None], cut_y)).long())  # each once
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize(("count", "k"), [(3, 5), (7, 1), (64, 8), (1000, 3)])
+def test_the_best_of_groups_bound_the_best_from_below(count, k, dim):
+    scores = torch.randint(-1000, 0, (count, 20) if dim == 0 else (20, count), dtype=torch.int32)
+    best, all_best = search._best(scores, k, dim), scores.topk(min(k, count), dim=dim).values
+    assert best.shape == all_best.shape
+    assert (best <= all_best).all()
+    assert torch.equal(best.select(dim, 0), all_best.select(dim, 0)) or count % search.GROUP  # a rest is left out
+
+
+def test_radii_alone_need_fewer_exact_distances(monkeypatch):
+    measured = []
+    direct = search._Search.direct
+    monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
+    points = blobs(0, 300, 64)
+    assert torch.equal(search.kth_distances(points, 5), search.nearest_distances(points, 5)[:, 4])
+    assert measured[0] < measured[1] / 2
 
 
 @pytest.mark.parametrize("dim", [130, 512])
@@ -318,11 +353,15 @@ def test_too_few_samples_is_one_line(n, m, metric, message):
 def test_few_samples_still_give_what_they_can():
     comparison = Comparison(blobs(0, 2, 2), blobs(1, 4, 2))
     assert precision(comparison).value in (0.0, 0.5, 1.0)
+    one = torch.zeros(1, 2)
+    assert precision(Comparison(one, blobs(1, 9, 2))).value in (0.0, 1.0)
+    assert RECALL.estimate(Comparison(blobs(0, 9, 2), one)).value in (0.0, 1.0)
 
 
 def test_nearest_distances_refuses_too_few():
-    with pytest.raises(TrilemmaError, match=r"k\+1=4"):
-        nearest_distances(blobs(0, 3, 2), 3)
+    for distances in (nearest_distances, search.kth_distances):
+        with pytest.raises(TrilemmaError, match=r"k\+1=4"):
+            distances(blobs(0, 3, 2), 3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
 from trilemma_bench.metrics.memorisation import Pairs, nearest_pairs
-from trilemma_bench.metrics.neighbours import Balls, balls, nearest_distances
+from trilemma_bench.metrics.neighbours import Balls, balls, kth_distances
 from trilemma_bench.metrics.reference import Reference, as_reference
 
 
@@ -86,16 +86,19 @@ class Comparison:
         return self.reference.nearest(min(k, len(self.reference) - 1))
 
     @cached_property
-    def generated_distances(self) -> Tensor:
-        """Distances of each generated sample to its nearest others, ascending: float64 N×(k of recall)."""
-        return nearest_distances(self.generated, min(self.k_precision_recall, len(self.generated) - 1))
+    def generated_radii(self) -> Tensor:
+        """Distance of each generated sample to its k-th nearest other, float64 N; −1 where there are too few."""
+        count, k = len(self.generated), self.k_precision_recall
+        if count <= k:
+            return torch.full((count,), -1.0, dtype=torch.float64, device=self.generated.device)
+        return kth_distances(self.generated, k)
 
     @cached_property
     def balls(self) -> Balls:
         """Who lies in whose ball: one pass over all pairs serves precision, recall, density and coverage."""
         k, k_dense = self.k_precision_recall, self.k_density_coverage
-        around_reference, around_generated = self.reference_distances, self.generated_distances
-        radii = _radii(around_reference, k), _radii(around_reference, k_dense), _radii(around_generated, k)
+        around_reference = self.reference_distances
+        radii = _radii(around_reference, k), _radii(around_reference, k_dense), self.generated_radii
         closed = self.closed_precision_recall, self.closed_density_coverage
         return balls(self.generated, self.reference.features, radii, closed)
 

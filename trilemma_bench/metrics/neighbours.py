@@ -14,12 +14,12 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.intervals import share_estimate, standard_error_of
-from trilemma_bench.metrics.search import close_pairs, nearest_distances
+from trilemma_bench.metrics.search import close_pairs, kth_distances, nearest_distances
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
-__all__ = ["COVERAGE", "DENSITY", "PRECISION", "RECALL", "Balls", "balls", "nearest_distances"]
+__all__ = ["COVERAGE", "DENSITY", "PRECISION", "RECALL", "Balls", "balls", "kth_distances", "nearest_distances"]
 
 GROUPS = 20  # of generated samples, for the jackknife
 

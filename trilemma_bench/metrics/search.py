@@ -31,8 +31,8 @@ SMALL = 2**28  # multiplications under which float64 is fast enough
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
-PART = 64  # samples converted to float64 at a time
-GROUP = 8  # samples of which only the nearest counts when radii are bounded from above
+PART = 64  # samples measured at a time: what they are converted to stays in the cache
+GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
 
@@ -55,16 +55,29 @@ def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Ten
     features: N×D. Returns float64 N×k. block: samples worked on at a time; it changes memory, never the result.
     Raises TrilemmaError when there are fewer than k + 1 samples.
     """
-    count = len(features)
-    if count < k + 1:
+    return _nearest(features, k, block, last_only=False)
+
+
+def kth_distances(features: Tensor, k: int, block: int | None = None) -> Tensor:
+    """The last column of `nearest_distances`, float64 N, for less: what is surely nearer need not be decided."""
+    return _nearest(features, k, block, last_only=True)[:, -1]
+
+
+def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
+    if (count := len(features)) < k + 1:
         raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
-    search = _Search(features, features)
-    found = _neighbours(search, k, _tile(features, block), TRUST)
-    return found if bool(found.isfinite().all()) else _neighbours(search, k, _tile(features, block), 1.0)
+    if not k:
+        return torch.zeros((count, 0), dtype=torch.float64, device=features.device)
+    search, tile = _Search(features, features), _tile(features, block)
+    found = _neighbours(search, k, tile, TRUST, last_only)
+    return found if bool(found.isfinite().all()) else _neighbours(search, k, tile, 1.0, last_only)
 
 
-def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float) -> Tensor:
-    """Distances to the k nearest others, N×k; infinite where radii that were taken on trust were too small."""
+def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, last_only: bool) -> Tensor:
+    """Distances to the k nearest others, N×k; infinite where radii that were taken on trust were too small.
+
+    last_only: the k-th is exact, the others are bounds from above.
+    """
     count, device = len(search.x.features), search.x.features.device
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
     pool, measured = [_no_pairs(device)], _no_pairs(device)
@@ -72,10 +85,12 @@ def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float) ->
         found, nearest = search.candidates(rows, columns, nearest, trust)
         pool.append(found)
         if sum(len(pairs.first) for pairs in pool) > POOL:
-            measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+            pool = [_near(_join(pool), nearest)]  # the bounds have tightened since, often enough to go on
+        if len(pool[0].first) > 0.75 * POOL:
+            measured, nearest = search.narrow(_join([measured, search.measure(pool[0])]), nearest)
             pool = [_no_pairs(device)]
     measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
-    return search.neighbours(measured, nearest)
+    return search.neighbours(measured, nearest, last_only)
 
 
 def close_pairs(
@@ -95,11 +110,35 @@ def close_pairs(
 def direct_distances(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """|x − y| of single pairs in float64, always summed in the same order: what decides every tie."""
     size = max(1, (DIRECT if x.device.type == "cpu" else 256 * DIRECT) // x.shape[1])
-    parts = [
-        torch.cdist(x[i].double()[:, None], y[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist")
-        for i, j in zip(first.split(size), second.split(size), strict=True)
-    ]
-    return torch.cat(parts)[:, 0, 0] if parts else torch.zeros(0, dtype=torch.float64, device=x.device)
+    rows, others = _DoubleRows(x), _DoubleRows(y)
+    result = torch.empty(len(first), dtype=torch.float64, device=x.device)
+    for i, j, found in zip(first.split(size), second.split(size), result.split(size), strict=True):
+        pairs = rows(i)[:, None], others(j)[:, None]
+        found.copy_(torch.cdist(*pairs, compute_mode="donot_use_mm_for_euclid_dist")[:, 0, 0])
+    return result
+
+
+class _Space:
+    """Memory for a matrix, kept from one to the next: fresh memory takes longer to come by than to fill."""
+
+    def __init__(self, like: Tensor, dtype: torch.dtype | None = None) -> None:
+        self._held = torch.empty(0, dtype=dtype or like.dtype, device=like.device)
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        if self._held.numel() < rows * columns:
+            self._held = self._held.new_empty(rows * columns)
+        return self._held[: rows * columns].view(rows, columns)
+
+
+class _DoubleRows:
+    """Chosen rows in float64, each time in the same memory."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.chosen, self.doubles = values, _Space(values), _Space(values, torch.float64)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        shape = len(index), self.values.shape[1]
+        return self.doubles(*shape).copy_(torch.index_select(self.values, 0, index, out=self.chosen(*shape)))
 
 
 def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
@@ -142,9 +181,9 @@ class _Samples:
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
         self.centre = self.values.mean(dim=0) if centre is None else centre
-        self.length = _lengths(self.values)
-        reach = torch.cat([torch.linalg.vector_norm(part - self.centre, dim=1) for part in self.values.split(1024)])
-        reach = reach.double() * (1 + _gamma(self.values.shape[1], torch.float32))  # from above: it serves bounds only
+        self.length = _squares(self.values).sqrt_()
+        space, parts = _Space(self.values), self.values.split(PART)
+        reach = torch.cat([_upper_lengths(torch.sub(part, self.centre, out=space(*part.shape))) for part in parts])
         self.order = reach.argsort()
         self.reach = reach[self.order]
         rounding = _unit(torch.float32) * self.length + 8 * _unit(torch.float64) * (self.length + self.offset)
@@ -158,27 +197,35 @@ class _Samples:
         """Samples less the centre, in the order of the search."""
         chosen = self.order[rows]
         if dtype == torch.float32:
-            return self.values[chosen].sub_(self.centre)
+            return self.values.index_select(0, chosen).sub_(self.centre)
         return self.features[chosen].double().sub_(self.shift).div_(self.scale).sub_(self.centre)
 
 
 def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
     """Both sides of a search in one frame, centred on y."""
-    mean = torch.stack([part.double().sum(dim=0) for part in y.split(PART)]).sum(dim=0) / len(y)
-    largest = max(float(bound.abs()) for z in (x, y) for bound in z.aminmax()) * math.sqrt(x.shape[1])
-    spread = float((y[:1024].double() - mean).square().sum(dim=1).mean().sqrt())
-    shift, scale = torch.zeros_like(mean), 1.0
-    if not (1e-12 < largest < 1e12 and float(mean.norm()) < 3 * spread):
+    sides = (y,) if x is y else (x, y)
+    largest = max(float(bound.abs()) for z in sides for bound in z.aminmax()) * math.sqrt(x.shape[1])
+    some = y[:: -(-len(y) // 256)].double()
+    mean = some.mean(dim=0)
+    spread = float((some - mean).square().sum(dim=1).mean().sqrt())
+    shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
+    if not (1e-6 < largest < 1e12 and float(mean.norm()) < 3 * spread):
         shift = mean
-        furthest = max(float((part.double() - mean).abs().max()) for z in (x, y) for part in z.split(1024))
+        furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     right = _Samples(y, shift, scale)
     return (right if x is y else _Samples(x, shift, scale, right.centre)), right
 
 
-def _lengths(values: Tensor) -> Tensor:
-    """Lengths of the rows in float64. Parts are converted first: a reduction that converts is ten times as slow."""
-    return torch.cat([part.double().square_().sum(dim=1).sqrt_() for part in values.split(PART)])
+def _squares(values: Tensor) -> Tensor:
+    """Squared lengths of rows in float64. Parts are converted first: a reduction that converts is ten times as slow."""
+    space = _Space(values, torch.float64)
+    return torch.cat([space(*part.shape).copy_(part).square_().sum(dim=1) for part in values.split(PART)])
+
+
+def _upper_lengths(values: Tensor) -> Tensor:
+    """Lengths of rows or a little more, float64: the sum in float32 is the fast one."""
+    return torch.linalg.vector_norm(values, dim=1).double() * (1 + _gamma(values.shape[1], torch.float32))
 
 
 def _unit(dtype: torch.dtype) -> float:
@@ -236,7 +283,7 @@ class _FloatProduct(_Product):
     """Scores in float32 or float64. Tiles are centred and converted as they come."""
 
     def __init__(self, sides: tuple[_Samples, _Samples], dtype: torch.dtype) -> None:
-        self.sides, self.dtype = sides, dtype
+        self.sides, self.dtype, self._space = sides, dtype, _Space(sides[0].values, dtype)
         u, dim = _unit(dtype), sides[0].values.shape[1]
         self.blur = [1.01 * (_gamma(dim, dtype) + 8 * u) * side.reach.square() + 1e-30 for side in sides]
         if dtype == torch.float32:
@@ -247,8 +294,8 @@ class _FloatProduct(_Product):
     def scores(self, rows: slice, columns: slice) -> Tensor:
         x, y = (side.centred(part, self.dtype) for side, part in zip(self.sides, (rows, columns), strict=True))
         with _full_float32():
-            scores = x @ y.mT
-        halves = [_lengths(z).square_().div_(2) for z in (x, y)]
+            scores = torch.mm(x, y.mT, out=self._space(len(x), len(y)))
+        halves = [_squares(z).div_(2) for z in (x, y)]
         return scores.sub_(halves[0].to(self.dtype)[:, None]).sub_(halves[1].to(self.dtype))
 
 
@@ -265,13 +312,11 @@ class _IntegerProduct(_Product):
         both = [_rounded(side, step) for side in (sides[:1] if sides[0] is sides[1] else sides)]
         self.codes, self.halves, self.slack = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
         self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
-        self._space = torch.empty(0, dtype=torch.int32, device=sides[0].values.device)
+        self._space = _Space(self.halves[0])
 
     def scores(self, rows: slice, columns: slice) -> Tensor:
         x, y = (codes[part.start : _up(part.stop)] for codes, part in zip(self.codes, (rows, columns), strict=True))
-        if self._space.numel() < len(x) * len(y):
-            self._space = self._space.new_empty(len(x) * len(y))
-        scores = torch._int_mm(x, y.mT, out=self._space[: len(x) * len(y)].view(len(x), len(y)))
+        scores = torch._int_mm(x, y.mT, out=self._space(len(x), len(y)))
         scores = scores[: rows.stop - rows.start, : columns.stop - columns.start]
         return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
 
@@ -285,12 +330,11 @@ def _best_step(samples: list[Tensor]) -> float:
     """The step of int8 codes that loses least: a smaller one is finer, but cuts off more of the largest values."""
     largest = max(float(z.abs().max()) for z in samples) or 1.0
     steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]
-    return min(steps, key=lambda step: sum(float(_remainder(z, step)[1].norm()) for z in samples))
+    return min(steps, key=lambda step: sum(float((z - step * _whole_steps(z, step)).norm()) for z in samples))
 
 
-def _remainder(values: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    codes = (values / step).round_().clamp_(-127, 127)
-    return codes, torch.sub(values, codes, alpha=step)
+def _whole_steps(values: Tensor, step: float) -> Tensor:
+    return (values / step).round_().clamp_(-127, 127)
 
 
 def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -301,10 +345,11 @@ def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
     slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
     for start in range(0, count, 256):
         rows = slice(start, min(start + 256, count))
-        rounded, rest = _remainder(side.centred(rows, torch.float32), step)
+        values = side.centred(rows, torch.float32)
+        rounded = _whole_steps(values, step)
         codes[rows, :dim] = rounded
-        halves[rows] = (rounded.square_().sum(dim=1, dtype=torch.float64) / 2).floor().int()
-        slack[rows] = _lengths(rest)
+        halves[rows] = _squares(rounded).div_(2).floor_().int()
+        slack[rows] = _upper_lengths(values.sub_(rounded, alpha=step))
     rounding = 8 * _unit(torch.float32) * (side.reach + slack + step * math.sqrt(dim))
     return codes, halves, slack + rounding + side.error[side.order]
 
@@ -369,7 +414,7 @@ class _Search:
         )
         cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
         cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
-        i, j = (scores >= torch.minimum(cut_x[:, None], cut_y)).nonzero().unbind(dim=1)
+        i, j = _reaching(scores, cut_x, cut_y)
         lower, upper = product.bounds(scores[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
         return self._pairs(i + rows.start, j + columns.start, lower, upper)
 
@@ -411,23 +456,21 @@ class _Search:
                 past = torch.ones_like(scores, dtype=torch.bool).tril_(rows.start - columns.start)
                 scores.masked_fill_(past, self.product.lowest)
             bounds = nearest.clone()
-            bounds[rows] = self._tightened(bounds[rows], scores, rows, columns, trust)
-            bounds[columns] = self._tightened(bounds[columns], scores.mT, columns, rows, trust)
+            k = bounds.shape[1]
+            bounds[rows] = self._tightened(bounds[rows], _best(scores, k, 1), rows, columns, trust)
+            bounds[columns] = self._tightened(bounds[columns], _best(scores, k, 0).mT, columns, rows, trust)
             radius = bounds[:, -1]
             found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
             if not self._refine(len(found.first), rows, columns, CROWDED_BEFORE):
                 return found, bounds
 
-    def _tightened(self, nearest: Tensor, scores: Tensor, own: slice, others: slice, trust: float) -> Tensor:
-        """Bounds from above on the k nearest, from those of the tile: the best of each group of others.
+    def _tightened(self, nearest: Tensor, best: Tensor, own: slice, others: slice, trust: float) -> Tensor:
+        """Bounds from above on the k nearest, from the tile's best scores.
 
         The worst case of all roundings to int8 is about √D times what they come to: `trust` times it is enough for all
         but freaks, and a search whose result exceeds the bounds is known to have failed.
         """
         k, product = nearest.shape[1], self.product
-        if (groups := scores.shape[1] // GROUP) >= k:
-            scores = scores[:, : groups * GROUP].unflatten(1, (GROUP, groups)).amax(dim=1)
-        best = scores.contiguous().topk(min(k, scores.shape[1]), dim=1).values
         slack = (product.slack[0][own, None] + product.slack[0][others].max()) * trust
         blur = product.blur[0][own, None] + product.blur[0][others].max()
         upper = product.bounds(best, slack, blur)[1] * (self.x.scale * (1 + self.rounding))
@@ -436,21 +479,16 @@ class _Search:
 
     def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
         """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them."""
-        k, pairs = nearest.shape[1], _near(pairs, nearest)
-        owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), pairs.upper.repeat(2))
-        chosen = rank < k
-        found = torch.full_like(nearest, torch.inf)
-        found[owner[chosen], rank[chosen]] = pairs.upper.repeat(2)[order[chosen]]
-        nearest = torch.minimum(nearest, found)  # each is a bound on the same order statistic
+        pairs = _near(pairs, nearest)
+        nearest = torch.minimum(nearest, _smallest(pairs, pairs.upper, nearest))  # bounds on the same order statistics
         return _near(pairs, nearest), nearest
 
-    def neighbours(self, pairs: Pairs, nearest: Tensor) -> Tensor:
+    def neighbours(self, pairs: Pairs, nearest: Tensor, last_only: bool) -> Tensor:
         """The k smallest direct distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
-        distance = self.direct(pairs.first, pairs.second).repeat(2)
-        owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), distance)
-        chosen = rank < nearest.shape[1]
-        found = torch.full_like(nearest, torch.inf)
-        found[owner[chosen], rank[chosen]] = distance[order[chosen]]
+        first, second, distance = pairs.first, pairs.second, pairs.upper.clone()
+        chosen = _maybe_last(pairs, nearest) if last_only else torch.arange(len(first), device=first.device)
+        distance[chosen] = self.direct(first[chosen], second[chosen])
+        found = _smallest(pairs, distance, nearest)
         found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
         result = torch.empty_like(found)
         result[self.x.order] = found
@@ -476,9 +514,47 @@ class _Search:
         return self.x.order[pairs.first], self.y.order[pairs.second], distance
 
 
+def _smallest(pairs: Pairs, values: Tensor, nearest: Tensor) -> Tensor:
+    """The k smallest of each sample's values, one a pair; N×k as `nearest`, infinite where there are fewer."""
+    values = values.repeat(2)
+    owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), values)
+    chosen = rank < nearest.shape[1]
+    found = torch.full_like(nearest, torch.inf)
+    found[owner[chosen], rank[chosen]] = values[order[chosen]]
+    return found
+
+
+def _maybe_last(pairs: Pairs, nearest: Tensor) -> Tensor:
+    """Indices of the pairs that may be the k-th nearest of one of the two.
+
+    Fewer than k pairs have a lower bound under the k-th smallest one: those whose upper bound is under it, too, stay
+    among the first k − 1 at any distance within their bounds.
+    """
+    least, greatest = _smallest(pairs, pairs.lower, nearest)[:, -1], nearest[:, -1]
+    chosen = [(least[i] <= pairs.upper) & (pairs.lower <= greatest[i]) for i in (pairs.first, pairs.second)]
+    return (chosen[0] | chosen[1]).nonzero()[:, 0]
+
+
 def _undecided(pairs: Pairs, radii: Tensor) -> Tensor:
     """Indices of the pairs whose bounds enclose one of their radii, R×P."""
     return ((pairs.lower <= radii) & (radii <= pairs.upper)).any(dim=0).nonzero()[:, 0]
+
+
+def _best(scores: Tensor, k: int, dim: int) -> Tensor:
+    """The k greatest scores along a dimension, or a little less: of each group of others, the greatest only."""
+    size = max(1, min(GROUP, scores.shape[dim] // (8 * k)))
+    groups = scores.shape[dim] // size
+    greatest = scores.narrow(dim, 0, groups * size).unflatten(dim, (size, groups)).amax(dim=dim)
+    return greatest.topk(min(k, groups), dim=dim).values
+
+
+def _reaching(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the scores that reach the row's or the column's cut: few groups have one that does."""
+    size = math.gcd(8, scores.shape[1])
+    parts, cuts = scores.unflatten(1, (size, -1)), cut_y.view(size, -1)  # a group's columns lie far apart: faster
+    i, group = (parts.amax(dim=1) >= torch.minimum(cut_x[:, None], cuts.amin(dim=0))).nonzero().unbind(dim=1)
+    found, part = (parts[i, :, group] >= torch.minimum(cut_x[i, None], cuts.mT[group])).nonzero().unbind(dim=1)
+    return i[found], part * cuts.shape[1] + group[found]
 
 
 def _ranked(owner: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
