@@ -118,3 +118,10 @@ class TestSettingsHandedOn:
 
     def test_settings_that_are_not_handed_on_do_not(self):
         assert model_schema(self.Closed)().model_dump() == {"depth": 2}
+
+
+@pytest.mark.parametrize("key", ["training.compile", "sampling.cuda_graphs"])
+def test_a_switch_with_a_third_position_names_all_three(key):
+    assert ddgan(overrides=[f"{key}=true"]) != ddgan(overrides=[f"{key}=false"]) != ddgan()
+    with pytest.raises(UsageError, match=r"= 'maybe': Input should be True, False or 'auto'"):
+        ddgan(overrides=[f"{key}=maybe"])

@@ -81,7 +81,7 @@ class TrainingSettings(_Settings):
     lr_warmup_steps: int = Field(default=0, ge=0)
     flip: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    compile: bool | Literal["auto"] = "auto"
+    compile: Literal[True, False, "auto"] = "auto"
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     preview_seconds: float = Field(default=60.0, ge=0)
     tensorboard: bool = False
@@ -99,7 +99,7 @@ class SamplingSettings(_Settings):
     chunk_size: int = Field(default=1000, ge=1)
     precision: Literal["auto", "float32", "bf16"] = "float32"
     compile: bool = False
-    cuda_graphs: bool | Literal["auto"] = "auto"
+    cuda_graphs: Literal[True, False, "auto"] = "auto"
     timing_batch: int = Field(default=100, ge=1)
     timing_repetitions: int = Field(default=20, ge=3)
     timing_warmup: int = Field(default=2, ge=1)

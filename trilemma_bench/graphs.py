@@ -15,7 +15,7 @@ WARM_UP = 3  # calls before recording, in which libraries choose their algorithm
 
 
 @contextmanager
-def accelerated(network: nn.Module, *, compiled: bool, graphs: bool | Literal["auto"]) -> Iterator[Replay | None]:
+def accelerated(network: nn.Module, *, compiled: bool, graphs: Literal[True, False, "auto"]) -> Iterator[Replay | None]:
     """Inside, calls of `network` are compiled, and those without gradients replayed; hooks still see every call.
 
     compiled: by torch.compile, once for each shape of its inputs. graphs: the kernels are recorded once and replayed
