@@ -64,17 +64,22 @@ SPEED_ROWS = (
     Timed("meanflow"),
     Timed("vae"),
 )
+EAGER = ("sampling.cuda_graphs=false",)
 FAST = ("sampling.precision=auto", "sampling.compile=true", "sampling.cuda_graphs=true")
 # Equal budgets are far shorter than the recipes': so are the warm-up of the learning rate and the averaging of weights.
-SHORT = {"training.lr_warmup_steps": 100, "training.ema_decay": 0.998}
-QUICK = {"sampling.precision": "auto", "sampling.timing_seconds": 3}
+SHORT = {
+    "training.lr_warmup_steps": 100,
+    "training.ema_decay": 0.998,
+    "sampling.precision": "auto",
+    "sampling.timing_seconds": 3,
+}
 TRILEMMA: dict[str, dict[str, Any]] = {
     "real-data": {},
-    "ddgan": SHORT | QUICK,
-    "ddim": SHORT | QUICK,
-    "stylegan2": SHORT | QUICK,
-    "vae": SHORT | QUICK,
-    "flow-matching": SHORT | QUICK | {"solver": "euler", "sampling_steps": 50},
+    "ddgan": {},
+    "ddim": {},
+    "stylegan2": {},
+    "vae": {},
+    "flow-matching": {"solver": "euler", "sampling_steps": 50},
 }
 PARTS = ("checks", "speed", "fast", "throughput", "trilemma")
 STEPS = 3  # of training, in a check
@@ -126,7 +131,8 @@ def timed_sampling(row: Timed, dataset: str, device: torch.device, more: tuple[s
     """The row's speed; where fewer steps are timed than the sampler takes, for all of them, in proportion."""
     found = sampling_speed(row.model, dataset, device, (*row.overrides, *more), seconds=3.0)
     scaled = {key: found[key] * row.times for key in ("nfe", "seconds_per_image", "latency_seconds")}
-    return {**found, **scaled, "timed_nfe": found["nfe"]}
+    rate = found["images_per_second"] / row.times
+    return {**found, **scaled, "images_per_second": rate, "timed_nfe": found["nfe"]}
 
 
 def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
     record = tb.run(
         model=name,
         dataset=options.dataset,
-        settings=TRILEMMA[name],
+        settings=SHORT | TRILEMMA[name] if trained else {},
         budget=options.budget if trained else None,
         samples=options.samples if trained else None,
         protocol=options.protocol,
@@ -153,7 +159,7 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
     timed = [row for row in SPEED_ROWS if row.model in known]
     finders: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
         "checks": {name: partial(check, name, dataset, device) for name in known if name != "real-data"},
-        "speed": {row.model: partial(timed_sampling, row, dataset, device, ()) for row in timed},
+        "speed": {row.model: partial(timed_sampling, row, dataset, device, EAGER) for row in timed},
         "fast": {row.model: partial(timed_sampling, row, dataset, device, FAST) for row in timed},
         "throughput": {
             name: partial(throughput, name, dataset, device, options.seconds)
@@ -201,7 +207,7 @@ def write_summary(out: Path) -> None:
     machines = sorted({facts["machine"] for rows in found.values() for facts in rows.values()})
     text = [f"# Measured on {', '.join(machines)}", ""]
     text += [f"{len(good['checks'])} models train and sample."] if good["checks"] else []
-    for title, part in (("Sampling, float32", "speed"), ("Sampling, compiled, bf16, CUDA graphs", "fast")):
+    for title, part in (("Sampling, float32, eager", "speed"), ("Sampling, compiled, bf16, CUDA graphs", "fast")):
         text += ["", f"## {title}", "", speed_table(good[part])] if good[part] else []
     text += ["", "## Training", "", throughput_table(good["throughput"])] if good["throughput"] else []
     text += ["", "## Failed", "", *failed] if failed else []

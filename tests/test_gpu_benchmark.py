@@ -37,7 +37,7 @@ def two_models(monkeypatch):
     monkeypatch.setattr(gpu, "trainable_models", lambda: ["vae"])
     monkeypatch.setattr(gpu, "SPEED_ROWS", (gpu.Timed("vae", times=3), gpu.Timed("unknown")))
     monkeypatch.setattr(gpu, "FAST", ())
-    monkeypatch.setattr(gpu, "TRILEMMA", {"vae": gpu.SHORT})
+    monkeypatch.setattr(gpu, "TRILEMMA", {"vae": {}})
     monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
 
 
@@ -52,7 +52,9 @@ def test_every_part_leaves_its_findings_and_a_summary(options, two_models):
         "checks/gan", "checks/vae", "speed/vae", "fast/vae", "throughput/vae", "trilemma/vae",
     }  # fmt: skip
     found = json.loads((options.out / "throughput" / "vae.json").read_text())
-    assert json.loads((options.out / "speed" / "vae.json").read_text())["nfe"] == 3
+    speed = json.loads((options.out / "speed" / "vae.json").read_text())
+    assert (speed["nfe"], speed["timed_nfe"]) == (3, 1)
+    assert speed["images_per_second"] == pytest.approx(1 / speed["seconds_per_image"])
     plain = found["plain"]
     assert plain["share"] == pytest.approx(plain["images_per_second"] * plain["flops"] / 1e12)
     assert list(options.out.glob("digits/vae/*/record.json"))
