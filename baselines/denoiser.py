@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -142,6 +142,9 @@ class Denoiser(Trainable):
             nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def step_kind(self, step: int) -> Hashable:
+        return "all"
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         noise = torch.randn((count, *self.data.shape), generator=rng, device=rng.device)

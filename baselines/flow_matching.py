@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +58,9 @@ class FlowMatching(Denoiser):
         share = column(time, x)
         predicted = self.predict((1 - share) * noise + share * x, TIME_SCALE * time)
         return {"loss": F.mse_loss(predicted, x - noise)}
+
+    def step_kind(self, step: int) -> Hashable:
+        return None if self.coupling == "ot" else super().step_kind(step)  # transport is solved on the host
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         if self.solver == "adaptive":

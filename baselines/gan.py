@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -109,12 +109,15 @@ class GAN(Trainable):
         real = batch / self.unit
         loss, penalty = self._discriminator_losses(real, step, *label_arguments(labels))
         update(optimizers["discriminator"], loss + penalty)
-        if (step + 1) % self.critic_steps:
+        if not self._moves_generator(step):
             return {"discriminator": loss.detach()}
         with frozen(self.discriminator):
             generator_loss = self._generator_loss(real, *label_arguments(labels))
             update(optimizers["generator"], generator_loss)
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
+
+    def step_kind(self, step: int) -> Hashable:
+        return self._penalises(step), self._moves_generator(step)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
@@ -139,12 +142,18 @@ class GAN(Trainable):
         loss = DISCRIMINATOR_LOSSES[self.loss](judge(real), judge(fake))
         if self.loss == "wgan-gp":
             return loss, self.gp * wgan_penalty(judge, real, fake)
-        if not self.r1 or step % self.r1_interval:
+        if not self._penalises(step):
             return loss, torch.zeros_like(loss)
         penalty = r1_penalty(judge, real)
         if self.loss == "relativistic":
             penalty = penalty + r1_penalty(judge, fake)
         return loss, 0.5 * self.r1 * self.r1_interval * penalty
+
+    def _penalises(self, step: int) -> bool:
+        return self.r1 > 0 and step % self.r1_interval == 0
+
+    def _moves_generator(self, step: int) -> bool:
+        return (step + 1) % self.critic_steps == 0
 
     def _generator_loss(self, real: Tensor, *labels: Tensor) -> Tensor:
         fake = self.discriminator(self.network(self._latents(real), *labels), *labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -121,6 +121,9 @@ class StyleGAN2(Trainable):
         losses = {"generator": generator_loss.detach(), "discriminator": loss.detach()}
         return losses | ({"augment_p": self.augment_p.clone()} if self.augment == "ada" else {})
 
+    def step_kind(self, step: int) -> Hashable:
+        return None if self.augment == "ada" else self._penalises(step)  # ADA looks at its p on the host
+
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         z = torch.randn((count, self.latent), generator=rng, device=rng.device)
         noise = torch.randn((count, self.network.noise_dim), generator=rng, device=rng.device)
@@ -147,10 +150,13 @@ class StyleGAN2(Trainable):
         logits = self.discriminator(real, *labels)
         self.sign_sum += logits.detach().sign().mean()
         loss = nonsaturating_discriminator_loss(logits, self.discriminator(fake, *labels))
-        if not self.r1_gamma or step % self.r1_interval:
+        if not self._penalises(step):
             return loss, torch.zeros_like(loss)
         penalty = r1_penalty(lambda images: self.discriminator(images, *labels), real)
         return loss, 0.5 * self.r1_gamma * self.r1_interval * penalty
+
+    def _penalises(self, step: int) -> bool:
+        return self.r1_gamma > 0 and step % self.r1_interval == 0
 
     def _fake(self, like: Tensor, *labels: Tensor) -> Tensor:
         z = torch.randn(len(like), self.latent, device=like.device)

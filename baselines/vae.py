@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +68,9 @@ class VAE(Trainable):
         loss.backward()
         optimizers["network"].step()
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
+
+    def step_kind(self, step: int) -> Hashable:
+        return "all"
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         latents = torch.randn((count, self.latent), generator=rng, device=rng.device)

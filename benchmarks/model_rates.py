@@ -4,7 +4,8 @@
     python benchmarks/model_rates.py --only training --set batch_size=4     # full size on a CPU
 
 Each model as its recipe for the dataset has it (configs/<dataset>/<model>.toml), on random images: the clock does not
-see what they show. 'plain' is eager float32; 'default' is what `trilemma-bench run` does on this device.
+see what they show. 'plain' is eager float32; 'uncompiled' is what `trilemma-bench run` does on this device within a
+short budget (on CUDA: bf16, replayed as CUDA graphs); 'default' what it does for the whole recipe.
 """
 
 from __future__ import annotations
@@ -39,19 +40,27 @@ from trilemma_bench.training_log import LOG_FILE
 
 IMAGES = 4096  # random images that are trained on
 WARM_UP = 2  # steps before the clock starts, in which libraries choose their algorithms; the first has lazy penalties
-PLAIN = ("training.precision=float32", "training.compile=false")
+WAYS = {
+    "plain": ("training.precision=float32", "training.compile=false", "training.cuda_graphs=false"),
+    "uncompiled": ("training.compile=false",),
+    "default": (),
+}
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a model trains. flops: of a training step, an image; share: of the measured matrix peak."""
+    """How fast a model trains. flops: of a training step, an image; share: of the measured matrix peak; said: by the
+    training loop, such as what does not work here.
+    """
 
     images_per_second: float
     precision: str
     compiled: bool
+    replayed: bool
     batch_size: int
     flops: float
     share: float
+    said: list[str]
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
@@ -90,25 +99,37 @@ def training_rate(
     dataset: str,
     device: torch.device,
     seconds: float,
-    peaks: dict[str, float],
+    flops: float,
     overrides: Sequence[str] = (),
 ) -> Rate:
-    """The rate of the harness's own loop over `seconds`: data, step, gradients' check and EMA are all in it."""
+    """The rate of the harness's own loop over `seconds`: data, step, gradients' check and EMA are all in it.
+
+    flops: of a step, an image.
+    """
     model, settings = build(name, dataset, device, overrides)
     training = settings.training.model_copy(
         update={"budget": f"{seconds}s", "preview_seconds": 0.0, "checkpoint_seconds": 1e9}
     )
-    flops = step_flops(model, training.batch_size, spec_of(dataset), device)
     warm_up(model, training, spec_of(dataset), device)
     with tempfile.TemporaryDirectory() as folder:
-        header = Header(name, {}, spec_of(dataset).shape, dataset, "", "", "")
-        place = Place(Path(folder), device, say=lambda text: None, progress=False)
+        header, said = Header(name, {}, spec_of(dataset).shape, dataset, "", "", ""), list[str]()
+        place = Place(Path(folder), device, say=said.append, progress=False)
         Trainer(model, Split(random_images(spec_of(dataset))), training, 0, header, place).run()
         lines = [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
     rate = statistics.median(line["images_per_second"] for line in lines)
+    way = _way(settings, device)
+    way["replayed"] &= model.step_kind(0) is not None and not any("not replayed" in each for each in said)
     return Rate(
-        rate, training.precision, training.compile, training.batch_size, flops, rate * flops / peaks[training.precision]
-    )
+        rate, **way, batch_size=training.batch_size, flops=flops,
+        share=rate * flops / peaks_of(device)[training.precision], said=said,
+    )  # fmt: skip
+
+
+def _way(settings: config.Settings, device: torch.device) -> dict[str, Any]:
+    """How it trains with these settings."""
+    training = settings.training
+    replayed = bool(training.cuda_graphs) and device.type == "cuda"
+    return {"precision": training.precision, "compiled": training.compile, "replayed": replayed}
 
 
 def warm_up(model: Trainable, training: config.TrainingSettings, spec: DataSpec, device: torch.device) -> None:
@@ -182,26 +203,33 @@ def throughput(
     seconds: float,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Both rates of one model; where the default is plain, measured once."""
-    peaks = peaks_of(device)
-    plain = default = training_rate(name, dataset, device, seconds, peaks, (*PLAIN, *overrides))
-    chosen = config.resolve(registry.models.get(name), model=name, dataset=dataset, overrides=overrides).on(device)
-    if (chosen.training.precision, chosen.training.compile) != (plain.precision, plain.compiled):
-        default = training_rate(name, dataset, device, seconds, peaks, overrides)
-    return {"model": name, "plain": asdict(plain), "default": asdict(default), "peaks": peaks}
+    """The rates of one model in all WAYS; where two are the same on this device, measured once."""
+    model, plain = build(name, dataset, device, (*WAYS["plain"], *overrides))
+    flops, rates = step_flops(model, plain.training.batch_size, spec_of(dataset), device), dict[str, Any]()
+    for way, settings in WAYS.items():
+        chosen = config.resolve(
+            registry.models.get(name), model=name, dataset=dataset, overrides=(*settings, *overrides)
+        ).on(device)
+        facts = _way(chosen, device)
+        same = [each for each in rates.values() if facts.items() <= each.items()]
+        rates[way] = same[0] if same else asdict(
+            training_rate(name, dataset, device, seconds, flops, (*settings, *overrides))
+        )  # fmt: skip
+    return {"model": name, **rates, "peaks": peaks_of(device)}
 
 
 def throughput_table(rows: Sequence[dict[str, Any]]) -> str:
-    head = "| model | GFLOP an image | plain images/s | default images/s | times | precision | of the peak |"
-    lines = [head, "| --- | ---: | ---: | ---: | ---: | --- | ---: |"]
+    lines = ["| model | GFLOP an image | " + " | ".join(f"{way} images/s" for way in WAYS) + " | default is | times |"]
+    lines.append("| --- | ---: |" + " ---: |" * len(WAYS) + " --- | ---: |")
     for row in rows:
         plain, default = row["plain"], row["default"]
+        rates = " | ".join(f"{row[way]['images_per_second']:,.1f} ({row[way]['share']:.1%})" for way in WAYS)
+        how = f"{default['precision']}{', compiled' * default['compiled']}{', replayed' * default['replayed']}"
         lines.append(
-            f"| {row['model']} | {plain['flops'] / 1e9:.3g} | {plain['images_per_second']:,.1f} | "
-            f"{default['images_per_second']:,.1f} | {default['images_per_second'] / plain['images_per_second']:.2f} | "
-            f"{default['precision']}{', compiled' if default['compiled'] else ''} | {default['share']:.1%} |"
+            f"| {row['model']} | {plain['flops'] / 1e9:.3g} | {rates} | {how} | "
+            f"{default['images_per_second'] / plain['images_per_second']:.2f} |"
         )
-    return "\n".join(lines)
+    return "\n".join(["Images a second, and of the machine's matrix peak in that precision:", "", *lines])
 
 
 def speed_table(rows: Sequence[dict[str, Any]], first: str = "ddgan") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -139,10 +139,14 @@ class DDGAN(Trainable):
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One update of the discriminator, then one of the generator, each with its own steps t and noise."""
-        penalise = self.r1_gamma > 0 and step % self.r1_every == 0
         batch = F.pad(batch, [self.padding] * 4, value=BLACK) if self.padding else batch
-        losses = self._update_discriminator(batch, optimizers["discriminator"], penalise, *label_arguments(labels))
+        losses = self._update_discriminator(
+            batch, optimizers["discriminator"], self._penalises(step), *label_arguments(labels)
+        )
         return losses | self._update_generator(batch, optimizers["generator"], *label_arguments(labels))
+
+    def step_kind(self, step: int) -> Hashable:
+        return self._penalises(step)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Ancestral sampling with T evaluations of the generator (algorithm of §4); 'one-shot' takes one."""
@@ -172,6 +176,9 @@ class DDGAN(Trainable):
             "class-conditional": self.wants_labels,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
+
+    def _penalises(self, step: int) -> bool:
+        return self.r1_gamma > 0 and step % self.r1_every == 0
 
     def _update_discriminator(
         self, batch: Tensor, optimizer: torch.optim.Optimizer, penalise: bool, *labels: Tensor

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from recording import FakeGraphs, RefusingGraphs
 from torch import nn
 
+from trilemma_bench import graphs
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.graphs import Replay, accelerated
+from trilemma_bench.graphs import accelerated
 
 
 class OnGPU(torch.Tensor):
@@ -17,27 +19,41 @@ class OnGPU(torch.Tensor):
 
 
 @pytest.fixture
-def network(monkeypatch):
-    def record(self, inputs):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(Replay, "_record", record)
+def network():
     return nn.Linear(3, 2)
 
 
+@pytest.fixture
+def refusing(monkeypatch):
+    monkeypatch.setattr(graphs, "Graphs", RefusingGraphs)
+
+
 @torch.no_grad()
-def test_auto_does_without_where_a_network_cannot_be_recorded(network):
+def test_a_network_is_replayed_for_each_kind_of_inputs(network, monkeypatch):
+    monkeypatch.setattr(graphs, "Graphs", FakeGraphs)
+    with accelerated(network, compiled=False, graphs="auto") as replay:
+        for count in (4, 4, 6, 4):
+            x = torch.randn(count, 3)
+            assert torch.equal(network(x.as_subclass(OnGPU)), nn.functional.linear(x, network.weight, network.bias))
+        assert replay.works
+        assert [kind[0][0][0] for kind in replay._graphs.replays] == [4, 4, 6, 4]
+        assert len(replay._graphs.recorded) == 2
+
+
+@torch.no_grad()
+def test_auto_does_without_where_a_network_cannot_be_recorded(network, refusing):
     x = torch.randn(4, 3)
     expected = network(x)
     with accelerated(network, compiled=False, graphs="auto") as replay:
         assert replay.works
         assert torch.equal(network(x.as_subclass(OnGPU)), expected)
         assert not replay.works
+        assert torch.equal(network(x.as_subclass(OnGPU)), expected)
     assert "forward" not in vars(network)
 
 
 @torch.no_grad()
-def test_what_was_asked_for_and_does_not_work_is_an_error(network):
+def test_what_was_asked_for_and_does_not_work_is_an_error(network, refusing):
     with (
         accelerated(network, compiled=False, graphs=True),
         pytest.raises(TrilemmaError, match=r"cuda_graphs = true: .* set it to false"),
@@ -45,7 +61,7 @@ def test_what_was_asked_for_and_does_not_work_is_an_error(network):
         network(torch.randn(4, 3).as_subclass(OnGPU))
 
 
-def test_what_needs_gradients_or_is_on_the_cpu_is_never_recorded(network):
+def test_what_needs_gradients_or_is_on_the_cpu_is_never_recorded(network, refusing):
     with accelerated(network, compiled=False, graphs=True) as replay:
         network(torch.randn(4, 3).as_subclass(OnGPU)).sum().backward()
         with torch.no_grad():
@@ -56,11 +72,10 @@ def test_what_needs_gradients_or_is_on_the_cpu_is_never_recorded(network):
 
 
 @torch.no_grad()
-def test_a_compiled_network_is_called_with_its_hooks(monkeypatch):
+def test_a_compiled_network_is_called_with_its_hooks(monkeypatch, network):
     """The compiler is replaced: hooks stay outside of what it compiles."""
     seen, compiled = [], []
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: compiled.append(call) or call)
-    network = nn.Linear(3, 2)
     network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     with accelerated(network, compiled=True, graphs=False):
         network(torch.randn(4, 3))

@@ -66,7 +66,8 @@ class TrainingSettings(_Settings):
     batch_size: of all processes together. lr_final: share of the learning rate left at the end of a cosine. flip:
     random horizontal flips. precision: of the networks; 'auto' is 'bf16' on CUDA devices that have it, else 'float32'.
     compile: the networks by torch.compile, where that works, which takes minutes itself; 'auto' is true on CUDA for
-    budgets of half an hour and more.
+    budgets of half an hour and more. cuda_graphs: on CUDA, in one process, steps that the model says are alike are
+    recorded once and replayed, without gaps between their kernels; 'auto' where that works.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
     two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
@@ -82,6 +83,7 @@ class TrainingSettings(_Settings):
     flip: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: Literal[True, False, "auto"] = "auto"
+    cuda_graphs: Literal[True, False, "auto"] = "auto"
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     preview_seconds: float = Field(default=60.0, ge=0)
     tensorboard: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -174,6 +174,13 @@ class Trainable(GenerativeModel):
         Many processes do together what one does (see `trilemma_bench.distributed`) if losses are means over the batch,
         gradients come from `backward`, and what is drawn for samples has the batch first.
         """
+
+    def step_kind(self, step: int) -> Hashable:
+        """Steps of one kind do the same work on other numbers, so on CUDA they are recorded once and replayed; a lazy
+        penalty, say, makes another kind. None, the default, for a step that is not to be recorded: one that waits for
+        the device, or looks at what Python keeps from step to step.
+        """
+        return None
 
 
 @runtime_checkable

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -12,14 +13,94 @@ from torch import Tensor, nn
 from trilemma_bench.errors import TrilemmaError
 
 WARM_UP = 3  # calls before recording, in which libraries choose their algorithms
+Work = Callable[..., dict[str, Tensor]]  # tensors on a CUDA device → tensors
+
+
+class CannotRecordError(Exception):
+    """Why some work cannot be a CUDA graph."""
+
+
+class Graphs:
+    """CUDA graphs of some work, one for every kind of it: its kernels are recorded once, then replayed together,
+    without the gaps of launching each.
+
+    Work may change what lives outside of it, such as weights, as long as it stays at its place in memory. Random
+    numbers are those that it would have drawn. One memory serves all graphs, which never run at once.
+    """
+
+    def __init__(self) -> None:
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], dict[str, Tensor]]] = {}
+        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+    def __contains__(self, kind: Hashable) -> bool:
+        return kind in self._recorded
+
+    def rehearse(self, work: Work, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The result of `work`, done as it is, on the stream where it will be recorded."""
+        here = torch.cuda.current_stream()
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            result = work(*inputs)
+        here.wait_stream(self._stream)
+        return result
+
+    def record(self, kind: Hashable, work: Work, inputs: Sequence[Tensor]) -> None:
+        """Records `work` without doing it. Raises CannotRecordError where it waits for the device, or lacks memory."""
+        held, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                result = work(*held)
+        except Exception as error:
+            _forget_failure(self._pool)
+            raise CannotRecordError(" ".join(str(error).split("\n")[0].split())) from error
+        self._recorded[kind] = graph, held, result
+
+    def replay(self, kind: Hashable, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The result of recorded work on these inputs, of the same shapes."""
+        graph, held, result = self._recorded[kind]
+        for place, value in zip(held, inputs, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return {name: value.clone() for name, value in result.items()}
+
+
+@contextmanager
+def noticing_waits() -> Iterator[list[str]]:
+    """Inside, what waits for the device is noted in the list that this gives: it could not be recorded."""
+    waits: list[str] = []
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield waits
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+        for each in caught:
+            if "synchronizing CUDA operation" in str(each.message):
+                waits.append(str(each.message))
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+def _forget_failure(pool: Any) -> None:
+    """A recording that fails leaves the allocator and the random generator in it: a good one ends that."""
+    torch.cuda.synchronize()
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    graph = torch.cuda.CUDAGraph()
+    with suppress(RuntimeError), torch.cuda.stream(torch.cuda.Stream()):
+        graph.capture_begin()
+        torch.zeros(1, device="cuda")
+        graph.capture_end()
 
 
 @contextmanager
 def accelerated(network: nn.Module, *, compiled: bool, graphs: Literal[True, False, "auto"]) -> Iterator[Replay | None]:
     """Inside, calls of `network` are compiled, and those without gradients replayed; hooks still see every call.
 
-    compiled: by torch.compile, once for each shape of its inputs. graphs: the kernels are recorded once and replayed
-    together, without the gaps of launching each; where they cannot, true raises TrilemmaError, 'auto' does without.
+    compiled: by torch.compile, once for each shape of its inputs. graphs: where the network cannot be recorded, true
+    raises TrilemmaError, 'auto' does without.
     """
     if compiled:
         network.forward = torch.compile(network.forward, dynamic=False)
@@ -42,43 +123,33 @@ class Replay:
     def __init__(self, network: nn.Module, must: bool) -> None:
         self.works, self._must = True, must
         self._forward = network.forward
-        self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
+        self._graphs: Graphs | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if options or torch.is_grad_enabled() or not all(isinstance(x, Tensor) and x.is_cuda for x in inputs):
             return self._forward(*inputs, **options)
         kind = tuple((x.shape, x.stride(), x.dtype) for x in inputs)
-        if self.works and kind not in self._graphs:
-            self._try_to_record(kind, inputs)
-        if not self.works:
-            return self._forward(*inputs)
-        graph, held, output = self._graphs[kind]
-        for place, value in zip(held, inputs, strict=True):
-            place.copy_(value)
-        graph.replay()
-        return output.clone()
+        if self.works:
+            self._record_if_new(kind, inputs)
+        return self._graphs.replay(kind, inputs)["output"] if self.works and self._graphs else self._forward(*inputs)
 
-    def _try_to_record(self, kind: Any, inputs: tuple[Tensor, ...]) -> None:
+    def _record_if_new(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> None:
+        self._graphs = self._graphs or Graphs()
+        if kind in self._graphs:
+            return
+        for _ in range(WARM_UP):
+            self._graphs.rehearse(self._output, inputs)
         try:
-            self._graphs[kind] = self._record(inputs)
-        except RuntimeError as error:
+            self._graphs.record(kind, self._output, inputs)
+        except CannotRecordError as error:
             if self._must:
                 raise TrilemmaError(
                     f"sampling.cuda_graphs = true: this network cannot be recorded ({error}): set it to false"
                 ) from error
             self.works = False
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-        """Autocast keeps no copies of the weights here: they would be freed while the graph still reads them."""
-        held, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+    def _output(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Autocast keeps no copies of the weights here: they would be freed while a graph still reads them."""
         lower, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", dtype, enabled=lower, cache_enabled=False):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self._forward(*held)
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph):
-                output = self._forward(*held)
-        return graph, held, output
+            return {"output": self._forward(*inputs)}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SHARED_BLOCKS = "trilemma_bench.nn"
-TRAINING_LOOP = tuple(f"trilemma_bench.{name}" for name in ("training", "batches", "ema", "precision"))
+TRAINING_LOOP = tuple(f"trilemma_bench.{name}" for name in ("training", "recorded_step", "batches", "ema", "precision"))
 
 
 def source_digest(module: str) -> str | None:

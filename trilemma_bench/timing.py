@@ -7,6 +7,7 @@ import resource
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,23 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has done all that was asked of it: before every reading of the clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class Queue:
+    """Keeps the host at most `ahead` steps before a CUDA device, which then never idles, nor falls behind the clock."""
+
+    def __init__(self, device: torch.device, ahead: int = 2) -> None:
+        self._ahead, self._on_cuda = ahead, device.type == "cuda"
+        self._ends: deque[torch.cuda.Event] = deque()
+
+    def wait(self) -> None:
+        """Called after each step: waits until the one `ahead` steps before it is done."""
+        if not self._on_cuda:
+            return
+        self._ends.append(torch.cuda.Event())
+        self._ends[-1].record()
+        if len(self._ends) > self._ahead:
+            self._ends.popleft().synchronize()
 
 
 class EvaluationCounter:

@@ -23,10 +23,12 @@ from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.nn.labels import label_arguments
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.previews import Previews
+from trilemma_bench.recorded_step import RecordedStep
 from trilemma_bench.seeding import random_state, restore_random_state
-from trilemma_bench.timing import synchronize
+from trilemma_bench.timing import Queue, synchronize
 from trilemma_bench.training_log import Trace, TrainingLog
 
 LOG_SECONDS = 2.0
@@ -85,7 +87,10 @@ class Trainer:
         self.log, self.trace, self.clock = TrainingLog(place.folder, settings.tensorboard), Trace(place.folder), Clock()
         self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data.samples))
         for name, optimizer in self.optimizers.items():
-            optimizer.register_step_pre_hook(partial(self._trace_gradients, name))
+            optimizer.register_step_pre_hook(partial(self._note_gradients, name))
+        self._norms: dict[str, Tensor] = {}
+        self._recorded: RecordedStep | None = None
+        self._queue = Queue(place.device)
         self._shared = distributed.SharedStep(model, seed, place.device) if distributed.world() > 1 else None
         self.step, self.images, self.seconds = 0, 0, 0.0
         self._logged = 0, 0.0
@@ -102,6 +107,7 @@ class Trainer:
             self._restore(self.place.resume)
         if self.settings.compile is True:
             self._compile()
+        self._recorded = self._recording()
         with stopping_gently(self._ask_to_stop):
             self._loop()
         complete = self._progress() >= 1
@@ -112,6 +118,7 @@ class Trainer:
                 f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: "
                 "the same command goes on from it"
             )
+        self._recorded = None  # and the memory of its graphs
         self._run_eager()
         self.model.network.load_state_dict(self.ema.network.state_dict())
         return self.header
@@ -148,20 +155,30 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
         batch = self.batches.at(self.images)
-        with (
-            arithmetic(self.settings.precision, self.place.device),
-            self._shared.around(self.step) if self._shared else nullcontext(),
-        ):
-            labels = {"labels": batch.labels} if self.model.wants_labels else {}
-            losses = self.model.training_step(batch.samples, self.step, self.optimizers, **labels)
+        inputs = batch.samples, *label_arguments(batch.labels if self.model.wants_labels else None)
+        work, kind = partial(self._update, self.step), self.model.step_kind(self.step)
+        alike = self._recorded if kind is not None else None
+        values = alike(kind, work, inputs) if alike else work(*inputs)
         self.ema.update()
         self.step += 1
         self.images += self.settings.batch_size
-        for name, loss in losses.items():
-            self.trace.add(name, loss, self.step)
+        for name, value in values.items():
+            self.trace.add(name, value, self.step)
+
+    def _update(self, step: int, samples: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+        """The model's own step: its losses, and the norms of its gradients."""
+        self._norms = {}
+        with (
+            arithmetic(self.settings.precision, self.place.device),
+            self._shared.around(step) if self._shared else nullcontext(),
+        ):
+            named = {"labels": labels[0]} if labels else {}
+            losses = self.model.training_step(samples, step, self.optimizers, **named)
+        return losses | self._norms
 
     def _tick(self) -> None:
         """The time, and whether to stop: as the first process has them, so that all do the same."""
+        self._queue.wait()
         self.seconds, stop = distributed.agreed([self.clock.read(), self._stop])
         self._stop = bool(stop)
 
@@ -170,10 +187,29 @@ class Trainer:
             raise KeyboardInterrupt  # asked twice: the step may take long
         self._stop = True
 
-    def _trace_gradients(self, name: str, optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+    def _note_gradients(self, name: str, optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+        """The norm of all its gradients together, a step's largest: not finite where one of their numbers is not."""
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.trace.add_norm(f"{GRADIENT}{name}", gradients, self.step + 1)
+        if gradients:
+            norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
+            norm, before = torch.linalg.vector_norm(norms), self._norms.get(f"{GRADIENT}{name}")
+            self._norms[f"{GRADIENT}{name}"] = norm if before is None else torch.maximum(norm, before)
+
+    def _recording(self) -> RecordedStep | None:
+        """What replays steps as CUDA graphs, where that is wanted and possible.
+
+        Raises UsageError where it was asked for and the model does not say which of its steps are alike.
+        """
+        wanted, device = self.settings.cuda_graphs, self.place.device
+        if not wanted or device.type != "cuda" or self._shared:
+            return None
+        if wanted is True and self.model.step_kind(self.step) is None:
+            raise UsageError(
+                f"training.cuda_graphs = true: model '{self.header.model}', as it is set, has steps that cannot be "
+                "recorded: set it to false"
+            )
+        return RecordedStep(self.optimizers.values(), device, wanted is True, self.place.say)
 
     def _compile(self) -> None:
         """Compiles the networks in two steps that are taken back: lazy penalties come in one of them. Where that fails,

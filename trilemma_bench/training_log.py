@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,6 @@ class Trace:
     def add(self, name: str, value: Tensor, step: int) -> None:
         self._values.setdefault(name, []).append(value)
         self._steps.setdefault(name, []).append(step)
-
-    def add_norm(self, name: str, tensors: Sequence[Tensor], step: int) -> None:
-        """The Euclidean norm of all `tensors` together: not finite where one of their numbers is not."""
-        if tensors:
-            norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors))])
-            self.add(name, torch.linalg.vector_norm(norms), step)
 
     def check(self) -> dict[str, list[float]]:
         """All values. Raises TrilemmaError that names the first step in which one, in any process, is not finite."""
