@@ -69,18 +69,18 @@ def noticing_waits() -> Iterator[list[str]]:
     """Inside, what waits for the device is noted in the list that this gives: it could not be recorded."""
     waits: list[str] = []
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             yield waits
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-        for each in caught:
-            if "synchronizing CUDA operation" in str(each.message):
-                waits.append(str(each.message))
-            else:
-                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for each in caught:
+        if "synchronizing CUDA operation" in str(each.message):
+            waits.append(str(each.message))
+        elif "Synchronization debug mode" not in str(each.message):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _forget_failure(pool: Any) -> None:
