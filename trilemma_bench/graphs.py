@@ -51,7 +51,8 @@ class Graphs:
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 result = work(*held)
         except Exception as error:
-            _forget_failure(self._pool)
+            _forget_failure()
+            self._pool = torch.cuda.graph_pool_handle()
             raise CannotRecordError(" ".join(str(error).split("\n")[0].split())) from error
         self._recorded[kind] = graph, held, result
 
@@ -83,11 +84,9 @@ def noticing_waits() -> Iterator[list[str]]:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def _forget_failure(pool: Any) -> None:
-    """A recording that fails leaves the allocator and the random generator in it: a good one ends that."""
+def _forget_failure() -> None:
+    """A recording that fails leaves torch's random generator in it: a good one ends that."""
     torch.cuda.synchronize()
-    with suppress(RuntimeError):
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
     graph = torch.cuda.CUDAGraph()
     with suppress(RuntimeError), torch.cuda.stream(torch.cuda.Stream()):
         graph.capture_begin()
