@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from trilemma_bench.nn.layout import wants_channels_last
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -24,7 +28,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.by_channel(x) if x.is_cuda else super().forward(x)
+        return self.by_channel(x) if wants_channels_last(x) else super().forward(x)
 
     def by_channel(self, x: Tensor) -> Tensor:
         """The same from the moments of each channel, which take one pass in either layout; at least float32.
@@ -41,6 +45,32 @@ class GroupNorm(nn.GroupNorm):
         if self.affine:
             scale, shift = scale * self.weight, shift * self.weight + self.bias
         return torch.addcmul(shift[:, :, None, None], exact, scale[:, :, None, None])
+
+
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """The channels of both, N×C×H×W and N×D×H×W. On CUDA the gradient of x is a tensor of its own: as a slice of one
+    gradient, which is what `torch.cat` gives, it would be copied twice for the convolution that x comes from.
+    """
+    if (
+        wants_channels_last(x) and torch.is_grad_enabled()
+    ):  # forward-mode derivatives, without gradients, take the other
+        return _Joined.apply(x, skip)
+    return torch.cat([x, skip], dim=1)
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([x, skip], dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.channels = [part.shape[1] for part in inputs]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        x, skip = gradient.split(ctx.channels, dim=1)
+        return x.contiguous(memory_format=torch.channels_last), skip
 
 
 def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:

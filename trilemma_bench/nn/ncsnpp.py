@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import Conditioning, FourierEmbedding, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
-from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, fir_filter, normalised
+from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, NearestUpsample, fir_filter, normalised
 from trilemma_bench.nn.unet import Attention
 
 SQRT_HALF = 0.5**0.5
@@ -57,7 +57,7 @@ class NCSNpp(nn.Module):
         self.time = Conditioning(_time_layers(channels, fourier_scale), 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
-        down, up = (FIRDownsample(), FIRUpsample()) if fir else (nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
+        down, up = (FIRDownsample(), FIRUpsample()) if fir else (nn.AvgPool2d(2), NearestUpsample())
         self.halve = nn.ModuleList(block(width, width, down) for width in widths[:-1])
         self.pyramid = _pyramid([image_channels, *widths[:-1]]) if fir else None
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], attention=True), block(widths[-1], widths[-1])])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma_bench.nn.embedding import Conditioning, TimestepEmbedding
-from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
+from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero, joined
+from trilemma_bench.nn.resample import NearestUpsample
 
 
 class UNet(nn.Module):
@@ -125,7 +125,7 @@ class _UpLevel(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:
         for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), time)
+            h = block(joined(h, skips.pop()), time)
         return h if self.enlarge is None else self.enlarge(h)
 
 
@@ -164,7 +164,7 @@ def _up_path(
         for _ in range(res_blocks + 1):
             blocks.append(block(width + skips.pop(), widths[index], attends[index]))
             width = widths[index]
-        enlarge = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)) if index else None
+        enlarge = nn.Sequential(NearestUpsample(), nn.Conv2d(width, width, 3, padding=1)) if index else None
         levels.append(_UpLevel(blocks, enlarge))
     return levels
 
