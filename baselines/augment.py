@@ -42,9 +42,7 @@ def ada_augment(images: Tensor, p: Tensor) -> Tensor:
     and without the paper's low-pass filter. R1 belongs on the augmented images: bilinear sampling has no second
     derivative here.
     """
-    if not p > 0:
-        return images
-    return _recolour(_transform(images, p), p)
+    return torch.where(p > 0, _recolour(_transform(images, p), p), images)
 
 
 def _transform(images: Tensor, p: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -48,19 +48,34 @@ class FlowMatching(Denoiser):
         self.coupling = one_of("coupling", coupling, "ot", "independent")
         self.solver = one_of("solver", solver, "euler", "heun", "adaptive")
         self.sampling_steps, self.tolerance = sampling_steps, tolerance
+        self._noise = torch.empty(0)  # of the step at hand
+
+    def prepare(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
+        """The noise of each sample: which is whose is decided on the host."""
+        noise = torch.randn_like(batch)
+        if self.coupling == "ot":
+            noise = noise[transport_order(noise, batch / self.unit, **labels)]
+        return {"noise": noise}
+
+    def training_step(
+        self,
+        batch: Tensor,
+        step: int,
+        optimizers: dict[str, torch.optim.Optimizer],
+        labels: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        named = {} if labels is None else {"labels": labels}
+        self._noise = self.prepare(batch, **named)["noise"] if noise is None else noise
+        return super().training_step(batch, step, optimizers, **named)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         """The conditional flow-matching loss (Lipman et al. 2023, eq. 9 and 21 with σ_min = 0)."""
-        noise = torch.randn_like(x)
-        if self.coupling == "ot":
-            noise = noise[transport_order(noise, x, self._labels)]
+        noise = self._noise
         time = torch.rand(len(x), device=x.device)
         share = column(time, x)
         predicted = self.predict((1 - share) * noise + share * x, TIME_SCALE * time)
         return {"loss": F.mse_loss(predicted, x - noise)}
-
-    def step_kind(self, step: int) -> Hashable:
-        return None if self.coupling == "ot" else super().step_kind(step)  # transport is solved on the host
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         if self.solver == "adaptive":

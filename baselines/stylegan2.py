@@ -116,13 +116,13 @@ class StyleGAN2(Trainable):
             update(optimizers["generator"], generator_loss)
         loss, penalty = self._discriminator_losses(real, step, *label_arguments(labels))
         update(optimizers["discriminator"], loss + penalty)
-        if self.augment == "ada":
-            self._adapt(len(batch), step)
+        if self._adapts(step):
+            self._adapt(len(batch))
         losses = {"generator": generator_loss.detach(), "discriminator": loss.detach()}
         return losses | ({"augment_p": self.augment_p.clone()} if self.augment == "ada" else {})
 
     def step_kind(self, step: int) -> Hashable:
-        return None if self.augment == "ada" else self._penalises(step)  # ADA looks at its p on the host
+        return self._penalises(step), self._adapts(step)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         z = torch.randn((count, self.latent), generator=rng, device=rng.device)
@@ -155,6 +155,9 @@ class StyleGAN2(Trainable):
         penalty = r1_penalty(lambda images: self.discriminator(images, *labels), real)
         return loss, 0.5 * self.r1_gamma * self.r1_interval * penalty
 
+    def _adapts(self, step: int) -> bool:
+        return self.augment == "ada" and (step + 1) % ADA_INTERVAL == 0
+
     def _penalises(self, step: int) -> bool:
         return self.r1_gamma > 0 and step % self.r1_interval == 0
 
@@ -168,10 +171,8 @@ class StyleGAN2(Trainable):
         return diff_augment(samples) if self.augment == "diffaugment" else ada_augment(samples, self.augment_p)
 
     @torch.no_grad()
-    def _adapt(self, batch: int, step: int) -> None:
+    def _adapt(self, batch: int) -> None:
         """Moves p by the sign of E[sign D(real)] − target (Karras et al. 2020b, §3)."""
-        if (step + 1) % ADA_INTERVAL:
-            return
         change = torch.sign(self.sign_sum / ADA_INTERVAL - self.ada_target)
         self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(0, 1)
         self.sign_sum.zero_()

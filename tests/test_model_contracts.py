@@ -97,8 +97,8 @@ def recorded_losses(run):
     """The losses of each step to come, by name."""
     losses, step = defaultdict(list), run.model.training_step
 
-    def training_step(*arguments):
-        result = step(*arguments)
+    def training_step(*arguments, **further):
+        result = step(*arguments, **further)
         for name, loss in result.items():
             losses[name].append(float(loss))
         return result

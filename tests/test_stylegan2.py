@@ -106,7 +106,7 @@ class TestAugment:
 
     def test_ada_of_strength_zero_is_nothing(self):
         images = torch.rand(4, 3, 16, 16)
-        assert ada_augment(images, torch.tensor(0.0)) is images
+        assert torch.equal(ada_augment(images, torch.tensor(0.0)), images)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_ada_changes_a_share_of_the_images_that_grows_with_p(self, channels):
@@ -132,7 +132,8 @@ class TestADA:
         model = StyleGAN2(IMAGES, augment="ada", ada_kimg=1.0, **TINY)
         for step in range(8 * ADA_INTERVAL):
             model.sign_sum += torch.tensor(logit).sign()
-            model._adapt(16, step)
+            if model._adapts(step):
+                model._adapt(16)
         assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
 
     @pytest.mark.parametrize("augment", ["diffaugment", "ada"])

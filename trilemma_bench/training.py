@@ -23,7 +23,6 @@ from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.nn.labels import label_arguments
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.previews import Previews
 from trilemma_bench.recorded_step import RecordedStep
@@ -155,9 +154,9 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
         batch = self.batches.at(self.images)
-        inputs = batch.samples, *label_arguments(batch.labels if self.model.wants_labels else None)
-        work, kind = partial(self._update, self.step), self.model.step_kind(self.step)
-        alike = self._recorded if kind is not None else None
+        further = self._prepared(batch)
+        work, kind = partial(self._update, self.step, tuple(further)), self.model.step_kind(self.step)
+        alike, inputs = self._recorded if kind is not None else None, [batch.samples, *further.values()]
         values = alike(kind, work, inputs) if alike else work(*inputs)
         self.ema.update()
         self.step += 1
@@ -165,16 +164,27 @@ class Trainer:
         for name, value in values.items():
             self.trace.add(name, value, self.step)
 
-    def _update(self, step: int, samples: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+    def _prepared(self, batch: Split) -> dict[str, Tensor]:
+        """The tensors that the model's step is called with beside the batch, by name."""
+        labels = {"labels": batch.labels} if self.model.wants_labels and batch.labels is not None else {}
+        with self._as_the_step(self.step):
+            return labels | self.model.prepare(batch.samples, **labels)
+
+    def _update(self, step: int, names: tuple[str, ...], samples: Tensor, *further: Tensor) -> dict[str, Tensor]:
         """The model's own step: its losses, and the norms of its gradients."""
         self._norms = {}
+        with self._as_the_step(step):
+            named = dict(zip(names, further, strict=True))
+            losses = self.model.training_step(samples, step, self.optimizers, **named)
+        return losses | self._norms
+
+    @contextmanager
+    def _as_the_step(self, step: int) -> Iterator[None]:
         with (
             arithmetic(self.settings.precision, self.place.device),
             self._shared.around(step) if self._shared else nullcontext(),
         ):
-            named = {"labels": labels[0]} if labels else {}
-            losses = self.model.training_step(samples, step, self.optimizers, **named)
-        return losses | self._norms
+            yield
 
     def _tick(self) -> None:
         """The time, and whether to stop: as the first process has them, so that all do the same."""
