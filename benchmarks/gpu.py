@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -210,8 +210,21 @@ def write_summary(out: Path) -> None:
     for title, part in (("Sampling, float32, eager", "speed"), ("Sampling, compiled, bf16, CUDA graphs", "fast")):
         text += ["", f"## {title}", "", speed_table(good[part])] if good[part] else []
     text += ["", "## Training", "", throughput_table(good["throughput"])] if good["throughput"] else []
+    if good["trilemma"]:
+        text += ["", "## The trilemma, equal budgets (the records have the budget, times and intervals)", ""]
+        text += [trilemma_table(good["trilemma"])]
     text += ["", "## Failed", "", *failed] if failed else []
     (out / "summary.md").write_text("\n".join(text) + "\n")
+
+
+def trilemma_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The scores that all of the runs have."""
+    shared = [name for name in rows[0]["scores"] if all(name in row["scores"] for row in rows)]
+    lines = ["| model | run | " + " | ".join(shared) + " |", "| --- | --- |" + " ---: |" * len(shared)]
+    for row in rows:
+        scores = " | ".join(f"{row['scores'][name]:.4g}" for name in shared)
+        lines.append(f"| {row['model']} | {row['run']} | {scores} |")
+    return "\n".join(lines)
 
 
 def _findings(folder: Path) -> dict[str, Any]:
