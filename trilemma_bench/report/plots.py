@@ -140,10 +140,10 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
 def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
     """What is written beside the points: names; of too many rows, those of some of the front."""
     if len(rows) <= NAMED_ROWS:
-        return [short(row.name, 30) for row in rows]
+        return [short(row.name) for row in rows]
     on_front = np.flatnonzero(front)
     named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
-    return [short(row.name, 30) if i in named else "" for i, row in enumerate(rows)]
+    return [short(row.name) if i in named else "" for i, row in enumerate(rows)]
 
 
 def title(axes: Axes, table: Table, text: str) -> None:
