@@ -4,7 +4,8 @@
 
 All take turns, so that a machine that slows down slows all; medians over the rounds of wall time, and of CPU time
 beside it, which other work on the machine touches less. torch-fidelity runs with its own default batch, 64. Then what
-reading costs on top of the network: from memory, and from PNG files that are decoded ahead.
+reading costs on top of the network: from memory, and from PNG files that are decoded ahead. On CUDA ours are exact
+float32, torch-fidelity's TensorFloat-32 unless told otherwise: it is timed in both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from trilemma_bench.datasets.images import ImageFiles
-from trilemma_bench.features.extraction import extract
+from trilemma_bench.features.extraction import exact_float32, extract
 from trilemma_bench.features.inception import Inception
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -84,11 +85,19 @@ def main() -> None:
         def alone() -> Tensor:
             return torch.cat([ours(part.to(device)) for part in samples.split(256)])
 
+        def theirs() -> Tensor:
+            return torch.cat([peer(part.to(device))[0] for part in parts])
+
+        def theirs_exact() -> Tensor:
+            with exact_float32():
+                return theirs()
+
         compare(
             {
-                "torch-fidelity": lambda: torch.cat([peer(part.to(device))[0] for part in parts]),
+                "torch-fidelity": theirs_exact,
+                **({"torch-fidelity, TF32": theirs} if device == "cuda" else {}),
                 "ours": lambda: extract(ours, samples, device=device),
-                "ours, the network alone": alone,
+                "ours, the network alone" + ", TF32" * (device == "cuda"): alone,
                 "ours, from PNG files": lambda: extract(ours, files, batch_size=32, device=device),
             },
             options.images,

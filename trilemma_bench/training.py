@@ -104,8 +104,8 @@ class Trainer:
         self.model.train()
         if self.place.resume:
             self._restore(self.place.resume)
-        if self.settings.compile is True:
-            self._compile()
+        if self.settings.compile is True or self.place.device.type == "cuda":
+            self._warm_up()
         self._recorded = self._recording()
         with stopping_gently(self._ask_to_stop):
             self._loop()
@@ -221,17 +221,20 @@ class Trainer:
             )
         return RecordedStep(self.optimizers.values(), device, wanted is True, self.place.say)
 
-    def _compile(self) -> None:
-        """Compiles the networks in two steps that are taken back: lazy penalties come in one of them. Where that fails,
-        training goes on without.
+    def _warm_up(self) -> None:
+        """Two steps that are taken back, before the clock starts: networks are compiled in them, and libraries choose
+        their algorithms. Lazy penalties come in the first of a fresh run. Where compiling fails, networks run as they are.
         """
         before = copy.deepcopy(self._state())
-        for network in self._networks():
-            network.compile(dynamic=False)
+        if self.settings.compile is True:
+            for network in self._networks():
+                network.compile(dynamic=False)
         try:
             for _ in range(2):
                 self._step(self._progress())
         except Exception as error:
+            if self.settings.compile is not True:
+                raise
             self._run_eager()
             self.place.say(f"compiling does not work here ({type(error).__name__}): the networks run as they are")
         self.trace.clear()

@@ -108,7 +108,7 @@ def _batches(
         return batch.pin_memory() if on_gpu and batch.device.type == "cpu" else batch
 
     bar = tqdm(total=len(samples), unit="sample", desc=f"features {title}".strip(), disable=not progress, leave=False)
-    with torch.no_grad(), _full_float32(), bar, ThreadPoolExecutor(1) as reader:
+    with torch.no_grad(), exact_float32(), bar, ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, 0)
         for start in range(0, len(samples), batch_size):
             batch = coming.result().to(device, non_blocking=True)
@@ -119,7 +119,7 @@ def _batches(
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def exact_float32() -> Iterator[None]:
     """TensorFloat-32 is off: with it, features would differ between devices in the third digit."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
