@@ -151,21 +151,24 @@ def naive_nearest(points, k):
     return naive_distances(points, points).fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
 
 
-ARITHMETICS = [torch.int32, torch.float32, torch.float64]
+ARITHMETICS = [torch.int32, torch.bfloat16, torch.float32, torch.float64]
 
 
-@pytest.fixture(params=ARITHMETICS, ids=["int8", "float32", "float64"])
+def product_of(sides, dtype):
+    return search._IntegerProduct(sides) if dtype == torch.int32 else search._FloatProduct(sides, dtype)
+
+
+@pytest.fixture(params=ARITHMETICS, ids=["int8", "bfloat16", "float32", "float64"])
 def arithmetic(request, monkeypatch):
     """Starts every search with one arithmetic, whatever would pay here; a crowded tile may still take a finer one."""
     used = []
 
-    def chosen(self, pairs):
-        products = [search._IntegerProduct, search._FloatProduct, search._FloatProduct]
-        for dtype, product in list(zip(ARITHMETICS, products, strict=True))[ARITHMETICS.index(request.param) :]:
+    def chosen(sides):
+        for dtype in ARITHMETICS[ARITHMETICS.index(request.param) :]:
             used.append(dtype)
-            yield product(self.sides) if dtype == torch.int32 else product(self.sides, dtype)
+            yield product_of(sides, dtype)
 
-    monkeypatch.setattr(search._Search, "_from_coarse_to_fine", chosen)
+    monkeypatch.setattr(search, "_products", chosen)
     yield request.param
     assert used[0] == request.param
 
@@ -228,9 +231,7 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
     truth = naive_distances(x, y)
     for dtype in ARITHMETICS:
         state = search._Search(x, y)
-        state.product = (
-            search._IntegerProduct(state.sides) if dtype == torch.int32 else search._FloatProduct(state.sides, dtype)
-        )
+        state.product = product_of(state.sides, dtype)
         everything = torch.full((len(x),), torch.inf), torch.full((len(y),), torch.inf)
         rows, columns = slice(0, len(x)), slice(0, len(y))
         pairs = state._within(state.product.scores(rows, columns), rows, columns, everything)
@@ -313,13 +314,22 @@ def test_equals_torch_fidelity(dim, monkeypatch):
 
 
 def test_integer_products_that_overflow_are_found_out(monkeypatch):
-    search._fast_integers.cache_clear()
+    search._fast.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", lambda x, y, out=None: (x.float() @ y.float()).clamp(max=32767).int())
-    assert not search._fast_integers(torch.device("cpu"))
+    assert not search._fast(torch.int8, torch.device("cpu"))
     monkeypatch.delattr(torch, "_int_mm")
-    search._fast_integers.cache_clear()
-    assert not search._fast_integers(torch.device("cpu"))
-    search._fast_integers.cache_clear()
+    search._fast.cache_clear()
+    assert not search._fast(torch.int8, torch.device("cpu"))
+    search._fast.cache_clear()
+
+
+def test_codes_of_features_that_are_zero_are_exact():
+    """Half of the features are 0, as after a ReLU: they add nothing to what rounding loses."""
+    features = blobs(0, 200, 256).relu()
+    sides = search._samples(features, features)
+    step, centre = search._best_step([side.some() for side in sides], sides[0].centre)
+    zeros = torch.zeros_like(features) - centre
+    assert torch.equal(search._whole_steps(zeros, step) * step, zeros)
 
 
 def test_nearest_distances_of_a_line():

@@ -1,13 +1,14 @@
 """Which samples are near each other: exact, at a fraction of the price of all their distances.
 
-A matrix product in the cheapest arithmetic that serves (int8 where the processor multiplies integers fast, else
-float32, else float64) first bounds every distance from both sides. Pairs whose bounds leave a question open are
+A matrix product in the cheapest arithmetic that serves (int8 or bfloat16 where the processor multiplies them fast,
+else float32, else float64) first bounds every distance from both sides. Pairs whose bounds leave a question open are
 measured one by one, and what rounding could still change is decided on the direct form |x − y| in float64. The answers
 therefore depend neither on the blocks nor on the arithmetic that found them.
 
 The bounds are rigorous. int8: x = s·q + e with |e| known for each sample, so | |x − y| − s·|q − p| | ≤ |e_x| + |e_y| by
 the triangle inequality, and integer products are exact. Floating point of unit roundoff u: an inner product of length D
-errs by at most γ·|x||y|, γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1).
+errs by at most γ·|x||y|, γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1). bfloat16 is
+both: samples are rounded, and float32 sums their exact products.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ SMALL = 2**28  # multiplications under which float64 is fast enough
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
-PART = 64  # samples measured at a time: what they are converted to stays in the cache
+PART = 128  # samples converted at a time: what they become stays in the cache
+DEVICE_PART = 2048
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
@@ -147,9 +149,18 @@ def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
 
 def _tiles(count: int, others: int, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
-    for start in range(0, count, tile[0]):
-        for column in range(start if half else 0, others, tile[1]):
-            yield slice(start, min(start + tile[0], count)), slice(column, min(column + tile[1], others))
+    for rows in _slices(0, count, tile[0]):
+        for columns in _slices(rows.start if half else 0, others, tile[1]):
+            yield rows, columns
+
+
+def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
+
+
+def _part(like: Tensor) -> int:
+    return PART if like.device.type == "cpu" else DEVICE_PART
 
 
 def _no_pairs(device: torch.device) -> Pairs:
@@ -174,15 +185,15 @@ class _Samples:
     the truth. centre: what tiles are centred with. order: by distance to the centre; outliers share their tiles.
     """
 
-    def __init__(self, features: Tensor, shift: Tensor, scale: float, centre: Tensor | None = None) -> None:
+    def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
         self.features, self.shift, self.scale = features, shift, scale
         plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
         self.values = features if plain else torch.cat([
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
-        self.centre = self.values.mean(dim=0) if centre is None else centre
-        self.length = _squares(self.values).sqrt_()
-        space, parts = _Space(self.values), self.values.split(PART)
+        self.centre = ((mean - shift) / scale).float()
+        self.length = length if plain else _lengths(self.values)
+        space, parts = _Space(self.values), self.values.split(_part(features))
         reach = torch.cat([_upper_lengths(torch.sub(part, self.centre, out=space(*part.shape))) for part in parts])
         self.order = reach.argsort()
         self.reach = reach[self.order]
@@ -193,34 +204,39 @@ class _Samples:
     def offset(self) -> float:
         return float(self.shift.norm()) / self.scale
 
-    def centred(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        """Samples less the centre, in the order of the search."""
+    def some(self) -> Tensor:
+        """64 samples or a few more, from the nearest to the furthest."""
+        return self.values[self.order[:: max(1, len(self.order) // 64)]]
+
+    def centred(self, rows: slice, out: Tensor) -> Tensor:
+        """Samples less the centre, in the order of the search; `out` takes them and says how precise they are."""
         chosen = self.order[rows]
-        if dtype == torch.float32:
-            return self.values.index_select(0, chosen).sub_(self.centre)
-        return self.features[chosen].double().sub_(self.shift).div_(self.scale).sub_(self.centre)
+        if out.dtype == torch.float32:
+            return torch.index_select(self.values, 0, chosen, out=out).sub_(self.centre)
+        return out.copy_(self.features[chosen]).sub_(self.shift).div_(self.scale).sub_(self.centre)
 
 
 def _samples(x: Tensor, y: Tensor) -> tuple[_Samples, _Samples]:
     """Both sides of a search in one frame, centred on y."""
     sides = (y,) if x is y else (x, y)
-    largest = max(float(bound.abs()) for z in sides for bound in z.aminmax()) * math.sqrt(x.shape[1])
+    lengths = [_lengths(z) for z in sides]
     some = y[:: -(-len(y) // 256)].double()
     mean = some.mean(dim=0)
     spread = float((some - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
-    if not (1e-6 < largest < 1e12 and float(mean.norm()) < 3 * spread):
+    if not (1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread):
         shift = mean
         furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
-    right = _Samples(y, shift, scale)
-    return (right if x is y else _Samples(x, shift, scale, right.centre)), right
+    found = [_Samples(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
+    return found[0], found[-1]
 
 
-def _squares(values: Tensor) -> Tensor:
-    """Squared lengths of rows in float64. Parts are converted first: a reduction that converts is ten times as slow."""
+def _lengths(values: Tensor) -> Tensor:
+    """Lengths of rows in float64. Parts are converted first: a reduction that converts is ten times as slow."""
     space = _Space(values, torch.float64)
-    return torch.cat([space(*part.shape).copy_(part).square_().sum(dim=1) for part in values.split(PART)])
+    parts = values.split(_part(values))
+    return torch.cat([torch.linalg.vector_norm(space(*part.shape).copy_(part), dim=1) for part in parts])
 
 
 def _upper_lengths(values: Tensor) -> Tensor:
@@ -237,10 +253,10 @@ def _gamma(length: int, dtype: torch.dtype) -> float:
 
 
 @contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """Products without TF32 or bfloat16, whatever the process has asked for."""
+def _precision(needed: str) -> Iterator[None]:
+    """Products of float32 values in "highest" precision or in "medium", whatever the process has asked for."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(needed)
     try:
         yield
     finally:
@@ -262,8 +278,8 @@ class _Product:
     def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds on d from the scores, for the sums of both sides' slack and blur; never below 0."""
         squares = scores.double() * (-2 * self.unit)
-        lower = (squares - blur).clamp_(min=0).sqrt_() - slack
-        return lower.clamp_(min=0), (squares + blur).clamp_(min=0).sqrt_() + slack
+        lower = (squares - blur).clamp_(min=0).sqrt_().sub_(slack).clamp_(min=0)
+        return lower, squares.add_(blur).clamp_(min=0).sqrt_().add_(slack)
 
     def cut(self, radius: Tensor, slack: Tensor, blur: Tensor) -> Tensor:
         """The score that every pair within the radius reaches."""
@@ -280,23 +296,49 @@ class _Product:
 
 
 class _FloatProduct(_Product):
-    """Scores in float32 or float64. Tiles are centred and converted as they come."""
+    """Scores in float32 or float64. Tiles are centred and converted as they come, which spares the memory.
+
+    bfloat16: the samples are rounded to it, and their products summed in float32.
+    """
 
     def __init__(self, sides: tuple[_Samples, _Samples], dtype: torch.dtype) -> None:
-        self.sides, self.dtype, self._space = sides, dtype, _Space(sides[0].values, dtype)
-        u, dim = _unit(dtype), sides[0].values.shape[1]
-        self.blur = [1.01 * (_gamma(dim, dtype) + 8 * u) * side.reach.square() + 1e-30 for side in sides]
-        if dtype == torch.float32:
-            self.slack = [2 * u * side.reach + side.error[side.order] for side in sides]
+        self.sides, self.stored = sides, dtype
+        self.dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self._spaces = [_Space(sides[0].values, self.dtype) for _ in range(3)]
+        self._rows, self._x = slice(0, 0), self._spaces[0](0, 0)  # those of the last tile: mostly the next one's, too
+        both = [self._facts(side) for side in (sides[:1] if sides[0] is sides[1] else sides)]
+        self.halves, self.slack, self.blur = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
+
+    def _facts(self, side: _Samples) -> tuple[Tensor, Tensor, Tensor]:
+        """Half of the squared lengths, slack and blur of samples in search order, N each."""
+        u, (count, dim), space = _unit(self.dtype), side.values.shape, _Space(side.values, self.dtype)
+        if self.dtype == torch.float32:
+            slack = 2 * u * side.reach + side.error[side.order]
         else:
-            self.slack = [8 * u * (side.reach + side.length[side.order] + side.offset) for side in sides]
+            slack = 8 * u * (side.reach + side.length[side.order] + side.offset)
+        halves = torch.empty_like(slack)
+        for rows in _slices(0, count, _part(slack)):
+            values = side.centred(rows, space(rows.stop - rows.start, dim))
+            stored = values.to(self.stored).to(self.dtype)
+            halves[rows] = _lengths(stored).square_().div_(2)
+            slack[rows] += _upper_lengths(values - stored)
+        sums = dim if self.stored == torch.float32 else 2 * dim  # bfloat16: some processors do not round to nearest
+        return halves.to(self.dtype), slack, 1.02 * (_gamma(sums, self.dtype) + 8 * u) * side.reach.square() + 1e-30
+
+    def _tile(self, side: int, rows: slice) -> Tensor:
+        values = self._spaces[side](rows.stop - rows.start, self.sides[side].values.shape[1])
+        size = _part(values)
+        for part, out in zip(_slices(rows.start, rows.stop, size), values.split(size), strict=True):
+            out.copy_(self.sides[side].centred(part, out).to(self.stored))
+        return values
 
     def scores(self, rows: slice, columns: slice) -> Tensor:
-        x, y = (side.centred(part, self.dtype) for side, part in zip(self.sides, (rows, columns), strict=True))
-        with _full_float32():
-            scores = torch.mm(x, y.mT, out=self._space(len(x), len(y)))
-        halves = [_squares(z).div_(2) for z in (x, y)]
-        return scores.sub_(halves[0].to(self.dtype)[:, None]).sub_(halves[1].to(self.dtype))
+        if rows != self._rows:
+            self._rows, self._x = rows, self._tile(0, rows)
+        y = self._tile(1, columns)
+        with _precision("medium" if self.stored == torch.bfloat16 else "highest"):
+            scores = torch.mm(self._x, y.mT, out=self._spaces[2](len(self._x), len(y)))
+        return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
 
 
 class _IntegerProduct(_Product):
@@ -306,10 +348,9 @@ class _IntegerProduct(_Product):
 
     def __init__(self, sides: tuple[_Samples, _Samples]) -> None:
         self.sides = sides
-        sample = slice(0, None, max(1, len(sides[1].order) // 64))
-        step = _best_step([side.centred(sample, torch.float32) for side in sides])
+        step, centre = _best_step([side.some() for side in sides], sides[1].centre)
         self.unit = step * step
-        both = [_rounded(side, step) for side in (sides[:1] if sides[0] is sides[1] else sides)]
+        both = [_rounded(side, step, centre) for side in (sides[:1] if sides[0] is sides[1] else sides)]
         self.codes, self.halves, self.slack = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
         self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
         self._space = _Space(self.halves[0])
@@ -326,55 +367,99 @@ def _up(count: int) -> int:
     return -(-count // 32) * 32
 
 
-def _best_step(samples: list[Tensor]) -> float:
-    """The step of int8 codes that loses least: a smaller one is finer, but cuts off more of the largest values."""
-    largest = max(float(z.abs().max()) for z in samples) or 1.0
+def _best_step(samples: list[Tensor], centre: Tensor) -> tuple[float, Tensor]:
+    """The step of int8 codes that loses least: a smaller one is finer, but cuts off more of the largest values.
+
+    Comes with the centre in whole steps: features that are exactly 0, as after a ReLU, then lose nothing.
+    """
+    largest = max(float((z - centre).abs().max()) for z in samples) or 1.0
+
+    def lost(step: float) -> float:
+        parts = (z - _in_steps(centre, step) for z in samples)
+        return sum(float(part.sub_(_whole_steps(part, step), alpha=step).norm()) for part in parts)
+
     steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]
-    return min(steps, key=lambda step: sum(float((z - step * _whole_steps(z, step)).norm()) for z in samples))
+    best = min(steps, key=lost)
+    return best, _in_steps(centre, best)
 
 
-def _whole_steps(values: Tensor, step: float) -> Tensor:
-    return (values / step).round_().clamp_(-127, 127)
+def _in_steps(centre: Tensor, step: float) -> Tensor:
+    return (centre / step).round_().mul_(step)
 
 
-def _rounded(side: _Samples, step: float) -> tuple[Tensor, Tensor, Tensor]:
+def _whole_steps(values: Tensor, step: float, out: Tensor | None = None) -> Tensor:
+    return torch.div(values, step, out=out).round_().clamp_(-127, 127)
+
+
+def _rounded(side: _Samples, step: float, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """int8 codes, half of their squared lengths, and by how much the samples differ from them, in search order."""
     count, dim = side.values.shape
-    codes = torch.zeros((_up(count), -(-dim // 32) * 32), dtype=torch.int8, device=side.values.device)
+    codes = torch.zeros((_up(count), _up(dim)), dtype=torch.int8, device=side.values.device)
     halves = torch.zeros(count, dtype=torch.int32, device=codes.device)
     slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
-    for start in range(0, count, 256):
-        rows = slice(start, min(start + 256, count))
-        values = side.centred(rows, torch.float32)
-        rounded = _whole_steps(values, step)
-        codes[rows, :dim] = rounded
-        halves[rows] = _squares(rounded).div_(2).floor_().int()
+    spaces = [_Space(side.values) for _ in range(2)]
+    for rows in _slices(0, count, _part(codes)):
+        values, rounded = (space(rows.stop - rows.start, dim) for space in spaces)
+        torch.index_select(side.values, 0, side.order[rows], out=values).sub_(centre)
+        codes[rows, :dim] = _whole_steps(values, step, rounded)
         slack[rows] = _upper_lengths(values.sub_(rounded, alpha=step))
+        sums = [part.sum(dim=1) for part in rounded.square_().split(1024, dim=1)]  # exact: below 2²⁴
+        halves[rows] = torch.stack(sums).double().sum(dim=0).div_(2).floor_().int()
     rounding = 8 * _unit(torch.float32) * (side.reach + slack + step * math.sqrt(dim))
     return codes, halves, slack + rounding + side.error[side.order]
 
 
 @lru_cache
-def _fast_integers(device: torch.device) -> bool:
-    """Whether int8 products are exact here, and at least 1.5 times as fast as float32's; measured once, 20 ms."""
-    extremes = torch.full((512, 1024), 127, dtype=torch.int8, device=device)
-    try:
-        if not bool((torch._int_mm(extremes, extremes.mT) == 1024 * 127**2).all()):
-            return False  # 16-bit sums that overflow
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
+def _fast(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether products of int8 or bfloat16 are exact here, and 1.5 times as fast as float32's; measured once, 40 ms."""
+    extremes = torch.full((512, 1024), 127, dtype=dtype, device=device)
     floats = extremes.float()
 
-    def seconds(product: Callable[[], Tensor]) -> float:
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            product()[0, 0].item()
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def exact() -> Tensor:
+        return floats @ floats.mT
 
-    with _full_float32():
-        return 1.5 * seconds(lambda: torch._int_mm(extremes, extremes.mT)) < seconds(lambda: floats @ floats.mT)
+    def coarse() -> Tensor:
+        if dtype == torch.int8:
+            return torch._int_mm(extremes, extremes.mT)
+        with _precision("medium"):
+            return exact()
+
+    def seconds(product: Callable[[], Tensor]) -> float:
+        start = time.perf_counter()
+        product()[0, 0].item()
+        return time.perf_counter() - start
+
+    try:
+        with _one_thread(), _precision("highest"):
+            if not bool((coarse() == 1024 * 127**2).all()):
+                return False  # 16-bit sums that overflow
+            times = [(seconds(coarse), seconds(exact)) for _ in range(5)]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return 1.5 * min(first for first, _ in times) < min(second for _, second in times)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a busy machine, threads wait for each other for longer than a short product takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _products(sides: tuple[_Samples, _Samples]) -> Iterator[_Product]:
+    """From coarse to fine, those that pay."""
+    (count, dim), device = sides[0].values.shape, sides[0].values.device
+    if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach[-1]):
+        if 128 <= dim <= 2**16 and _fast(torch.int8, device):
+            yield _IntegerProduct(sides)
+        if device.type == "cpu" and _fast(torch.bfloat16, device):  # accelerators do not tell how they sum
+            yield _FloatProduct(sides, torch.bfloat16)
+        yield _FloatProduct(sides, torch.float32)
+    yield _FloatProduct(sides, torch.float64)
 
 
 class _Search:
@@ -382,17 +467,9 @@ class _Search:
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = self.sides = _samples(x, y)
-        self._products = self._from_coarse_to_fine(len(x) * len(y))
+        self._products = _products(self.sides)
         self.product = next(self._products)
         self.rounding = (x.shape[1] + 16) * torch.finfo(torch.float64).eps  # relative, of direct distances
-
-    def _from_coarse_to_fine(self, pairs: int) -> Iterator[_Product]:
-        dim = self.x.values.shape[1]
-        if pairs * dim >= SMALL and float(self.y.reach[-1]):
-            if 128 <= dim <= 2**16 and _fast_integers(self.x.values.device):
-                yield _IntegerProduct(self.sides)
-            yield _FloatProduct(self.sides, torch.float32)
-        yield _FloatProduct(self.sides, torch.float64)
 
     def _refine(self, left_open: int, rows: slice, columns: slice, limit: float) -> bool:
         """Goes on to a finer product where too many pairs of a tile are left open; False where there is none."""
@@ -421,7 +498,7 @@ class _Search:
     def _pairs(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> Pairs:
         """Pairs with bounds in the features' unit, and such that the direct form's rounding is inside of them."""
         scale = self.x.scale
-        return Pairs(i, j, lower * (scale * (1 - self.rounding)), upper * (scale * (1 + self.rounding)))
+        return Pairs(i, j, lower.mul_(scale * (1 - self.rounding)), upper.mul_(scale * (1 + self.rounding)))
 
     def direct(self, i: Tensor, j: Tensor) -> Tensor:
         """The distances of pairs, given by their positions in the search."""
