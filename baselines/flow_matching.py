@@ -50,7 +50,7 @@ class FlowMatching(Denoiser):
         self.sampling_steps, self.tolerance = sampling_steps, tolerance
         self._noise = torch.empty(0)  # of the step at hand
 
-    def prepare(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
+    def before_step(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
         """The noise of each sample: which is whose is decided on the host."""
         noise = torch.randn_like(batch)
         if self.coupling == "ot":
@@ -66,7 +66,7 @@ class FlowMatching(Denoiser):
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
         named = {} if labels is None else {"labels": labels}
-        self._noise = self.prepare(batch, **named)["noise"] if noise is None else noise
+        self._noise = self.before_step(batch, **named)["noise"] if noise is None else noise
         return super().training_step(batch, step, optimizers, **named)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:

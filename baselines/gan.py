@@ -150,7 +150,7 @@ class GAN(Trainable):
         return loss, 0.5 * self.r1 * self.r1_interval * penalty
 
     def _penalises(self, step: int) -> bool:
-        return self.r1 > 0 and step % self.r1_interval == 0
+        return self.loss != "wgan-gp" and self.r1 > 0 and step % self.r1_interval == 0
 
     def _moves_generator(self, step: int) -> bool:
         return (step + 1) % self.critic_steps == 0

@@ -46,6 +46,7 @@ class Header:
     budget: str = ""
     training: dict[str, Any] | None = None
     device: str = ""
+    cuda_graphs: bool = False
     format: str = FORMAT
 
 

@@ -126,8 +126,10 @@ class Settings:
 
         training, sampling = self.training, self.sampling
         long = Budget.parse(training.budget).seconds >= COMPILED_FROM_SECONDS
-        compiled = device.type == "cuda" and long if training.compile == "auto" else training.compile
-        decided = {"precision": resolved(training.precision, device), "compile": compiled}
+        on_cuda = device.type == "cuda"
+        compiled = on_cuda and long if training.compile == "auto" else training.compile
+        graphs = training.cuda_graphs if on_cuda else False
+        decided = {"precision": resolved(training.precision, device), "compile": compiled, "cuda_graphs": graphs}
         return Settings(
             self.model,
             training.model_copy(update=decided),

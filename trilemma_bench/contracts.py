@@ -175,16 +175,17 @@ class Trainable(GenerativeModel):
         gradients come from `backward`, and what is drawn for samples has the batch first.
         """
 
-    def prepare(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
-        """Further tensors that `training_step` is called with, by name: what waits for the device, and so has to be
-        done before the part of a step that is recorded. None, by default.
+    def before_step(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
+        """Further tensors, on the model's device, that `training_step` is called with by name: what waits for the
+        device, and so has to be done before the part of a step that is recorded. By default there are none.
         """
         return {}
 
     def step_kind(self, step: int) -> Hashable:
         """Steps of one kind do the same work on other numbers, so on CUDA they are recorded once and replayed; a lazy
         penalty, say, makes another kind. None, the default, for a step that is not to be recorded: one that waits for
-        the device (see `prepare`), or looks at what Python keeps from step to step.
+        the device (see `before_step`), adds to gradients of the step before, or looks at what Python keeps or draws
+        from step to step. Optimisers must be fused or capturable.
         """
         return None
 

@@ -59,7 +59,8 @@ def code_commit() -> str | None:
 def resolve_device(name: str) -> torch.device:
     """'auto', 'cpu', 'cuda' or 'cuda:N' → a device that this machine has. Raises UsageError otherwise.
 
-    Under `torchrun` each process has the GPU of its own number.
+    Under `torchrun` each process has the GPU of its own number. A GPU that is named becomes torch's current one, where
+    streams and graphs are made.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,6 +73,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise UsageError(f"device '{name}' is not here: torch {torch.__version__} sees {found} CUDA devices; use cpu")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,9 @@ class Graphs:
     def __contains__(self, kind: Hashable) -> bool:
         return kind in self._recorded
 
+    def __len__(self) -> int:
+        return len(self._recorded)
+
     def rehearse(self, work: Work, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The result of `work`, done as it is, on the stream where it will be recorded."""
         here = torch.cuda.current_stream()
@@ -47,13 +51,18 @@ class Graphs:
     def record(self, kind: Hashable, work: Work, inputs: Sequence[Tensor]) -> None:
         """Records `work` without doing it. Raises CannotRecordError where it waits for the device, or lacks memory."""
         held, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+        inside: list[BaseException] = []
         try:
-            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            # The outer context brings the stream back: the inner one does not where it fails at its end.
+            with torch.cuda.stream(self._stream), self._recording(graph), _noting(inside):
                 result = work(*held)
-        except Exception as error:
+        except BaseException as error:
             _forget_failure()
             self._pool = torch.cuda.graph_pool_handle()
-            raise CannotRecordError(" ".join(str(error).split("\n")[0].split())) from error
+            cause = inside[0] if inside else error  # what fails inside makes the end fail too
+            if not isinstance(cause, Exception):
+                raise cause from None
+            raise CannotRecordError(_first_line(cause)) from error
         self._recorded[kind] = graph, held, result
 
     def replay(self, kind: Hashable, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -64,10 +73,13 @@ class Graphs:
         graph.replay()
         return {name: value.clone() for name, value in result.items()}
 
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
+        return torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
+
 
 @contextmanager
 def noticing_waits() -> Iterator[list[str]]:
-    """Inside, what waits for the device is noted in the list that this gives: it could not be recorded."""
+    """Inside, places that wait for the device are noted in the list that this gives: they could not be recorded."""
     waits: list[str] = []
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
@@ -79,19 +91,33 @@ def noticing_waits() -> Iterator[list[str]]:
             torch.cuda.set_sync_debug_mode(before)
     for each in caught:
         if "synchronizing CUDA operation" in str(each.message):
-            waits.append(str(each.message))
+            waits.append(f"{Path(each.filename).name}, line {each.lineno}")
         elif "Synchronization debug mode" not in str(each.message):
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _forget_failure() -> None:
-    """A recording that fails leaves torch's random generator in it: a good one ends that."""
+    """After a failure torch's random generator believes that it is still recorded, until a recording ends well."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with suppress(RuntimeError), torch.cuda.stream(torch.cuda.Stream()):
         graph.capture_begin()
         torch.zeros(1, device="cuda")
         graph.capture_end()
+
+
+@contextmanager
+def _noting(errors: list[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        errors.append(error)
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split("\n")[0].split())
 
 
 @contextmanager
@@ -145,7 +171,7 @@ class Replay:
                 raise TrilemmaError(
                     f"sampling.cuda_graphs = true: this network cannot be recorded ({error}): set it to false"
                 ) from error
-            self.works = False
+            self.works, self._graphs = False, None
 
     def _output(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Autocast keeps no copies of the weights here: they would be freed while a graph still reads them."""

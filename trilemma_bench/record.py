@@ -117,7 +117,9 @@ class Speed(_Part):
 
 
 class Training(_Part):
-    """images: training samples seen; parameters: of everything that was trained; seconds: training only."""
+    """images: training samples seen; parameters: of everything that was trained; seconds: training only. cuda_graphs:
+    steps were replayed so.
+    """
 
     images: int
     seconds: Seconds
@@ -130,6 +132,7 @@ class Training(_Part):
     checkpoint_sha256: str
     run_id: str = Field(description="the run that trained it")
     device: str = ""
+    cuda_graphs: bool = False
 
 
 class Record(_Part):

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SHARED_BLOCKS = "trilemma_bench.nn"
-TRAINING_LOOP = tuple(f"trilemma_bench.{name}" for name in ("training", "recorded_step", "batches", "ema", "precision"))
+TRAINING_LOOP = tuple(
+    f"trilemma_bench.{name}"
+    for name in ("training", "training_step", "recorded_step", "graphs", "batches", "ema", "precision")
+)
 
 
 def source_digest(module: str) -> str | None:

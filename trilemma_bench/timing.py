@@ -28,7 +28,7 @@ def synchronize(device: torch.device) -> None:
 
 
 class Queue:
-    """Keeps the host at most `ahead` steps before a CUDA device, which then never idles, nor falls behind the clock."""
+    """Keeps the host at most `ahead` steps before a CUDA device: it never idles, and the clock is never far ahead."""
 
     def __init__(self, device: torch.device, ahead: int = 2) -> None:
         self._ahead, self._on_cuda = ahead, device.type == "cuda"

@@ -142,6 +142,7 @@ def _training_part(header: checkpoint.Header, path: Path) -> Training:
         checkpoint_sha256=sha256_of(path),
         run_id=header.run_id,
         device=header.device,
+        cuda_graphs=header.cuda_graphs,
     )
 
 

@@ -6,9 +6,8 @@ import copy
 import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,14 @@ from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.precision import arithmetic
 from trilemma_bench.previews import Previews
-from trilemma_bench.recorded_step import RecordedStep
 from trilemma_bench.seeding import random_state, restore_random_state
 from trilemma_bench.timing import Queue, synchronize
 from trilemma_bench.training_log import Trace, TrainingLog
+from trilemma_bench.training_step import GRADIENT, TrainingStep
 
 LOG_SECONDS = 2.0
 ESTIMATE_AFTER_SECONDS = 3.0
-GRADIENT = "gradient_"
 
 
 class Interrupted(TrilemmaError):
@@ -85,12 +82,8 @@ class Trainer:
         self.ema = EMA(model.network, settings.ema_decay)
         self.log, self.trace, self.clock = TrainingLog(place.folder, settings.tensorboard), Trace(place.folder), Clock()
         self.previews = Previews(model, self.ema, settings, self.log, place.device, _largest(data.samples))
-        for name, optimizer in self.optimizers.items():
-            optimizer.register_step_pre_hook(partial(self._note_gradients, name))
-        self._norms: dict[str, Tensor] = {}
-        self._recorded: RecordedStep | None = None
+        self.training_step = TrainingStep(model, self.optimizers, settings, seed, place.device)
         self._queue = Queue(place.device)
-        self._shared = distributed.SharedStep(model, seed, place.device) if distributed.world() > 1 else None
         self.step, self.images, self.seconds = 0, 0, 0.0
         self._logged = 0, 0.0
         self._stop = False
@@ -106,7 +99,7 @@ class Trainer:
             self._restore(self.place.resume)
         if self.settings.compile is True or self.place.device.type == "cuda":
             self._warm_up()
-        self._recorded = self._recording()
+        self.training_step.record(self.place.say)
         with stopping_gently(self._ask_to_stop):
             self._loop()
         complete = self._progress() >= 1
@@ -117,7 +110,7 @@ class Trainer:
                 f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: "
                 "the same command goes on from it"
             )
-        self._recorded = None  # and the memory of its graphs
+        self.training_step.forget()
         self._run_eager()
         self.model.network.load_state_dict(self.ema.network.state_dict())
         return self.header
@@ -153,38 +146,12 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
-        batch = self.batches.at(self.images)
-        further = self._prepared(batch)
-        work, kind = partial(self._update, self.step, tuple(further)), self.model.step_kind(self.step)
-        alike, inputs = self._recorded if kind is not None else None, [batch.samples, *further.values()]
-        values = alike(kind, work, inputs) if alike else work(*inputs)
+        values = self.training_step(self.step, self.batches.at(self.images))
         self.ema.update()
         self.step += 1
         self.images += self.settings.batch_size
         for name, value in values.items():
             self.trace.add(name, value, self.step)
-
-    def _prepared(self, batch: Split) -> dict[str, Tensor]:
-        """The tensors that the model's step is called with beside the batch, by name."""
-        labels = {"labels": batch.labels} if self.model.wants_labels and batch.labels is not None else {}
-        with self._as_the_step(self.step):
-            return labels | self.model.prepare(batch.samples, **labels)
-
-    def _update(self, step: int, names: tuple[str, ...], samples: Tensor, *further: Tensor) -> dict[str, Tensor]:
-        """The model's own step: its losses, and the norms of its gradients."""
-        self._norms = {}
-        with self._as_the_step(step):
-            named = dict(zip(names, further, strict=True))
-            losses = self.model.training_step(samples, step, self.optimizers, **named)
-        return losses | self._norms
-
-    @contextmanager
-    def _as_the_step(self, step: int) -> Iterator[None]:
-        with (
-            arithmetic(self.settings.precision, self.place.device),
-            self._shared.around(step) if self._shared else nullcontext(),
-        ):
-            yield
 
     def _tick(self) -> None:
         """The time, and whether to stop: as the first process has them, so that all do the same."""
@@ -197,33 +164,10 @@ class Trainer:
             raise KeyboardInterrupt  # asked twice: the step may take long
         self._stop = True
 
-    def _note_gradients(self, name: str, optimizer: torch.optim.Optimizer, *arguments: object) -> None:
-        """The norm of all its gradients together, a step's largest: not finite where one of their numbers is not."""
-        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if gradients:
-            norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
-            norm, before = torch.linalg.vector_norm(norms), self._norms.get(f"{GRADIENT}{name}")
-            self._norms[f"{GRADIENT}{name}"] = norm if before is None else torch.maximum(norm, before)
-
-    def _recording(self) -> RecordedStep | None:
-        """What replays steps as CUDA graphs, where that is wanted and possible.
-
-        Raises UsageError where it was asked for and the model does not say which of its steps are alike.
-        """
-        wanted, device = self.settings.cuda_graphs, self.place.device
-        if not wanted or device.type != "cuda" or self._shared:
-            return None
-        if wanted is True and self.model.step_kind(self.step) is None:
-            raise UsageError(
-                f"training.cuda_graphs = true: model '{self.header.model}', as it is set, has steps that cannot be "
-                "recorded: set it to false"
-            )
-        return RecordedStep(self.optimizers.values(), device, wanted is True, self.place.say)
-
     def _warm_up(self) -> None:
         """Two steps that are taken back, before the clock starts: networks are compiled in them, and libraries choose
-        their algorithms. Lazy penalties come in the first of a fresh run. Where compiling fails, networks run as they are.
+        their algorithms. Lazy penalties come in the first of a fresh run. Where compiling fails, networks run as they
+        are.
         """
         before = copy.deepcopy(self._state())
         if self.settings.compile is True:
@@ -290,6 +234,7 @@ class Trainer:
         """Leaves a checkpoint, unless a number since the last one was not finite: then it raises TrilemmaError."""
         self.trace.check()
         self.header = replace(self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete)
+        self.header = replace(self.header, cuda_graphs=self.training_step.replayed)
         if not distributed.is_main():
             return
         folder = self.place.folder

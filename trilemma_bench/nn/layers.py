@@ -49,13 +49,12 @@ class GroupNorm(nn.GroupNorm):
 
 def joined(x: Tensor, skip: Tensor) -> Tensor:
     """The channels of both, N×C×H×W and N×D×H×W. On CUDA the gradient of x is a tensor of its own: as a slice of one
-    gradient, which is what `torch.cat` gives, it would be copied twice for the convolution that x comes from.
+    gradient, which is what `torch.cat` gives, it would be copied twice for the convolution that x comes straight from.
+
+    Forward-mode derivatives exist without gradients only.
     """
-    if (
-        wants_channels_last(x) and torch.is_grad_enabled()
-    ):  # forward-mode derivatives, without gradients, take the other
-        return _Joined.apply(x, skip)
-    return torch.cat([x, skip], dim=1)
+    own = wants_channels_last(x) and torch.is_grad_enabled()
+    return _Joined.apply(x, skip) if own else torch.cat([x, skip], dim=1)
 
 
 class _Joined(torch.autograd.Function):
