@@ -36,6 +36,8 @@ def test_run_prints_the_row_and_the_report_reads_it(tmp_path):
     result = call("run", "--model", "ddgan", "--dataset", "gaussians25", *FAST, "--out", out)
     assert result.exit_code == 0, result.output
     assert "ddgan (T=4)" in result.stdout
+    (folder,) = (out / "gaussians25" / "ddgan").iterdir()
+    assert result.stdout.splitlines()[-1] == str(folder)
     report = call("report", out, "--out", tmp_path / "report")
     assert report.exit_code == 0, report.output
     assert (tmp_path / "report" / "index.html").is_file()
@@ -69,7 +71,10 @@ def test_each_stage_alone(tmp_path):
         (2, "does not exist", ["run", "--model", "ddgan", "--dataset", "digits", "--plugin", "absent.py"]),
         (2, "does not exist", ["suite", "absent.toml"]),
         (2, "no records below", ["report", "absent", "--out", "r"]),
-        (2, "neither a folder", ["evaluate", "--samples", "absent", "--dataset", "digits"]),
+        (2, "absent does not exist", ["evaluate", "--samples", "absent", "--dataset", "digits"]),
+        (2, "budget '0s' must be more than 0", ["run", "--model", "ddgan", "--dataset", "digits", "--budget", "0s"]),
+        (1, "absent", ["run", "--model", "ddgan", "--dataset", "digits", "--checkpoint", "absent"]),
+        (2, "absent does not exist", ["run", "--model", "vae", "--dataset", "digits", "--reference", "absent"]),
         (2, "Did you mean 'models'?", ["list", "model"]),
         (2, "CUDA devices; use cpu", ["run", "--model", "ddgan", "--dataset", "digits", "--device", "cuda:99"]),
     ],
@@ -176,3 +181,67 @@ def test_a_wrong_suite_file_is_named(tmp_path, text, message):
     suite = tmp_path / "bad.toml"
     suite.write_text(text)
     fails(2, message, "suite", suite)
+
+
+def test_settings_are_shown_as_set_takes_them():
+    result = call("settings", "--model", "ddgan", "--dataset", "digits")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "[model]" in lines
+    assert "steps = 4" in lines
+    assert 'lr_schedule = "cosine"' in lines
+
+
+BUGGY = """
+import torch
+from trilemma_bench import Trainable, register_model
+
+@register_model("buggy")
+class Buggy(Trainable):
+    def __init__(self, data):
+        super().__init__(data)
+        self.network = torch.nn.Linear(2, 2)
+
+    def optimizers(self):
+        return {"network": torch.optim.Adam(self.network.parameters(), lr=LR)}
+
+    def training_step(self, batch, step, optimizers):
+        RESULT
+
+    def sample(self, count, rng):
+        return self.network(torch.randn(count, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("lr", "result", "message"),
+    [
+        ("1e-3", "return self.netwrok(batch)", "has no attribute 'netwrok', in flow.py:15, training_step (--debug"),
+        ("1e-3", "return batch.mean()", "Buggy.training_step must return its losses by name, a dict"),
+        ("float('nan')", "return {}", "has no optimisers with these settings (Invalid learning rate: nan)"),
+    ],
+)
+def test_a_plugins_mistake_is_shown_where_it_is(lr, result, message, tmp_path):
+    plugin = tmp_path / "flow.py"
+    plugin.write_text(BUGGY.replace("LR", lr).replace("RESULT", result).replace("buggy", f"buggy-{len(result)}"))
+    model = f"{plugin}:Buggy"
+    arguments = ["run", "--model", model, "--dataset", "gaussians25", *FAST[:7], "--out", tmp_path / "out"]
+    lines = fails(2 if "nan" in lr else 1, message, *arguments)
+    assert not any("this is a bug" in line for line in lines)
+    assert "Traceback" in call(*arguments, "--debug").stderr
+
+
+def test_more_samples_in_a_batch_than_there_are_is_refused(tmp_path):
+    arguments = ["run", "--model", "vae", "--dataset", "digits", "--set", "batch_size=5000", "--budget", "1kimg"]
+    fails(2, "batch_size = 5000: there are 1,297 samples", *arguments, "--out", tmp_path, "--quiet")
+
+
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "index.html").write_text("my page")
+    records = ["report", "results/digits/vae"]
+    fails(2, "holds index.html of something else", *records, "--out", mine)
+    assert (mine / "index.html").read_text() == "my page"
+    for _ in range(2):
+        assert call(*records, "--out", tmp_path / "report").exit_code == 0

@@ -251,8 +251,21 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
         tb.compare(good, write("bad", make_record(status="failed", scores={}, protocol=None)))
     with fails("more than the seed", "model · name: b, not a", kind=UsageError):
         tb.compare(good, write("two", run("a"), run("b")))
-    with fails("is there twice", kind=UsageError):
-        tb.compare(good, write("twice", run(id="1"), run(id="2")))
+    with fails("a seed was trained twice", kind=UsageError):
+        again = make_training(checkpoint_sha256="cd" * 32)
+        tb.compare(good, write("twice", run(id="1"), run(id="2", training=again)))
+
+
+def test_of_a_run_that_was_repeated_the_newest_counts(write):
+    """The same seed of the same weights, measured again: what the same command does when it finds the checkpoint."""
+    old, new = (run(id=f"{day}", created=f"2026-11-0{day}T12:00:00+00:00") for day in (1, 2))
+    found = tb.compare(write("good", run()), write("repeated", old, new))
+    assert [record.id for record in found.b.records] == ["2"]
+
+
+def test_runs_on_other_data_differ_in_that_alone(write):
+    with pytest.raises(UsageError, match=r"B has dataset: digits, not gaussians25$"):
+        tb.compare(write("a", run()), write("b", run(dataset="digits", protocol={"extractor": "digits-cnn"})))
 
 
 # the command

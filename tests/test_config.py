@@ -30,7 +30,7 @@ def test_budgets(text, seconds, images):
     assert budget.progress((images or 0) // 2, (seconds or 0) / 2) == 0.5
 
 
-@pytest.mark.parametrize("text", ["10x", "", "s", "-5s", "0s", "10", "1e3s", "ten minutes"])
+@pytest.mark.parametrize("text", ["10x", "", "s", "-5s", "10", "1e3s", "ten minutes"])
 def test_a_budget_that_is_none_says_what_one_looks_like(text):
     with pytest.raises(UsageError, match="90s, 10m, 2h"):
         Budget.parse(text)
@@ -125,3 +125,8 @@ def test_a_switch_with_a_third_position_names_all_three(key):
     assert ddgan(overrides=[f"{key}=true"]) != ddgan(overrides=[f"{key}=false"]) != ddgan()
     with pytest.raises(UsageError, match=r"= 'maybe': Input should be True, False or 'auto'"):
         ddgan(overrides=[f"{key}=maybe"])
+
+
+def test_a_budget_of_nothing_says_so():
+    with pytest.raises(UsageError, match="budget '0s' must be more than 0"):
+        Budget.parse("0s")

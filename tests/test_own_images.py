@@ -281,6 +281,9 @@ def test_files_that_hold_no_samples(tmp_path):
     for name in ("objects.npy", "text.npz", "empty.npy", "huge.npy"):
         with fails(name, "damaged or not"):
             load_samples(tmp_path / name)
-    for name in ("nowhere", "nowhere.npz", "text.txt"):
-        with fails("neither a folder", kind=UsageError):
+    (tmp_path / "text.txt").write_text("hello")
+    with fails("neither a folder", kind=UsageError):
+        load_samples(tmp_path / "text.txt")
+    for name in ("nowhere", "nowhere.npz"):
+        with fails(name, "does not exist", kind=UsageError):
             load_samples(tmp_path / name)

@@ -14,6 +14,7 @@ import trilemma_bench as tb
 from trilemma_bench import checkpoint, pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
 from trilemma_bench.record import read_record
+from trilemma_bench.results import find_records
 
 FAST = {"hidden": 16, "batch_size": 32, "timing_repetitions": 3, "timing_seconds": 0.1, "diffusion_steps": 10}
 BUDGET = "1kimg"
@@ -142,6 +143,8 @@ def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, mon
     said = []
     record = go(tmp_path, say=said.append)
     assert any("resuming from step 9" in line for line in said)
+    assert record.continues == folder.name
+    assert [found.id for _, found in find_records([tmp_path]).records] == [record.id]
     assert record.samples_sha256 == go(tmp_path / "whole").samples_sha256
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError, place_of
 
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -27,7 +27,9 @@ _DATASET = [
 ]
 _TRAINING = [
     click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config."),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting; repeatable."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, see `settings`; repeatable."
+    ),
     click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train."),
 ]
 _SAMPLING = [
@@ -75,7 +77,11 @@ def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
 
 
 class Main(click.Group):
-    """Turns every error into one line on stderr and the right exit code; `--debug` shows the traceback."""
+    """Turns every error into one line on stderr and the right exit code; `--debug`, anywhere, shows the traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        debug = [argument for argument in args if argument == "--debug"]
+        return super().parse_args(ctx, debug[:1] + [argument for argument in args if argument != "--debug"])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -91,7 +97,9 @@ class Main(click.Group):
         except OSError as error:
             _fail(ctx, f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
         except Exception as error:
-            _fail(ctx, f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", 1)
+            place, ours = place_of(error)
+            whose = "this is a bug; " if ours else ""
+            _fail(ctx, f"{type(error).__name__}: {error}, in {place} ({whose}--debug shows more)", 1)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> None:
@@ -121,7 +129,7 @@ def run(**options: Any) -> None:
     from trilemma_bench.report.terminal import terminal_table
 
     record = pipeline.run(_options(options))
-    click.echo(terminal_table([record]))
+    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
 
 
 @main.command()
@@ -179,14 +187,18 @@ def evaluate(source: Path, name: str, **options: Any) -> None:
 
     settings = _options({**options, "model": name})
     samples = load_samples(source.expanduser(), open_dataset(settings.dataset).spec, settings.dataset)
-    click.echo(terminal_table([pipeline.evaluate(settings, samples, str(source))]))
+    record = pipeline.evaluate(settings, samples, str(source))
+    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
 
 
 @main.command()
 @click.argument("file", type=FILE, metavar="FILE.toml")
 @with_options(_COMMON[1:], _PLACES)
 def suite(file: Path, **options: Any) -> None:
-    """Run all of a suite, and report on it. FILE may be the name of a shipped suite: demo."""
+    """Run all of a suite, and report on it.
+
+    FILE may be the name of a shipped suite: cpu, demo, ddgan-paper-cpu or ddgan-paper-gpu.
+    """
     from trilemma_bench.report import write_report
     from trilemma_bench.report.terminal import terminal_table
     from trilemma_bench.results import find_records
@@ -263,7 +275,8 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
 def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
     """Which differences between A and B are real.
 
-    Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed.
+    Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
+    repeated, the newest counts.
     """
     from trilemma_bench.comparing import Limit
     from trilemma_bench.comparing import compare as compare_runs
@@ -293,6 +306,22 @@ def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         click.echo(f"{row['name']:{width}}  {row['error'] or row['about']}  [{row['package']}]")
+
+
+@main.command()
+@with_options(_MODEL, _DATASET)
+@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
+    """What `--set` can change: every setting of a model's recipe for a dataset, as it stands."""
+    from trilemma_bench import config, registry
+
+    _load_plugins(plugins)
+    resolved = config.resolve(registry.models.get(model), model=model, dataset=dataset)
+    for table, values in resolved.flat().items():
+        click.echo(f"[{table}]")
+        for name, value in values.items():
+            click.echo(f"{name} = {json.dumps(value)}")
+        click.echo()
 
 
 @main.command()
@@ -393,6 +422,11 @@ def _data_and_extractor(options: dict[str, Any], device: Any) -> tuple[Any, Any]
     if options["output"] not in extractor.outputs:
         raise unknown_name(f"output of {extractor.name}", options["output"], extractor.outputs)
     return dataset, extractor
+
+
+def _folder(record: Any, options: dict[str, Any]) -> Path:
+    """Where the run's results lie."""
+    return options["out"] / record.dataset.name / record.model.name / record.id
 
 
 def _options(options: dict[str, Any]) -> Any:

@@ -17,7 +17,15 @@ from scipy import special
 from trilemma_bench.errors import UsageError, unknown_name
 from trilemma_bench.record import Record, Score, Speed
 from trilemma_bench.results import find_records
-from trilemma_bench.statistics import Runs, differences, is_reference, measured_on, over_seeds, seed_conditions
+from trilemma_bench.statistics import (
+    Runs,
+    differences,
+    is_reference,
+    measured_on,
+    newest_of_repeats,
+    over_seeds,
+    seed_conditions,
+)
 
 LEVEL = 0.05
 _Z = float(special.ndtri(1 - LEVEL / 2))
@@ -252,6 +260,9 @@ def compare(a: Path | str, b: Path | str) -> RunComparison:
     Raises UsageError when there is no such run, or the two were not measured alike; the message says what differs.
     """
     sides = runs_at(a), runs_at(b)
+    one, other = (runs.record.dataset.name for runs in sides)
+    if one != other:
+        raise UsageError(f"{a} and {b} cannot be compared: B has dataset: {other}, not {one}")
     conditions = [measured_on(runs.record) for runs in sides]
     if apart := differences(conditions[1], conditions[0]):
         raise UsageError(f"{a} and {b} cannot be compared: B has {'; '.join(apart)}")
@@ -285,17 +296,20 @@ def _corrected(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def runs_at(path: Path | str) -> Runs:
-    """The complete runs at `path`. Raises UsageError when there is none, or when they differ in more than the seed."""
+    """The complete runs at `path`; of a run that was repeated, the newest.
+
+    Raises UsageError when there is none, or when they differ in more than the seed.
+    """
     found = find_records([Path(path).expanduser()])
     complete = [record for _, record in found.records if record.status == "complete"]
     if not complete:
         why = [*(f"{record.label} is {record.status}" for _, record in found.records), *found.skipped]
         more = f"; and {len(why) - 2} more" if len(why) > 2 else ""
         raise UsageError(f"{path}: no complete run; {'; '.join(why[:2]) or 'no record.json below it'}{more}")
-    first, *others = over_seeds(complete)
+    first, *others = over_seeds(newest_of_repeats(complete))
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))
-        what = "; ".join(apart[:3]) or "a seed, or the training of a run, is there twice"
+        what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"
         raise UsageError(f"{path}: its runs differ in more than the seed ({what}): name the folder of one")
     return first
 

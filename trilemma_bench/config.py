@@ -46,7 +46,9 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """'90s', '10m', '2h' or '500kimg', '2Mimg'. Raises UsageError for anything else, zero included."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|kimg|Mimg)", text.strip())
-        if not match or float(match[1]) == 0:
+        if match and float(match[1]) == 0:
+            raise UsageError(f"budget '{text}' must be more than 0")
+        if not match:
             raise UsageError(f"budget '{text}' is not a time (90s, 10m, 2h) or a number of images (500kimg, 2Mimg)")
         amount = float(match[1]) * _UNITS[match[2]]
         return cls(text.strip(), images=amount) if match[2].endswith("img") else cls(text.strip(), seconds=amount)

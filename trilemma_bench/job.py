@@ -58,6 +58,7 @@ class Job:
     created: str = ""
     durations: dict[str, float] = field(default_factory=dict)
     training: Training | None = None
+    continues: str = ""
 
     @property
     def trained_as(self) -> str:
@@ -96,6 +97,8 @@ def prepare(options: Options) -> Job:
         budget=options.budget,
     )
     protocol = resolve_protocol(options.protocol, dataset, options.samples)
+    if options.checkpoint:
+        checkpoint.read_header(options.checkpoint)
     device = resolve_device(options.device)
     distributed.start(device)
     if not distributed.is_main():

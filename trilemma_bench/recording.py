@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from trilemma_bench import checkpoint, registry
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
-from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.errors import TrilemmaError, place_of
 from trilemma_bench.evaluation import Evaluation
 from trilemma_bench.job import TRAIN_SPLIT, Job
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed, write_record
@@ -62,8 +60,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
         message = str(error) or type(error).__name__
         if not isinstance(error, (TrilemmaError, KeyboardInterrupt)):
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            message = f"{type(error).__name__}: {message} ({Path(last.filename).name}:{last.lineno})"
+            message = f"{type(error).__name__}: {message} ({place_of(error)[0]})"
         part = ModelPart(
             name=checkpoint.folder_name(job.options.model),
             parameters=0,
@@ -100,5 +97,6 @@ def _record(job: Job, model: ModelPart, protocol: ProtocolPart | None, **facts: 
         command=command_line(),
         created=job.created,
         durations=job.durations,
+        continues=job.continues,
         **facts,
     )

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from trilemma_bench.errors import TrilemmaError, UsageError, unknown_name
+from trilemma_bench.errors import PLUGIN, TrilemmaError, UsageError, unknown_name
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def load_file(path: Path) -> Any:
     """The module in a plugin file, executed once. Raises UsageError when missing, TrilemmaError on failure."""
     if not path.is_file():
         raise UsageError(f"plugin file {path} does not exist")
-    name = f"trilemma_plugin_{abs(hash(path.resolve())):x}"
+    name = f"{PLUGIN}{abs(hash(path.resolve())):x}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -140,7 +140,8 @@ def load_file(path: Path) -> Any:
 
 def _attribute(module: Any, attribute: str, path: str) -> Any:
     if not hasattr(module, attribute):
-        public = [name for name in vars(module) if not name.startswith("_")]
+        own = [name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__]
+        public = [name for name in own if not name.startswith("_")]
         raise unknown_name(f"object in {path}", attribute, public)
     return getattr(module, attribute)
 

@@ -39,7 +39,9 @@ def _read(path: Path) -> Record | str:
 
 
 def find_records(dirs: Iterable[Path | str]) -> Found:
-    """Every record below `dirs`, each once however often it is reached. What is no record is skipped and reported."""
+    """Every record below `dirs`, each once however often it is reached. What is no record is skipped and reported; an
+    interrupted run that another one went on from is left out.
+    """
     found: dict[str, tuple[Path, Record]] = {}
     skipped: dict[str, None] = {}
     for top in map(Path, dirs):
@@ -51,7 +53,9 @@ def find_records(dirs: Iterable[Path | str]) -> Found:
                 skipped[record] = None
             else:
                 found.setdefault(record.to_json(), (path, record))
-    return Found(sorted(found.values(), key=lambda item: (item[1].created, item[1].id)), list(skipped))
+    continued = {record.continues for _, record in found.values()}
+    last = [item for item in found.values() if item[1].status != "interrupted" or item[1].id not in continued]
+    return Found(sorted(last, key=lambda item: (item[1].created, item[1].id)), list(skipped))
 
 
 def load_results(folder: Path | str) -> pd.DataFrame:

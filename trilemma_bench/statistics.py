@@ -264,6 +264,15 @@ def over_seeds(records: Iterable[Record]) -> list[Runs]:
     return [Runs(tuple(sorted(runs, key=lambda record: record.seed))) for same in sets.values() for runs in same]
 
 
+def newest_of_repeats(records: Iterable[Record]) -> list[Record]:
+    """`records`, oldest first, without those that a later one repeats: the same in all, weights and seed included."""
+    newest: dict[str, Record] = {}
+    for record in records:
+        weights = record.training.checkpoint_sha256 if record.training else None
+        newest[repr((seed_conditions(record), record.seed, weights))] = record
+    return list(newest.values())
+
+
 def _repeats(record: Record, runs: Sequence[Record]) -> bool:
     """Whether the seed of `record`, or its trained model, is already among `runs`."""
     weights = record.training.checkpoint_sha256 if record.training else None

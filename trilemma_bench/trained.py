@@ -85,6 +85,7 @@ def count_parameters(module: torch.nn.Module) -> int:
 
 def _train(job: Job, model: Trainable) -> None:
     resume = find_trained(job, complete=False)
+    job.continues = resume.name if resume else ""
     header = checkpoint.Header(
         model=job.trained_as,
         settings=job.settings.model,

@@ -72,12 +72,14 @@ class Trainer:
         place: Place,
     ) -> None:
         distributed.check_batch(settings.batch_size)
+        if settings.batch_size > len(data):
+            raise UsageError(f"batch_size = {settings.batch_size}: there are {len(data):,} samples to train on")
         if model.wants_labels and data.labels is None:
             raise UsageError(f"model '{header.model}' learns from labels, and this dataset has none")
         self.model, self.settings, self.header, self.place = model, settings, header, place
         self.budget = Budget.parse(settings.budget)
         self.batches = Batches(data, settings, seed, place.device)
-        self.optimizers = model.optimizers()
+        self.optimizers = _optimizers_of(model, header.model)
         self.rates = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
         self.ema = EMA(model.network, settings.ema_decay)
         self.log, self.trace, self.clock = TrainingLog(place.folder, settings.tensorboard), Trace(place.folder), Clock()
@@ -266,6 +268,13 @@ class Trainer:
     def _restore(self, folder: Path) -> None:
         self._put(checkpoint.load_state(folder / checkpoint.STATE_FILE))
         self.place.say(f"resuming from step {self.step} of {folder}")
+
+
+def _optimizers_of(model: Trainable, name: str) -> dict[str, torch.optim.Optimizer]:
+    try:
+        return model.optimizers()
+    except ValueError as error:
+        raise UsageError(f"model '{name}' has no optimisers with these settings ({error}): see --set") from error
 
 
 def _largest(data: Tensor) -> float:

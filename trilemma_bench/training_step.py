@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma_bench import distributed
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
-from trilemma_bench.errors import UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.recorded_step import RecordedStep
 
@@ -79,6 +79,11 @@ class TrainingStep:
         with self._around(step):
             named = dict(zip(names, further, strict=True))
             losses = self.model.training_step(samples, step, self.optimizers, **named)
+        if not isinstance(losses, dict):
+            raise TrilemmaError(
+                f"{type(self.model).__name__}.training_step must return its losses by name, a dict of scalar tensors, "
+                f"not {type(losses).__name__}"
+            )
         return losses | self._norms
 
     @contextmanager

@@ -141,12 +141,13 @@ def open_reference(path: Path, extractor: FeatureExtractor, output: str = "featu
 
 def _load(path: Path) -> tuple[cache.Tensors, cache.Facts]:
     """What a file of ours holds and says of itself, verified against each other."""
-    if path.suffix == ".npz":
-        raise UsageError(
-            f"{path} does not say what it is of: `trilemma-bench reference import {path} …` makes a file that does"
-        )
     if not path.is_file():
         raise UsageError(f"{path} does not exist: give the file that `trilemma-bench reference export` wrote")
+    if path.suffix == ".npz":
+        raise UsageError(
+            f"{path} does not say what it is of: `trilemma-bench reference import {path} --dataset NAME "
+            "--extractor NAME --to FILE.safetensors` makes a file that does"
+        )
     try:
         tensors, facts = cache.load(path)
     except (SafetensorError, OSError) as error:

@@ -203,7 +203,7 @@ FACTS = (
     ),
     Column(
         "parameters", "Parameters", "params", None,
-        lambda record: None if is_reference(record) else record.model.parameters,
+        lambda record: None if is_reference(record) else record.model.parameters or None,
         lambda value, _: fmt.count(value), _why_untimed, meaning="of the network that is sampled",
     ),
     Column(

@@ -190,7 +190,7 @@ def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats, ends: Floats
     ends: K×2, a value and an end of its interval. They widen the limits, unless one is far wider than the others.
     """
     positive = numbers[numbers > 0]
-    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 20 * positive.min()))
+    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 10 * positive.min()))
     ticks = getattr(axes, f"{axis}axis")
     set_scale = getattr(axes, f"set_{axis}scale")
     least = 0.02 * float(np.abs(numbers).max()) or 0.05

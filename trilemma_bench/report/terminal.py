@@ -18,10 +18,7 @@ def terminal_table(records: Iterable[Record]) -> str:
     records = list(records)
     parts = [_group(table) for table in tables(records)]
     if parts:
-        parts.append(
-            "* best of its table   ≈ no difference to the best shown   ↑ higher is better   ↓ lower is better\n"
-            "± and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"
-        )
+        parts.append(_legend("\n".join(parts)))
     failed = [record for record in records if record.status != "complete"]
     if failed:
         parts.append("\n".join(["did not complete:", *(_clip(f"  {failure(record)}", WIDTH) for record in failed)]))
@@ -45,9 +42,22 @@ def format_row(record: Record) -> str:
     return f"{head}: {', '.join(shown) or 'no scores'}"
 
 
+def _legend(text: str) -> str:
+    """What the marks in `text` mean."""
+    marks = {"*": "* best of its table", "≈": "≈ no difference to the best shown"}
+    shown = [meaning for mark, meaning in marks.items() if mark in text]
+    return (
+        "   ".join([*shown, "↑ higher is better", "↓ lower is better"])
+        + "\n± and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"
+    )
+
+
 def _group(table: Table) -> str:
     blocks = [block for part in table.parts for block in _blocks(table, part)]
-    notes = [f"  note: {note}" for note in dict.fromkeys(row.record.dataset.note for row in table.rows) if note]
+    records = [row.record for row in table.rows]
+    said = [record.dataset.note for record in records]
+    said += [f"{name}: {score.note}" for record in records for name, score in record.scores.items() if score.note]
+    notes = [f"  note: {note}" for note in dict.fromkeys(said) if note]
     below = [_clip(fmt.plain(note), WIDTH) for note in notes]
     return "\n".join([*_heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
 
