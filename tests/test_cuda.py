@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from models import IMAGES, tiny_data, tiny_model
+from models import IMAGES, POINTS, tiny_data, tiny_settings
 from test_model_contracts import TRAINABLE
 
+from trilemma_bench import registry
 from trilemma_bench.checkpoint import Header
 from trilemma_bench.config import SamplingSettings, TrainingSettings
 from trilemma_bench.contracts import Split
@@ -18,21 +21,41 @@ from trilemma_bench.training import Place, Trainer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")
 STEPS, BATCH = 24, 16
+LABELLED = replace(IMAGES, classes=2)
+VARIANTS = [
+    ("ddgan", POINTS, {}),
+    ("ddgan", LABELLED, {"class_conditional": True}),
+    ("ddpm", LABELLED, {"class_conditional": True}),
+    ("stylegan2", LABELLED, {"class_conditional": True}),
+    ("stylegan2", IMAGES, {"augment": "ada", "ada_kimg": 0.2, "r1_interval": 2}),
+    ("stylegan2", IMAGES, {"augment": "diffaugment"}),
+    ("gan", IMAGES, {"loss": "wgan-gp", "critic_steps": 3}),
+    ("gan", IMAGES, {"loss": "relativistic"}),
+]
 
 
 def complain(text):
     assert "not replayed" not in text, text
+    assert "does not work" not in text, text
 
 
-def trained(name, folder, **settings):
+def built(name, spec, **settings):
+    model_class = registry.models.get(name)
+    torch.manual_seed(0)
+    model = model_class(spec, **tiny_settings(model_class) | settings).to(CUDA)
+    return model.to(memory_format=torch.channels_last) if spec.is_image else model
+
+
+def trained(name, folder, spec=IMAGES, settings=None, **training):
     """A run of STEPS steps, and what replays them; Adam's ε is large, so that it does not blow rounding up."""
     folder.mkdir()
-    model = tiny_model(name, IMAGES).to(CUDA).to(memory_format=torch.channels_last)
+    model, data = built(name, spec, **(settings or {})), tiny_data(spec)
     seed_everything(0)
-    facts = {"batch_size": BATCH, "budget": f"{BATCH * STEPS / 1000}kimg", "lr_warmup_steps": 6, "flip": True}
-    header = Header(name, {}, IMAGES.shape, "tiny", "0", "digest", "run")
+    facts = {"batch_size": BATCH, "budget": f"{BATCH * STEPS / 1000}kimg", "lr_warmup_steps": 6, "precision": "float32"}
+    header = Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
     place = Place(folder, CUDA, say=complain, progress=False)
-    run = Trainer(model, Split(tiny_data(IMAGES)), TrainingSettings(**facts, **settings), 0, header, place)
+    split = Split(data, torch.arange(len(data)) % 2 if spec.classes else None)
+    run = Trainer(model, split, TrainingSettings(**facts | {"flip": spec.is_image} | training), 0, header, place)
     for optimizer in run.optimizers.values():
         for group in optimizer.param_groups:
             group["eps"] = 1e-4
@@ -43,16 +66,20 @@ def trained(name, folder, **settings):
     return run, recorded[0]
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_replayed_steps_learn_the_same(name, tmp_path):
-    plain, none = trained(name, tmp_path / "plain", precision="float32", cuda_graphs=False)
-    replayed, recorded = trained(name, tmp_path / "replayed", precision="float32")
+def assert_equal(one, other, atol=5e-4):
+    for key, value in one.model.state_dict().items():
+        assert torch.allclose(value, other.model.state_dict()[key], rtol=1e-3, atol=atol), key
+
+
+@pytest.mark.parametrize(("name", "spec", "settings"), [*((name, IMAGES, {}) for name in TRAINABLE), *VARIANTS])
+def test_replayed_steps_learn_the_same(name, spec, settings, tmp_path):
+    plain, none = trained(name, tmp_path / "plain", spec, settings, cuda_graphs=False)
+    replayed, recorded = trained(name, tmp_path / "replayed", spec, settings)
     assert none is None
     kinds = {plain.model.step_kind(step) for step in range(STEPS)} - {None}
     assert {kind for kind, *_ in recorded._graphs._recorded} == kinds
     assert recorded.works
-    for key, value in plain.model.state_dict().items():
-        assert torch.allclose(value, replayed.model.state_dict()[key], rtol=1e-3, atol=5e-4), key
+    assert_equal(plain, replayed)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -62,9 +89,33 @@ def test_replayed_steps_in_bf16_are_finite(name, tmp_path):
     assert all(bool(value.isfinite().all()) for value in run.model.state_dict().values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_replayed_samples_are_those_of_the_plain_network(name):
-    model, samples = tiny_model(name, IMAGES).to(CUDA), []
+def test_compiled_steps_are_replayed_and_learn_the_same(tmp_path):
+    plain, _ = trained("vae", tmp_path / "plain", cuda_graphs=False)
+    compiled, recorded = trained("vae", tmp_path / "compiled", compile=True)
+    assert recorded.replays > 0
+    assert_equal(plain, compiled, atol=2e-3)
+
+
+def test_pictures_and_checkpoints_between_replays_change_nothing(tmp_path, monkeypatch):
+    plain, _ = trained("ddgan", tmp_path / "plain")
+    step = Trainer._step
+
+    def disturbed(run, progress):
+        step(run, progress)
+        if run.step in (12, 20):
+            run.previews.draw(run.step)
+            run._save(complete=False)
+
+    monkeypatch.setattr(Trainer, "_step", disturbed)
+    watched, recorded = trained("ddgan", tmp_path / "watched")
+    assert recorded.replays > 0
+    assert (tmp_path / "watched" / "training-samples.png").exists()
+    assert_equal(plain, watched)
+
+
+@pytest.mark.parametrize(("name", "spec", "settings"), [*((name, IMAGES, {}) for name in TRAINABLE), *VARIANTS[:4]])
+def test_replayed_samples_are_those_of_the_plain_network(name, spec, settings):
+    model, samples = built(name, spec, **settings), []
     for graphs in (False, True):
         with drawing(model, SamplingSettings(cuda_graphs=graphs), CUDA):
             samples.append(draw_samples(model, 6, 0, chunk_size=4, device=CUDA, progress=False))
@@ -79,6 +130,10 @@ def waiting(x):
     return {"sum": x + float(x.sum()) + torch.randn(x.shape, device=CUDA)}
 
 
+def interrupted(x):
+    raise KeyboardInterrupt
+
+
 def test_recorded_draws_are_those_of_the_same_seed():
     x, graphs = torch.zeros(1000, device=CUDA), Graphs()
     graphs.rehearse(drawn, [x])
@@ -90,21 +145,23 @@ def test_recorded_draws_are_those_of_the_same_seed():
         assert torch.equal(graphs.replay("kind", [x])["sum"], each)
 
 
-def test_what_waits_for_the_device_is_noticed():
+def test_what_waits_for_the_device_is_noticed_with_its_place():
     x, graphs = torch.zeros(1000, device=CUDA), Graphs()
-    for work, count in ((drawn, 0), (waiting, 1)):
+    for work, places in ((drawn, 0), (waiting, 1)):
         graphs.rehearse(work, [x])
         with noticing_waits() as waits:
             graphs.rehearse(work, [x])
-        assert len(waits) == count
+        assert len(waits) == places
+        assert all(place.startswith("test_cuda.py, line") for place in waits)
 
 
-def test_a_recording_that_fails_leaves_torch_as_it_was():
+@pytest.mark.parametrize(("work", "error"), [(waiting, CannotRecordError), (interrupted, KeyboardInterrupt)])
+def test_a_recording_that_fails_leaves_torch_as_it_was(work, error):
     x, graphs = torch.zeros(1000, device=CUDA), Graphs()
     stream = torch.cuda.current_stream()
     graphs.record("good", drawn, [x])
-    with pytest.raises(CannotRecordError):
-        graphs.record("bad", waiting, [x])
+    with pytest.raises(error):
+        graphs.record("bad", work, [x])
     assert torch.cuda.current_stream() == stream
     assert "bad" not in graphs
     torch.manual_seed(0)
