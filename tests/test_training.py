@@ -354,3 +354,15 @@ def test_times_are_said_as_people_do():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision"):
         config.TrainingSettings(precision="float16")
+
+
+def test_the_steps_of_the_warm_up_are_taken_back(tmp_path):
+    plain, warm = trainer(tmp_path / "plain"), trainer(tmp_path / "warm")
+    torch.manual_seed(0)
+    plain.run()
+    torch.manual_seed(0)
+    warm._warm_up()
+    assert (warm.step, warm.images, warm.ema.updates) == (0, 0, 0)
+    warm.run()
+    assert torch.equal(plain.model.network.weight, warm.model.network.weight)
+    assert plain.step == warm.step
