@@ -2,9 +2,11 @@
 
     python benchmarks/neighbours.py [--samples 10000] [--repeats 3] [--features network]
     python benchmarks/neighbours.py --samples 50000 --dims 4096 --repeats 1 --alone    # ours against the bare products
+    python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
 
 Features: 'network', like a network's (a low effective dimension, clusters, never negative), or 'noise', isotropic
-Gaussians, where no bound prunes anything. Memory is what a fresh process grows by above the features themselves.
+Gaussians, where no bound prunes anything. Memory is what a fresh process grows by above the features themselves, or
+what a GPU holds above them.
 """
 
 from __future__ import annotations
@@ -81,19 +83,28 @@ def prepared(route: Route, kind: str, count: int, dim: int) -> Callable[[], Any]
 
 
 def report(title: str, routes: dict[str, Route], options: argparse.Namespace, dim: int) -> None:
-    generated, real = (
-        features(options.features, options.samples, dim, 1),
-        features(options.features, options.samples, dim, 2),
-    )
+    generated, real = (features(options.features, options.samples, dim, seed).to(options.device) for seed in (1, 2))
     found = medians({name: partial(route, generated, real) for name, route in routes.items()}, options.repeats, False)
     shown = {
         name: Timing(", ".join(f"{each:.9g}" for each in value), *times) for name, (value, *times) in found.items()
     }
     print_table(f"{title}, N = M = {options.samples}, D = {dim}, {options.features}", shown)
-    del generated, real
-    for name, route in routes.items():
-        grown = extra_memory(prepared, route, options.features, options.samples, dim)
-        print(f"{name}: {grown / 2**20:,.0f} MiB above the features")
+    if options.device == "cuda":
+        grown = {name: device_memory(partial(route, generated, real)) for name, route in routes.items()}
+    else:
+        del generated, real
+        common = options.features, options.samples, dim
+        grown = {name: extra_memory(prepared, route, *common) for name, route in routes.items()}
+    for name, size in grown.items():
+        print(f"{name}: {size / 2**20:,.0f} MiB above the features")
+
+
+def device_memory(call: Callable[[], Any]) -> int:
+    """Bytes of the GPU's memory that `call` holds at most, above what is there already."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def main() -> None:
@@ -103,13 +114,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--features", choices=["network", "noise"], default="network")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     print(machine())
     np.random.seed(0)
     for dim in options.dims:
         if options.alone:
             report("all four", {"ours": ours, "three plain products": products}, options, dim)
-        elif dim <= 2048:
+        elif dim <= 2048 and options.device == "cpu":
             report("all four", {"ours": ours, "prdc": prdc, "three plain products": products}, options, dim)
         else:
             routes = {"ours": ours_precision_recall, "torch-fidelity": torch_fidelity, "three plain products": products}
