@@ -15,8 +15,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.images import to_float
-from trilemma_bench.precision import arithmetic, in_fast_format
+from trilemma_bench.precision import arithmetic, in_fast_format, matmul_precision
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed, synchronize
 from trilemma_bench.training import Place, Trainer
@@ -176,18 +176,8 @@ def sampling_speed(
 @lru_cache
 def peaks_of(device: torch.device) -> dict[str, float]:
     """The measured matrix peak of each precision, FLOP/s."""
-    with exact_float32():
+    with matmul_precision("highest"):
         return {"float32": matrix_peak(device, torch.float32), "bf16": matrix_peak(device, torch.bfloat16)}
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def trainable_models() -> list[str]:

@@ -233,7 +233,7 @@ def test_a_plugins_mistake_is_shown_where_it_is(lr, result, message, tmp_path):
 
 def test_more_samples_in_a_batch_than_there_are_is_refused(tmp_path):
     arguments = ["run", "--model", "vae", "--dataset", "digits", "--set", "batch_size=5000", "--budget", "1kimg"]
-    fails(2, "batch_size = 5000: there are 1,297 samples", *arguments, "--out", tmp_path, "--quiet")
+    fails(2, "batch_size = 5000: there are 1297 samples, choose that at most", *arguments, "--out", tmp_path, "--quiet")
 
 
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,13 +32,10 @@ def place_of(error: BaseException) -> tuple[str, bool]:
 
     The innermost line of a plugin file, else of this project, else of all.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    plugins = {module.__file__ for name, module in list(sys.modules.items()) if name.startswith(PLUGIN)}
-    theirs = [frame for frame in frames if frame.filename in plugins]
-    ours = [frame for frame in frames if Path(frame.filename).parts[-2:-1] and _is_ours(frame.filename)]
-    frame = (theirs or ours or list(frames))[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}, {frame.name}", not theirs
-
-
-def _is_ours(filename: str) -> bool:
-    return any(package in Path(filename).parts[:-1] for package in PACKAGES)
+    lines = [
+        (frame, frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    theirs = [line for line in lines if line[1].startswith(PLUGIN)]
+    ours = [line for line in lines if line[1].partition(".")[0] in PACKAGES]
+    frame, _, number = (theirs or ours or lines)[-1]
+    return f"{Path(frame.f_code.co_filename).name}:{number}, {frame.f_code.co_name}", not theirs

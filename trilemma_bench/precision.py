@@ -18,6 +18,17 @@ def resolved(precision: str, device: torch.device) -> str:
 
 
 @contextmanager
+def matmul_precision(needed: str) -> Iterator[None]:
+    """Inside, products of float32 values are made in torch's 'highest', 'high' or 'medium' precision."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(needed)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Inside, networks compute in `precision`.
 
@@ -25,15 +36,16 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     to bfloat16; what stays float32 may be multiplied as TensorFloat-32.
     """
     lower, cudnn = precision == "bf16", torch.backends.cudnn
-    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
-    torch.set_float32_matmul_precision("high" if lower else "highest")
+    before = cudnn.allow_tf32, cudnn.benchmark
     cudnn.allow_tf32, cudnn.benchmark = lower, True
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+        with (
+            matmul_precision("high" if lower else "highest"),
+            torch.autocast(device.type, torch.bfloat16, enabled=lower),
+        ):
             yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32, cudnn.benchmark = before[1:]
+        cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def in_fast_format(images: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         distributed.check_batch(settings.batch_size)
         if settings.batch_size > len(data):
-            raise UsageError(f"batch_size = {settings.batch_size}: there are {len(data):,} samples to train on")
+            raise UsageError(f"batch_size = {settings.batch_size}: there are {len(data)} samples, choose that at most")
         if model.wants_labels and data.labels is None:
             raise UsageError(f"model '{header.model}' learns from labels, and this dataset has none")
         self.model, self.settings, self.header, self.place = model, settings, header, place

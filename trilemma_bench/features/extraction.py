@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from trilemma_bench.contracts import FeatureExtractor
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.precision import matmul_precision
 
 Request = tuple[FeatureExtractor, Sequence[str]]
 Outputs = dict[tuple[str, str], Tensor]
@@ -121,13 +122,9 @@ def _batches(
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """TensorFloat-32 is off: with it, features would differ between devices in the third digit."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with matmul_precision("highest"), exact:
+        yield
 
 
 def _check(extractor: FeatureExtractor, values: Tensor, count: int) -> None:

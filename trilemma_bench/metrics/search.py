@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.precision import matmul_precision
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 8192)
@@ -252,17 +253,6 @@ def _gamma(length: int, dtype: torch.dtype) -> float:
     return length * _unit(dtype) / (1 - length * _unit(dtype))
 
 
-@contextlib.contextmanager
-def _precision(needed: str) -> Iterator[None]:
-    """Products of float32 values in "highest" precision or in "medium", whatever the process has asked for."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(needed)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 class _Product:
     """Scores of tiles: −d²/2 in units of `unit`, up to known errors: each side adds its `slack` to d, `blur` to d²."""
 
@@ -336,7 +326,7 @@ class _FloatProduct(_Product):
         if rows != self._rows:
             self._rows, self._x = rows, self._tile(0, rows)
         y = self._tile(1, columns)
-        with _precision("medium" if self.stored == torch.bfloat16 else "highest"):
+        with matmul_precision("medium" if self.stored == torch.bfloat16 else "highest"):
             scores = torch.mm(self._x, y.mT, out=self._spaces[2](len(self._x), len(y)))
         return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
 
@@ -421,7 +411,7 @@ def _fast(dtype: torch.dtype, device: torch.device) -> bool:
     def coarse() -> Tensor:
         if dtype == torch.int8:
             return torch._int_mm(extremes, extremes.mT)
-        with _precision("medium"):
+        with matmul_precision("medium"):
             return exact()
 
     def seconds(product: Callable[[], Tensor]) -> float:
@@ -430,7 +420,7 @@ def _fast(dtype: torch.dtype, device: torch.device) -> bool:
         return time.perf_counter() - start
 
     try:
-        with _one_thread(), _precision("highest"):
+        with _one_thread(), matmul_precision("highest"):
             if not bool((coarse() == 1024 * 127**2).all()):
                 return False  # 16-bit sums that overflow
             times = [(seconds(coarse), seconds(exact)) for _ in range(5)]
