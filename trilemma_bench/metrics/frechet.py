@@ -20,7 +20,7 @@ from trilemma_bench.errors import TrilemmaError
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
-BLOCK = 512  # columns in one product of which only a triangle is needed
+BLOCK = 256  # columns in one product of which only a triangle is needed
 ROUNDING_LIMIT = 1e-10  # of tr Σ1 + tr Σ2: what the rounding of the eigenvalues may add up to
 SMALLEST_PIVOT = 1e-10  # of the largest variance: below, a Cholesky factor may consist of rounding
 EPS = torch.finfo(torch.float64).eps
@@ -79,10 +79,15 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     if {tuple(value.shape) for value in gaussians} != {gaussians[0].shape, 2 * gaussians[0].shape}:
         shapes = ", ".join(str(tuple(value.shape)) for value in gaussians)
         raise TrilemmaError(f"the Fréchet distance needs means D and covariances D×D, got {shapes}")
-    if not all(value.isfinite().all() for value in gaussians):
+    if not all(finite(value) for value in gaussians):
         raise TrilemmaError("the Fréchet distance needs finite means and covariances")
     mu1, sigma1, mu2, sigma2 = gaussians
     return distance(Moments(mu1, sigma1), Moments(mu2, sigma2), root_of(sigma2))
+
+
+def finite(values: Tensor) -> bool:
+    """Whether no value is infinite or not a number: of the sum at first, which reads once and writes nothing."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def distance(first: Moments, second: Moments, root: Root) -> float:
@@ -112,10 +117,11 @@ def sandwich(root: Root, sigma: Tensor) -> Tensor:
     """The lower triangle of R Σ Rᵀ, at a third of the two products' cost where R is triangular."""
     matrix, size = root.matrix, len(root.matrix)
     blocks = [(i, min(i + BLOCK, size), i if root.triangular else 0) for i in range(0, size, BLOCK)]
-    right = torch.cat([sigma[:, zeros:] @ matrix[first:last, zeros:].mT for first, last, zeros in blocks], dim=1)
-    product = matrix.new_zeros(size, size)
+    right, product = sigma.new_empty(len(sigma), size), sigma.new_zeros(size, size)
     for first, last, zeros in blocks:
-        product[first:last, :last] = matrix[first:last, zeros:] @ right[zeros:, :last]
+        torch.mm(sigma[:, zeros:], matrix[first:last, zeros:].mT, out=right[:, first:last])
+    for first, last, zeros in blocks:
+        torch.mm(matrix[first:last, zeros:], right[zeros:, :last], out=product[first:last, :last])
     return product
 
 
