@@ -24,8 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from trilemma_bench.datasets.images import ImageFiles
-from trilemma_bench.features.extraction import exact_float32, extract
+from trilemma_bench.features.extraction import extract
 from trilemma_bench.features.inception import Inception
+from trilemma_bench.precision import feature_arithmetic
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from seeded_weights import install_inception, relative_error
@@ -89,7 +90,7 @@ def main() -> None:
             return torch.cat([peer(part.to(device))[0] for part in parts])
 
         def theirs_exact() -> Tensor:
-            with exact_float32():
+            with feature_arithmetic("float32", device):
                 return theirs()
 
         compare(

@@ -131,6 +131,21 @@ def test_reduced_precision_is_off_during_extraction_and_restored():
         torch.set_float32_matmul_precision(before)
 
 
+def test_a_named_precision_is_that_of_its_extractor_alone():
+    class Looks(Pixels):
+        def __init__(self, precision):
+            super().__init__()
+            self.name = self.precision = precision
+
+        def __call__(self, batch):
+            seen.append((self.precision, torch.is_autocast_enabled("cpu"), torch.get_float32_matmul_precision()))
+            return super().__call__(batch)
+
+    seen: list[tuple[str, bool, str]] = []
+    extract_all([(Looks(precision), ("features",)) for precision in ("bf16", "tf32", "float32")], images(2))
+    assert seen == [("bf16", True, "highest"), ("tf32", False, "high"), ("float32", False, "highest")]
+
+
 def test_in_batches_keeps_the_type_and_the_order():
     assert in_batches(lambda x: x * 2, torch.arange(10), 3).tolist() == list(range(0, 20, 2))
 

@@ -66,6 +66,7 @@ def test_a_whole_row_has_no_problem(row):
         ({"protocol__k_precision_recall": 5}, "k_precision_recall = 5, but protocol 'points' has 3"),
         ({"protocol__samples": 100}, "100 samples, but protocol 'points' has 10,000"),
         ({"protocol__name": "mine"}, "unknown protocol 'mine'"),
+        ({"protocol__extractors__points__precision": "bf16"}, "features of 'points' in bf16"),
         ({"dataset__fingerprint": "0" * 64}, "fingerprint 000000000000…, not that of gaussians25"),
         ({"scores__recall__interval": None, "scores__recall__standard_error": None}, "recall has no interval"),
         ({"scores": {}}, "no scores"),

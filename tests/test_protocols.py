@@ -16,10 +16,13 @@ import trilemma_bench as tb
 from trilemma_bench import registry
 from trilemma_bench.contracts import FeatureExtractor
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
-from trilemma_bench.features import extraction
+from trilemma_bench.features import cache, extraction
 from trilemma_bench.protocol import Use
 from trilemma_bench.record import ProtocolPart, read_record
+from trilemma_bench.report.notes import protocol_facts
+from trilemma_bench.statistics import comparable
 
 RESULTS = Path(__file__).parent.parent / "results"
 CPU = torch.device("cpu")
@@ -89,9 +92,42 @@ def test_a_published_protocol_is_measured_from_end_to_end(name, own_images, tmp_
 
 
 def test_a_record_has_a_place_for_every_field_of_a_protocol():
-    told_otherwise = {"reference": "reference_split", "kid_subsets": "kid", "kid_subset_size": "kid", "title": "name"}
+    told_otherwise = {
+        "reference": "reference_split",
+        "kid_subsets": "kid",
+        "kid_subset_size": "kid",
+        "title": "name",
+        "precision": "extractors",
+    }
     for field in fields(registry.protocols.get("paper")):
         assert told_otherwise.get(field.name, field.name) in ProtocolPart.model_fields
+
+
+def test_a_named_precision_is_measured_recorded_cached_and_ranked_apart(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    dataset, generated = own_images
+    exact, lower = (
+        tb.evaluate(
+            generated, dataset=dataset, protocol="cmmd", feature_precision=precision, name=str(precision),
+            device="cpu", out=tmp_path / "out", progress=False,
+        )
+        for precision in (None, "bf16")
+    )  # fmt: skip
+    assert [record.protocol.extractors["clip-vit-b-32"].precision for record in (exact, lower)] == ["float32", "bf16"]
+    shift = abs(lower.scores["cmmd"].value / exact.scores["cmmd"].value - 1)
+    assert 1e-6 < shift < 0.1  # eight bits of each factor, both sides of the comparison
+    assert len({entry.name for entry in cache.entries()}) == 2
+    one, other = comparable([exact, lower])
+    assert one.differences(other) == ["extractors · clip-vit-b-32 · precision: float32, not bf16"]
+    assert dict(protocol_facts(other))["features"].endswith("in bf16, weights 000000000000")
+    assert "bf16" not in dict(protocol_facts(one))["features"]
+
+
+def test_tf32_needs_cuda(own_images, tmp_path):
+    options = {"dataset": own_images[0], "protocol": "pixels", "feature_precision": "tf32", "device": "cpu"}
+    with pytest.raises(UsageError, match="tf32 need a CUDA device, this is cpu"):
+        tb.evaluate(own_images[1], **options, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_adm_compares_neighbours_with_fewer_references_than_the_distance():

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def run(*, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Record:
     """Trains if no checkpoint is given or found, samples, measures, writes the run's folder; returns its record.
 
-    settings: what `--set` takes, as a mapping; options: config, checkpoint, samples, seed, budget, protocol, device,
-    out, progress. Raises UsageError for a wrong request, TrilemmaError when a stage fails.
+    settings: what `--set` takes, as a mapping; options: config, checkpoint, samples, seed, budget, protocol,
+    feature_precision, device, out, progress. Raises UsageError for a wrong request, TrilemmaError when a stage fails.
     """
     return pipeline.run(options_of(model, dataset, settings, options))
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from trilemma_bench.errors import TrilemmaError, UsageError, place_of
+from trilemma_bench.protocol import FEATURE_PRECISIONS
 
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -38,11 +39,17 @@ _SAMPLING = [
         "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
     ),
 ]
+_FEATURE_PRECISION = click.option(
+    "--feature-precision",
+    type=click.Choice(FEATURE_PRECISIONS),
+    help="Of the extractors: below float32 faster, but not comparable.",
+)
 _MEASURING = [
     click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given."),
     click.option(
         "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
     ),
+    _FEATURE_PRECISION,
 ]
 _COMMON = [
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of training and samples."),
@@ -359,6 +366,7 @@ def reference_list() -> None:
 @reference_.command("export")
 @with_options(_DATASET, _REFERENCE)
 @click.option("--count", type=click.IntRange(min=2), metavar="N", help="A fixed random subset of N samples.")
+@with_options([_FEATURE_PRECISION])
 @click.option("--kind", type=click.Choice(["moments", "features"]), default="moments", show_default=True)
 @click.option("--radii", is_flag=True, help="With features: also the distances to the 5 nearest others.")
 @with_options([_TO_REFERENCE], _COMMON[1:3], _PLACES)
@@ -371,10 +379,12 @@ def reference_export(**options: Any) -> None:
     _load_plugins(options["plugins"])
     from trilemma_bench.environment import resolve_device
     from trilemma_bench.features.exchange import export_reference
+    from trilemma_bench.features.extraction import use_precision
     from trilemma_bench.features.reference import reference
 
     device = resolve_device(options["device"])
     dataset, extractor = _data_and_extractor(options, device)
+    use_precision(extractor, options["feature_precision"] or extractor.precision, device)
     chosen = reference(
         dataset,
         options["split"],

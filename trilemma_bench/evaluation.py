@@ -22,6 +22,7 @@ from trilemma_bench.features.extraction import (
     Samples,
     extract_all,
     in_batches,
+    use_precision,
 )
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
@@ -75,6 +76,8 @@ class Evaluator:
         }
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
+            if protocol.precision != "float32":
+                use_precision(extractor, protocol.precision, device)
         self.given = open_references(files, self.extractors)
         self._references: dict[Any, Reference] = {}
 
@@ -245,9 +248,10 @@ def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[f
     return max(low, limits[0]), min(high, limits[1])
 
 
-def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None) -> Protocol:
-    """The protocol called `name`, or the dataset's own, for `samples` generated samples where that is given."""
+def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None, precision: str | None) -> Protocol:
+    """The protocol called `name`, or the dataset's own; with so many samples, in that precision, where given."""
     protocol: Protocol = registry.protocols.get(name or dataset.default_protocol)
+    protocol = replace(protocol, precision=precision or protocol.precision)
     if samples is None:
         return protocol
     if samples < 2:

@@ -37,6 +37,7 @@ class Options:
     seed: int = 0
     budget: str | None = None
     protocol: str | None = None
+    feature_precision: str | None = None
     references: Sequence[Path] = ()
     device: str = "auto"
     out: Path = Path("results")
@@ -96,7 +97,7 @@ def prepare(options: Options) -> Job:
         overrides=options.overrides,
         budget=options.budget,
     )
-    protocol = resolve_protocol(options.protocol, dataset, options.samples)
+    protocol = resolve_protocol(options.protocol, dataset, options.samples, options.feature_precision)
     if options.checkpoint:
         checkpoint.read_header(options.checkpoint)
     device = resolve_device(options.device)

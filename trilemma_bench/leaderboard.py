@@ -9,6 +9,7 @@ from pathlib import Path
 from trilemma_bench import registry
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.protocol import FEATURE_PRECISIONS
 from trilemma_bench.record import ProtocolPart, Record
 from trilemma_bench.results import find_records
 from trilemma_bench.weights import sha256_of
@@ -53,6 +54,9 @@ def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
     for field in PROTOCOL_FIELDS:
         if (here := getattr(protocol, field)) != (there := getattr(known, field)):
             yield f"{field} = {here}, but protocol '{known.name}' has {there}"
+    for name, part in protocol.extractors.items():
+        if part.precision in FEATURE_PRECISIONS and part.precision != known.precision:
+            yield f"features of '{name}' in {part.precision}, but protocol '{known.name}' has {known.precision}"
     if protocol.samples != known.samples and record.model.name != FINITE:
         yield f"{protocol.samples:,} samples, but protocol '{known.name}' has {known.samples:,}"
 

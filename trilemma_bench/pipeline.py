@@ -80,7 +80,7 @@ def sample(options: Options, path: Path) -> Path:
 def evaluate(options: Options, samples: Samples, source: str) -> Record:
     """Measures samples that someone else made; the record has no speed and no training."""
     dataset = open_dataset(options.dataset)
-    protocol = resolve_protocol(options.protocol, dataset, len(samples))
+    protocol = resolve_protocol(options.protocol, dataset, len(samples), options.feature_precision)
     device = resolve_device(options.device)
     settings = config.Settings({}, config.TrainingSettings(), config.SamplingSettings())
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]

@@ -48,6 +48,20 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before
 
 
+@contextmanager
+def feature_arithmetic(precision: str, device: torch.device | str) -> Iterator[None]:
+    """Inside, feature extractors compute in `precision`, always by the same algorithms.
+
+    'tf32': products of values rounded to 10 bits, on CUDA; 'bf16': convolutions and products in bfloat16; anything
+    else: exactly float32, with which features agree between devices to their last digits but one.
+    """
+    tf32 = precision == "tf32"
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
+    lower = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    with matmul_precision("high" if tf32 else "highest"), flags, lower:
+        yield
+
+
 def in_fast_format(images: Tensor) -> Tensor:
     """Images N×C×H×W on CUDA with their channels last in memory, as its convolutions want them; others unchanged."""
     if images.ndim == 4 and images.device.type == "cuda":

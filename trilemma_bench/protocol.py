@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 NEIGHBOUR_METRICS = ("precision", "recall", "density", "coverage")
 FEATURE_METRICS = ("fd", "kid", *NEIGHBOUR_METRICS, "authenticity")
 MODE_METRICS = ("modes", "mode_kl", "high_quality")
+FEATURE_PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Protocol:
     """extractor: the features' name. samples: generated samples N. reference: the split compared against.
 
     reference_samples: how many of its samples, None for all. k_precision_recall and k_density_coverage: neighbours.
+    precision: of the extractors' arithmetic, one of FEATURE_PRECISIONS.
     kid_subsets, kid_subset_size: how KID is averaged; 0 subsets for all pairs. metrics: names of registered metrics, or
     `Use` where one differs from the rest; those of modes are skipped where a dataset has none.
     """
@@ -42,6 +44,7 @@ class Protocol:
     kid_subset_size: int = 1000
     metrics: tuple[str | Use, ...] = FEATURE_METRICS
     quantisation: str = "round(255·clip(x, 0, 1)) to uint8"
+    precision: str = "float32"
     title: str = ""
 
     @property

@@ -30,6 +30,7 @@ class SuiteRun(BaseModel):
     seed: int = 0
     budget: str | None = None
     protocol: str | None = None
+    feature_precision: str | None = None
 
 
 class Suite(BaseModel):

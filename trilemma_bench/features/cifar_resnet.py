@@ -48,7 +48,7 @@ class ResNet(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Averages over the last feature maps: N×64."""
         x = F.relu(self.bn1(self.conv1(images)))
-        return self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
+        return self.layer3(self.layer2(self.layer1(x))).float().mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits: N×classes."""

@@ -1,11 +1,10 @@
-"""Features of many samples: one pass feeds every extractor, batch by batch, in float32 precision on every device."""
+"""Features of many samples: one pass feeds every extractor, batch by batch, each in the precision that it names."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trilemma_bench.contracts import FeatureExtractor
-from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.precision import matmul_precision
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.precision import feature_arithmetic, resolved
 
 Request = tuple[FeatureExtractor, Sequence[str]]
 Outputs = dict[tuple[str, str], Tensor]
@@ -74,7 +73,9 @@ def extract_all(
     title = ", ".join(extractor.name for extractor, _ in requests)
     for start, batch in _batches(samples, batch_size, progress, device, title):
         for extractor, outputs in requests:
-            for output, values in extractor.compute(batch, outputs).items():
+            with feature_arithmetic(extractor.precision, device):
+                found = extractor.compute(batch, outputs)
+            for output, values in found.items():
                 _check(extractor, values, len(batch))
                 key = extractor.name, output
                 if key not in gathered:  # one allocation of the final size: gathering parts would need it twice
@@ -109,7 +110,7 @@ def _batches(
         return batch.pin_memory() if on_gpu and batch.device.type == "cpu" else batch
 
     bar = tqdm(total=len(samples), unit="sample", desc=f"features {title}".strip(), disable=not progress, leave=False)
-    with torch.no_grad(), exact_float32(), bar, ThreadPoolExecutor(1) as reader:
+    with torch.no_grad(), feature_arithmetic("float32", device), bar, ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, 0)
         for start in range(0, len(samples), batch_size):
             batch = coming.result().to(device, non_blocking=True)
@@ -119,12 +120,13 @@ def _batches(
             bar.update(len(batch))
 
 
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """TensorFloat-32 is off: with it, features would differ between devices in the third digit."""
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with matmul_precision("highest"), exact:
-        yield
+def use_precision(extractor: FeatureExtractor, precision: str, device: torch.device) -> None:
+    """Lets the extractor compute in 'tf32' or 'bf16' from now on; raises UsageError where `device` cannot."""
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError(f"features in tf32 need a CUDA device, this is {device.type}: choose float32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and resolved("auto", device) != "bf16":
+        raise UsageError("features in bf16: this CUDA device does not compute in it: choose float32 or tf32")
+    extractor.precision = precision
 
 
 def _check(extractor: FeatureExtractor, values: Tensor, count: int) -> None:

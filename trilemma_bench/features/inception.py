@@ -43,7 +43,8 @@ class Inception(ImageNetwork):
         cut = list(blocks).index(LAST_SPATIAL) + 1
         self.stem = self._placed(_stem(layers))
         self.lower = self._placed(nn.Sequential(*list(blocks.values())[:cut]))
-        self.upper = self._placed(nn.Sequential(*list(blocks.values())[cut:], layers["AvgPool"]))
+        self.upper = self._placed(nn.Sequential(*list(blocks.values())[cut:]))
+        self.pool = layers["AvgPool"]
         self.logits_weight = layers["fc"].get_parameter("weight").T.to(self.device)
 
     def _placed(self, layers: nn.Module) -> nn.Module:
@@ -58,7 +59,7 @@ class Inception(ImageNetwork):
         if "spatial" in outputs:
             found["spatial"] = maps[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         if "features" in outputs or "logits" in outputs:
-            found["features"] = self.upper(maps).flatten(1)
+            found["features"] = self.pool(self.upper(maps).float()).flatten(1)
         if "logits" in outputs:
             found["logits"] = found["features"] @ self.logits_weight
         return {output: found[output] for output in outputs}

@@ -81,8 +81,11 @@ def _features(group: Group) -> str:
 
 
 def _extractor(group: Group, name: str) -> str:
-    weights, resize = (group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize"))
+    weights, resize, precision = (
+        group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize", "precision")
+    )
     shown = "" if resize in (None, "none") else f", resize {resize}"
+    shown += "" if precision in (None, "float32") else f", in {precision}"
     return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
 
 
