@@ -4,6 +4,8 @@
 
 Made to be run in pieces: each finding is a file below --out, and the same command goes on with what is missing; no
 piece is begun after --minutes. `summary.md` has the tables so far. On a CPU: --dataset stacked_digits --budget 20s.
+Compiling takes minutes a model: `--ways plain uncompiled` leaves it out of the throughput, and the same command without
+it measures the rest; `--set training.compile=true` brings it into the trilemma, outside of the budgets.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from common import machine
 from model_rates import (
+    WAYS,
     build,
     random_images,
     sampling_speed,
@@ -87,11 +90,12 @@ STEPS = 3  # of training, in a check
 
 @dataclass(frozen=True)
 class Piece:
-    """One finding: the file that it goes to, what finds it."""
+    """One finding: the file that it goes to, what finds it, and what it has to have, above what was found before."""
 
     part: str
     name: str
-    find: Callable[[], dict[str, Any]]
+    find: Callable[..., dict[str, Any]]
+    keys: Sequence[str] = ()
 
     def path(self, out: Path) -> Path:
         return out / self.part / f"{self.name}.json"
@@ -141,7 +145,7 @@ def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
     record = tb.run(
         model=name,
         dataset=options.dataset,
-        settings=SHORT | TRILEMMA[name] if trained else {},
+        settings=SHORT | TRILEMMA[name] | dict(each.split("=", 1) for each in options.set) if trained else {},
         budget=options.budget if trained else None,
         samples=options.samples if trained else None,
         protocol=options.protocol,
@@ -162,14 +166,15 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
         "speed": {row.model: partial(timed_sampling, row, dataset, device, EAGER) for row in timed},
         "fast": {row.model: partial(timed_sampling, row, dataset, device, FAST) for row in timed},
         "throughput": {
-            name: partial(throughput, name, dataset, device, options.seconds)
+            name: partial(throughput, name, dataset, device, options.seconds, ())
             for name in trainable_models()
             if name in known
         },
         "trilemma": {name: partial(equal_budget, name, options) for name in TRILEMMA if name in known},
     }
     for part in options.parts:
-        yield from (Piece(part, name, find) for name, find in finders[part].items())
+        keys = options.ways if part == "throughput" else ()
+        yield from (Piece(part, name, find, keys) for name, find in finders[part].items())
 
 
 def work(options: argparse.Namespace) -> None:
@@ -177,18 +182,21 @@ def work(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     for piece in pieces(options):
         path = piece.path(options.out)
-        if path.exists() and "error" not in json.loads(path.read_text()):
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known = {} if "error" in known else known
+        missing = [key for key in piece.keys if key not in known]
+        if known and not missing:
             continue
         if time.monotonic() > end:
             print("time is up: the same command goes on from here", flush=True)
             break
         start = time.perf_counter()
         try:
-            found = piece.find()
+            found = known | (piece.find(missing) if missing else piece.find())
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n")
+        path.write_text(json.dumps(found | {"machine": machine()}, indent=1) + "\n")
         outcome = found.get("error", "done")
         print(f"{piece.part} {piece.name}: {outcome} ({time.perf_counter() - start:.0f} s)", flush=True)
         write_summary(options.out)
@@ -241,6 +249,8 @@ def main() -> None:
     parser.add_argument("--budget", default="5m", help="of each model in the trilemma")
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--protocol", default="cifar-resnet56")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="of training, for the rates")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trilemma's runs")
     parser.add_argument("--seconds", type=float, default=15.0, help="of training, for each rate")
     parser.add_argument("--device", default="auto")
     work(parser.parse_args())

@@ -27,6 +27,7 @@ def options(tmp_path):
     return Namespace(
         out=tmp_path, minutes=1.0, parts=list(gpu.PARTS), dataset="digits", budget="0.3s",
         samples=40, protocol="digits", seconds=0.5, device="cpu", models=None,
+        ways=["plain"], set=["training.lr_warmup_steps=3"],
     )  # fmt: skip
 
 
@@ -57,10 +58,27 @@ def test_every_part_leaves_its_findings_and_a_summary(options, two_models):
     assert speed["images_per_second"] == pytest.approx(1 / speed["seconds_per_image"])
     plain = found["plain"]
     assert plain["share"] == pytest.approx(plain["images_per_second"] * plain["flops"] / 1e12)
-    assert list(options.out.glob("digits/vae/*/record.json"))
+    record = json.loads(next(options.out.glob("digits/vae/*/record.json")).read_text())
+    assert record["training"]["settings"]["lr_warmup_steps"] == 3
     summary = (options.out / "summary.md").read_text()
     assert "2 models train and sample" in summary
     assert "Failed" not in summary
+
+
+def test_ways_that_are_missing_are_measured_beside_those_that_are_known(options, two_models, monkeypatch):
+    options.parts = ["throughput"]
+    gpu.work(options)
+    path = options.out / "throughput" / "vae.json"
+    first = json.loads(path.read_text())
+    assert "default" not in first
+    options.ways = list(model_rates.WAYS)
+    gpu.work(options)
+    found = json.loads(path.read_text())
+    assert found["plain"] == first["plain"]
+    assert found["default"]["images_per_second"] > 0
+    monkeypatch.setattr(gpu, "throughput", lambda *_: pytest.fail("measured again"))
+    gpu.work(options)
+    assert json.loads(path.read_text()) == found
 
 
 def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monkeypatch):
