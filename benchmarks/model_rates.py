@@ -218,10 +218,8 @@ def throughput_table(rows: Sequence[dict[str, Any]]) -> str:
         first, last = measured[0], measured[-1]
         rates = " | ".join(_rate_cell(row[way]) if way in row else "" for way in WAYS)
         how = f"{last['precision']}{', compiled' * last['compiled']}{', replayed' * last['replayed']}"
-        lines.append(
-            f"| {row['model']} | {first['flops'] / 1e9:.3g} | {rates} | {how} | "
-            f"{last['images_per_second'] / first['images_per_second']:.2f} |"
-        )
+        times = "" if first is last else f"{last['images_per_second'] / first['images_per_second']:.2f}"
+        lines.append(f"| {row['model']} | {first['flops'] / 1e9:.3g} | {rates} | {how} | {times} |")
     return "\n".join(["Images a second, and of the machine's matrix peak in that precision:", "", *lines])
 
 

@@ -28,7 +28,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.precision import matmul_precision
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
-DEVICE_TILE = (2048, 8192)
+DEVICE_TILE = (2048, 4096)
 SMALL = 2**28  # multiplications under which float64 is fast enough
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
@@ -37,7 +37,7 @@ PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
-DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 256 times as many on a device
+DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
 
 
 class Pairs(NamedTuple):
@@ -112,7 +112,7 @@ def close_pairs(
 
 def direct_distances(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """|x − y| of single pairs in float64, always summed in the same order: what decides every tie."""
-    size = max(1, (DIRECT if x.device.type == "cpu" else 256 * DIRECT) // x.shape[1])
+    size = max(1, (DIRECT if x.device.type == "cpu" else 8 * DIRECT) // x.shape[1])
     rows, others = _DoubleRows(x), _DoubleRows(y)
     result = torch.empty(len(first), dtype=torch.float64, device=x.device)
     for i, j, found in zip(first.split(size), second.split(size), result.split(size), strict=True):
