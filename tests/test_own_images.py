@@ -144,6 +144,18 @@ def test_image_files_are_decoded_slice_by_slice(tmp_path, monkeypatch):
     assert files[10:].shape == (0, 3, 6, 6)
 
 
+@pytest.mark.parametrize("threads_from", [0, 10**9])
+def test_images_keep_their_order_and_faults_with_threads_and_without(threads_from, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "THREADS_FROM", threads_from)
+    pixels = images(40)
+    files = ImageFiles(write_pngs(tmp_path, pixels))
+    assert torch.equal(files[:], torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    damaged = tmp_path / "017.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    with pytest.raises(TrilemmaError, match="017.png is damaged"):
+        files[10:30]
+
+
 def test_features_of_image_files_are_those_of_the_images_in_memory(tmp_path):
     pixels = images(11, channels=1)
     files = ImageFiles(write_pngs(tmp_path, pixels))

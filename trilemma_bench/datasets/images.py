@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTH = 24  # byte of the header that holds it
 GREY = ("1", "L")
 READ_AT_ONCE = 256
+THREADS_FROM = 128 * 128  # pixels of an image: decoding smaller ones, threads wait for each other twice as long
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -60,8 +61,10 @@ class ImageFiles:
     def __getitem__(self, index: slice) -> Tensor:
         files = self.files[index]
         images = torch.empty(len(files), *self.shape[1:], dtype=torch.uint8)
-        with _threads() as pool:
-            for position, image in enumerate(pool.map(read_image, files)):
+        with ExitStack() as stack:
+            large = self.shape[2] * self.shape[3] >= THREADS_FROM
+            decoded = stack.enter_context(_threads()).map(read_image, files) if large else map(read_image, files)
+            for position, image in enumerate(decoded):
                 images[position] = torch.from_numpy(image)
         return images
 
