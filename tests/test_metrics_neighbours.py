@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prdc import compute_prdc
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import search
+from trilemma_bench.metrics import products, search
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.neighbours import (
     COVERAGE,
@@ -155,7 +155,7 @@ ARITHMETICS = [torch.int32, torch.bfloat16, torch.float32, torch.float64]
 
 
 def product_of(sides, dtype):
-    return search._IntegerProduct(sides) if dtype == torch.int32 else search._FloatProduct(sides, dtype)
+    return products.IntegerProduct(sides) if dtype == torch.int32 else products.FloatProduct(sides, dtype)
 
 
 @pytest.fixture(params=ARITHMETICS, ids=["int8", "bfloat16", "float32", "float64"])
@@ -168,7 +168,7 @@ def arithmetic(request, monkeypatch):
             used.append(dtype)
             yield product_of(sides, dtype)
 
-    monkeypatch.setattr(search, "_products", chosen)
+    monkeypatch.setattr(search, "products", chosen)
     yield request.param
     assert used[0] == request.param
 
@@ -304,7 +304,7 @@ def test_equals_torch_fidelity(dim, monkeypatch):
     """Features without near-ties, as theirs decides in float32; through the fast arithmetic of this machine."""
     from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-    monkeypatch.setattr(search, "SMALL", 0)
+    monkeypatch.setattr(products, "SMALL", 0)
     reference = blobs(0, 900, dim) * torch.arange(1, dim + 1).float().rsqrt()
     generated = blobs(1, 700, dim) * torch.arange(1, dim + 1).float().rsqrt() * 0.9
     theirs = calculate_precision_recall_full(generated, reference, 3)
@@ -314,22 +314,22 @@ def test_equals_torch_fidelity(dim, monkeypatch):
 
 
 def test_integer_products_that_overflow_are_found_out(monkeypatch):
-    search._fast.cache_clear()
+    products.is_fast.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", lambda x, y, out=None: (x.float() @ y.float()).clamp(max=32767).int())
-    assert not search._fast(torch.int8, torch.device("cpu"))
+    assert not products.is_fast(torch.int8, torch.device("cpu"))
     monkeypatch.delattr(torch, "_int_mm")
-    search._fast.cache_clear()
-    assert not search._fast(torch.int8, torch.device("cpu"))
-    search._fast.cache_clear()
+    products.is_fast.cache_clear()
+    assert not products.is_fast(torch.int8, torch.device("cpu"))
+    products.is_fast.cache_clear()
 
 
 def test_codes_of_features_that_are_zero_are_exact():
     """Half of the features are 0, as after a ReLU: they add nothing to what rounding loses."""
     features = blobs(0, 200, 256).relu()
-    sides = search._samples(features, features)
-    step, centre = search._best_step([side.some() for side in sides], sides[0].centre)
+    sides = products.sides_of(features, features)
+    step, centre = products.best_step([side.some() for side in sides], sides[0].centre)
     zeros = torch.zeros_like(features) - centre
-    assert torch.equal(search._whole_steps(zeros, step) * step, zeros)
+    assert torch.equal(products.whole_steps(zeros, step) * step, zeros)
 
 
 def test_nearest_distances_of_a_line():
