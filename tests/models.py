@@ -41,10 +41,10 @@ def tiny_settings(model_class: type) -> dict[str, Any]:
     return settings
 
 
-def tiny_model(name: str, spec: DataSpec, seed: int = 0, **settings: Any) -> GenerativeModel:
+def tiny_model(name: str, spec: DataSpec, seed: int = 0) -> GenerativeModel:
     model_class = registry.models.get(name)
     torch.manual_seed(seed)
-    model = model_class(spec, **tiny_settings(model_class) | settings)
+    model = model_class(spec, **tiny_settings(model_class))
     if isinstance(model, FiniteSource):
         model.prepare(Split(tiny_data(spec)), "test")
     return model

@@ -31,7 +31,6 @@ VARIANTS = [
     ("stylegan2", IMAGES, {"augment": "diffaugment"}),
     ("gan", IMAGES, {"loss": "wgan-gp", "critic_steps": 3}),
     ("gan", IMAGES, {"loss": "relativistic"}),
-    ("vae", IMAGES, {"rungs": 2}),
 ]
 
 

@@ -97,13 +97,8 @@ class EncoderBlock(nn.Module):
 
 def _pyramid(shape: tuple[int, ...], channels: int) -> tuple[int, list[int]]:
     """(smallest size, widths from the full size to the smallest)."""
-    sizes = pyramid_sizes(shape[-1])
-    return sizes[-1], [channels * min(2**level, 4) for level in range(len(sizes))]
-
-
-def pyramid_sizes(size: int) -> list[int]:
-    """The full size, and its halves until one is at most 4 or odd."""
-    sizes = [size]
-    while sizes[-1] > 4 and sizes[-1] % 2 == 0:
-        sizes.append(sizes[-1] // 2)
-    return sizes
+    size, widths = shape[-1], [channels]
+    while size > 4 and size % 2 == 0:
+        size //= 2
+        widths.append(min(2 * widths[-1], 4 * channels))
+    return size, widths
