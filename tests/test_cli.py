@@ -138,7 +138,7 @@ except SystemExit:
     assert "Quality, coverage and speed" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "extractors"])
+@pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "extractors", "suites"])
 def test_lists_are_readable_by_people_and_programs(kind):
     rows = json.loads(call("list", kind, "--json").stdout)
     assert all(row["about"] for row in rows if not row["error"])

@@ -1,12 +1,15 @@
-"""The facts that `trilemma-bench list` shows of everything registered."""
+"""The facts that `trilemma-bench list` shows of everything registered, and of the shipped suites."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from trilemma_bench import registry
+from trilemma_bench.config import configs_dir
 from trilemma_bench.errors import TrilemmaError, unknown_name
+from trilemma_bench.suite import read_suite
 
 KINDS: dict[str, registry.Registry[Any]] = {
     "models": registry.models,
@@ -15,12 +18,15 @@ KINDS: dict[str, registry.Registry[Any]] = {
     "protocols": registry.protocols,
     "extractors": registry.extractors,
 }
+SUITES = "suites"
 
 
 def catalogue(kind: str) -> list[dict[str, str]]:
     """A row for each registered name: name, package, what it is; or the error of one that cannot be imported."""
+    if kind == SUITES:
+        return [_suite_row(path) for path in sorted((configs_dir() / SUITES).glob("*.toml"))]
     if kind not in KINDS:
-        raise unknown_name("list", kind, KINDS)
+        raise unknown_name("list", kind, [*KINDS, SUITES])
     return [_row(KINDS[kind], name) for name in KINDS[kind].names()]
 
 
@@ -30,6 +36,12 @@ def _row(kind: registry.Registry[Any], name: str) -> dict[str, str]:
     except TrilemmaError as error:
         return {"name": name, "package": "", "about": "", "error": str(error)}
     return {"name": name, "package": entry.package, "about": _about(item), "error": ""}
+
+
+def _suite_row(path: Path) -> dict[str, str]:
+    suite = read_suite(path)
+    about = f"{suite.title} ({len(suite.run)} runs)"
+    return {"name": path.stem, "package": "trilemma-bench", "about": about, "error": ""}
 
 
 def _about(item: Any) -> str:

@@ -204,7 +204,7 @@ def evaluate(source: Path, name: str, **options: Any) -> None:
 def suite(file: Path, **options: Any) -> None:
     """Run all of a suite, and report on it.
 
-    FILE may be the name of a shipped suite: cpu, demo, ddgan-paper-cpu or ddgan-paper-gpu.
+    FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
     """
     from trilemma_bench.report import write_report
     from trilemma_bench.report.terminal import terminal_table
@@ -298,11 +298,11 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
 
 
 @main.command("list")
-@click.argument("kind", metavar="models|datasets|metrics|protocols|extractors")
+@click.argument("kind", metavar="models|datasets|metrics|protocols|extractors|suites")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py")
 def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
-    """What is registered, and by which package."""
+    """What is registered, and by which package; and the shipped suites."""
     from trilemma_bench.catalogue import catalogue
 
     _load_plugins(plugins)
