@@ -65,7 +65,7 @@ def _affine(images: Tensor, p: Tensor) -> Tensor:
         _rotate(before),
         _scale(stretch, 1 / stretch),
         _rotate(after),
-        _translate(2 * draw.normal(0.125), 2 * draw.normal(0.125)),
+        _translate(*(2 * draw.normal_pair(0.125)).unbind(dim=1)),
     ]
     total = parts[0]
     for part in parts[1:]:
@@ -110,6 +110,10 @@ class _Draws:
 
     def pair(self, low: float, high: float) -> Tensor:
         drawn = low + (high - low) * torch.rand(len(self.like), 2, device=self.like.device)
+        return torch.where((torch.rand_like(self.like) < self.p)[:, None], drawn, 0.0)
+
+    def normal_pair(self, std: float) -> Tensor:
+        drawn = std * torch.randn(len(self.like), 2, device=self.like.device)
         return torch.where((torch.rand_like(self.like) < self.p)[:, None], drawn, 0.0)
 
     def rotation(self) -> Tensor:

@@ -46,6 +46,7 @@ class EDM(Denoiser):
         res_blocks: int = 4,
         dropout: float = 0.13,
         lr: float = 1e-3,
+        max_grad_norm: float = 0.0,
         p_mean: float = -1.2,
         p_std: float = 1.2,
         sampling_steps: int = 18,
@@ -55,7 +56,8 @@ class EDM(Denoiser):
         **settings: Any,
     ) -> None:
         shape: dict[str, Any] = {"channels": channels, "channel_multipliers": channel_multipliers, "dropout": dropout}
-        super().__init__(data, architecture=architecture, res_blocks=res_blocks, lr=lr, **shape, **settings)
+        shape |= {"res_blocks": res_blocks, "lr": lr, "max_grad_norm": max_grad_norm}
+        super().__init__(data, architecture=architecture, **shape, **settings)
         if sampling_steps < 2 or not 0 < sigma_min < sigma_max or rho <= 0:
             raise UsageError(
                 f"sampling_steps = {sampling_steps}, sigma_min = {sigma_min}, sigma_max = {sigma_max}, rho = {rho}: "

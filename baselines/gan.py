@@ -43,7 +43,7 @@ class GAN(Trainable):
     al. 2017), or 'relativistic' with R1 and R2, as R3GAN (Huang et al. 2024). latent: width of z. r1: the penalties'
     weight γ (half of it multiplies each), applied every r1_interval steps and then that many times stronger (Karras et
     al. 2020); gp: of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator; WGAN-GP's are 5.
-    lr, lr_discriminator: learning rates of Adam, whose betas are (0.5, 0.9). class_conditional: learns from labels,
+    lr, lr_discriminator: learning rates of Adam, whose betas are (beta1, beta2). class_conditional: learns from labels,
     which samples get evenly: a vector as wide as z stands beside it, and the discriminator projects on another.
     """
 
@@ -64,6 +64,8 @@ class GAN(Trainable):
         r1_interval: int = 16,
         gp: float = 10.0,
         critic_steps: int = 1,
+        beta1: float = 0.5,
+        beta2: float = 0.9,
         class_conditional: bool = False,
     ) -> None:
         super().__init__(data)
@@ -72,7 +74,7 @@ class GAN(Trainable):
             raise UsageError(f"critic_steps = {critic_steps}, r1_interval = {r1_interval}: choose at least 1")
         self.gp, self.critic_steps = gp, critic_steps
         self.latent, self.r1, self.r1_interval = latent, r1, r1_interval
-        self.lr, self.lr_discriminator = lr, lr_discriminator
+        self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, (beta1, beta2)
         self.unit = 1.0 if data.is_image else data.scale
         self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
         inputs, outputs = (2 * latent, latent) if self.classes else (latent, 1)
@@ -91,11 +93,10 @@ class GAN(Trainable):
         )
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        betas = (0.5, 0.9)
         generator, discriminator = self.network.parameters(), self.discriminator.parameters()
         return {
-            "generator": torch.optim.Adam(generator, lr=self.lr, betas=betas, fused=True),
-            "discriminator": torch.optim.Adam(discriminator, lr=self.lr_discriminator, betas=betas, fused=True),
+            "generator": torch.optim.Adam(generator, lr=self.lr, betas=self.betas, fused=True),
+            "discriminator": torch.optim.Adam(discriminator, lr=self.lr_discriminator, betas=self.betas, fused=True),
         }
 
     def training_step(

@@ -22,8 +22,9 @@ class MeanFlow(Denoiser):
     """MeanFlow (Geng et al. 2025): learns u(z, r, t), the mean velocity from time r to t of the flow from noise.
 
     z_t = (1 − t) x + t ε; the network sees t and t − r. two_times: the share of samples with r < t; on the others the
-    loss is flow matching's. time_mean, time_std: of the logistic-normal times. adaptive: the power p of the loss's
-    weight (error + 10⁻³)^−p. sampling_steps: 1, or more even steps.
+    loss is flow matching's. time_mean, earlier_mean, time_std: two times are logistic-normal, with these means, and t
+    is the later one. Dropout strikes u and du/dt apart. adaptive: the power p of the loss's weight (error + 10⁻³)^−p.
+    sampling_steps: 1, or more even steps.
     """
 
     times: ClassVar[int] = 2
@@ -41,6 +42,7 @@ class MeanFlow(Denoiser):
         *,
         two_times: float = 0.75,
         time_mean: float = -0.6,
+        earlier_mean: float = -4.0,
         time_std: float = 1.6,
         adaptive: float = 0.75,
         sampling_steps: int = 1,
@@ -56,7 +58,7 @@ class MeanFlow(Denoiser):
         if self.guidance:
             raise UsageError("guidance: a mean velocity is not guided after training; leave it out")
         self.two_times, self.adaptive, self.sampling_steps = two_times, adaptive, sampling_steps
-        self.time_mean, self.time_std = time_mean, time_std
+        self.time_means, self.time_std = (time_mean, earlier_mean), time_std
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         """‖u − (v − (t − r) du/dt)‖² with the target held fixed, weighted (Geng et al. 2025, eq. 10, 11 and 22); and
@@ -87,8 +89,10 @@ class MeanFlow(Denoiser):
 
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(r, t) of each sample, r ≤ t."""
-        drawn = torch.sigmoid(self.time_mean + self.time_std * torch.randn(len(x), 2, device=x.device))
-        earlier, later = drawn.amin(dim=1), drawn.amax(dim=1)
+        one, other = (
+            torch.sigmoid(mean + self.time_std * torch.randn(len(x), device=x.device)) for mean in self.time_means
+        )
+        earlier, later = torch.minimum(one, other), torch.maximum(one, other)
         return torch.where(torch.rand(len(x), device=x.device) < self.two_times, earlier, later), later
 
     def _mean_velocity(self, z: Tensor, earlier: Tensor, later: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from trilemma_bench.errors import UsageError
 
 EARLIEST = 1e-5  # time of the least noise that is learned
 TIME_SCALE = 999.0  # the time embedding sees 0…999
-VE_FOURIER_SCALE = 16.0  # cycles per unit of log σ
 
 
 class ScoreSDE(Denoiser):
@@ -124,7 +123,8 @@ class ScoreVE(ScoreSDE):
     """Score SDE of exploding variance (Song et al. 2021), with the NCSN++ network: 62.7 M parameters at CIFAR-10.
 
     sigma_min, sigma_max: of its geometric σ(t); the paper's 0.01 and 50 for images in [0, 1], doubled for [−1, 1].
-    Others: as ScoreSDE's and Denoiser's; points are scaled to unit variance before the network, images are not.
+    time_fourier_scale: of the network's random features of log σ, in cycles per unit. Others: as ScoreSDE's and
+    Denoiser's; points are scaled to unit variance before the network, images are not.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {**ScoreSDE.training_defaults, "ema_decay": 0.999}
@@ -136,13 +136,14 @@ class ScoreVE(ScoreSDE):
         architecture: str = "ncsn++",
         sigma_min: float = 0.02,
         sigma_max: float = 100.0,
+        time_fourier_scale: float = 16.0,
         **settings: Any,
     ) -> None:
         if not 0 < sigma_min < sigma_max:
             raise UsageError(f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: choose 0 < sigma_min < sigma_max")
         # The time is linear in log σ, so that random features of one are those of the other.
-        frequencies = VE_FOURIER_SCALE * math.log(sigma_max / sigma_min) / TIME_SCALE
-        super().__init__(data, architecture=architecture, **{"time_fourier_scale": frequencies, **settings})
+        frequencies = time_fourier_scale * math.log(sigma_max / sigma_min) / TIME_SCALE
+        super().__init__(data, architecture=architecture, time_fourier_scale=frequencies, **settings)
         self._sde = VarianceExploding(sigma_min, sigma_max)
 
     @property

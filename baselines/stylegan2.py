@@ -24,21 +24,28 @@ from trilemma_bench.nn.labels import ProjectionDiscriminator, draw_labels, label
 from trilemma_bench.nn.mlp import MLP
 
 ADA_INTERVAL = 4  # steps between two changes of p
+GENERATOR_SLOW = 4 / 5  # of its Adam: for a step of path lengths after every fourth, which the configuration leaves out
 
 
 class StyleGAN2(Trainable):
     """StyleGAN2 (Karras et al. 2020a and b) as for CIFAR-10: no path-length term, no style mixing, one step.
 
     latent, style_dim: widths of z and w; mapping_layers: between them. channels: feature maps at most, channel_base:
-    times 1/size otherwise. hidden, layers: of points' perceptrons. lr: of both, for Adam with betas (0, 0.99).
-    r1_gamma: of the R1 penalty (weight γ/2), applied every r1_interval steps and then that many times stronger; the
-    discriminator's Adam is slowed as the paper says. augment: 'none', 'diffaugment' (Zhao et al. 2020) or 'ada' (Karras
-    et al. 2020b), whose strength follows the share of real images that get a positive logit: towards ada_target, from
-    0 to 1 in ada_kimg at the fastest. class_conditional: learns from labels, which samples get evenly: their vectors
-    join z, and the discriminator projects on them (Karras et al. 2020b). truncation: ψ, 1 for none.
+    times 1/size otherwise. hidden, layers: of points' perceptrons. lr: of both, for Adam with betas (0, 0.99), slowed
+    for steps of lazy penalties as in their program. r1_gamma: of the R1 penalty (weight γ/2), a step of its own after
+    every r1_interval steps of the discriminator, and that many times stronger. augment: 'none', 'diffaugment' (Zhao et
+    al. 2020) or 'ada' (Karras et al. 2020b), whose strength follows the share of real images that get a positive logit:
+    towards ada_target, from 0 to 1 in ada_kimg at the fastest. class_conditional: learns from labels, which samples get
+    evenly: their vectors join z, and the discriminator projects on them (Karras et al. 2020b). truncation: ψ, 1 for
+    none.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "100000kimg", "ema_decay": 0.9999}
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 64,
+        "budget": "100000kimg",
+        "ema_decay": 0.9999,
+        "lr_schedule": "constant",
+    }
     sampling_settings: ClassVar[frozenset[str]] = frozenset({"truncation"})
     network: Generator
     augment_p: Tensor
@@ -95,10 +102,8 @@ class StyleGAN2(Trainable):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         slow = self.r1_interval / (self.r1_interval + 1) if self.r1_gamma else 1.0  # Karras et al. 2020a, app. B
         return {
-            "generator": torch.optim.Adam(self.network.parameters(), lr=self.lr, betas=(0.0, 0.99), fused=True),
-            "discriminator": torch.optim.Adam(
-                self.discriminator.parameters(), lr=self.lr * slow, betas=(0.0, 0.99**slow), fused=True
-            ),
+            "generator": _adam(self.network, self.lr, GENERATOR_SLOW),
+            "discriminator": _adam(self.discriminator, self.lr, slow),
         }
 
     def training_step(
@@ -114,8 +119,11 @@ class StyleGAN2(Trainable):
             fake = self._augmented(self._fake(real, *label_arguments(labels)))
             generator_loss = nonsaturating_generator_loss(self.discriminator(fake, *label_arguments(labels)))
             update(optimizers["generator"], generator_loss)
-        loss, penalty = self._discriminator_losses(real, step, *label_arguments(labels))
-        update(optimizers["discriminator"], loss + penalty)
+        real = self._augmented(real)
+        loss = self._discriminator_loss(real, *label_arguments(labels))
+        update(optimizers["discriminator"], loss)
+        if self._penalises(step):
+            update(optimizers["discriminator"], self._penalty(real, *label_arguments(labels)))
         if self._adapts(step):
             self._adapt(len(batch))
         losses = {"generator": generator_loss.detach(), "discriminator": loss.detach()}
@@ -142,18 +150,17 @@ class StyleGAN2(Trainable):
         }
         return ", ".join(part for part, holds in parts.items() if holds)
 
-    def _discriminator_losses(self, real: Tensor, step: int, *labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(the loss, the R1 penalty: 0 when it is not due); labels: int64 N, or nothing."""
+    def _discriminator_loss(self, real: Tensor, *labels: Tensor) -> Tensor:
+        """real: augmented; labels: int64 N, or nothing."""
         with torch.no_grad():
             fake = self._augmented(self._fake(real, *labels))
-        real = self._augmented(real)
         logits = self.discriminator(real, *labels)
         self.sign_sum += logits.detach().sign().mean()
-        loss = nonsaturating_discriminator_loss(logits, self.discriminator(fake, *labels))
-        if not self._penalises(step):
-            return loss, torch.zeros_like(loss)
+        return nonsaturating_discriminator_loss(logits, self.discriminator(fake, *labels))
+
+    def _penalty(self, real: Tensor, *labels: Tensor) -> Tensor:
         penalty = r1_penalty(lambda images: self.discriminator(images, *labels), real)
-        return loss, 0.5 * self.r1_gamma * self.r1_interval * penalty
+        return 0.5 * self.r1_gamma * self.r1_interval * penalty
 
     def _adapts(self, step: int) -> bool:
         return self.augment == "ada" and (step + 1) % ADA_INTERVAL == 0
@@ -176,3 +183,9 @@ class StyleGAN2(Trainable):
         change = torch.sign(self.sign_sum / ADA_INTERVAL - self.ada_target)
         self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(0, 1)
         self.sign_sum.zero_()
+
+
+def _adam(network: nn.Module, lr: float, slow: float) -> torch.optim.Adam:
+    """Adam that goes in 1/slow times as many steps as far as with lr and betas (0, 0.99) (Karras et al. 2020a, App. B).
+    """
+    return torch.optim.Adam(network.parameters(), lr=lr * slow, betas=(0.0, 0.99**slow), fused=True)

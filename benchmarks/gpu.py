@@ -69,8 +69,11 @@ SPEED_ROWS = (
 )
 EAGER = ("sampling.cuda_graphs=false",)
 FAST = ("sampling.precision=auto", "sampling.compile=true", "sampling.cuda_graphs=true")
-# Equal budgets are far shorter than the recipes': so are the warm-up of the learning rate and the averaging of weights.
+# Equal budgets are far shorter than the recipes': so are the warm-up of the learning rate, its decay, which is the same
+# for all, and the averaging of weights.
 SHORT = {
+    "training.lr_schedule": "cosine",
+    "training.lr_final": 0.05,
     "training.lr_warmup_steps": 100,
     "training.ema_decay": 0.998,
     "sampling.precision": "auto",

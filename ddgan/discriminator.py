@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn.embedding import TimestepEmbedding, silent_embedding
-from trilemma_bench.nn.layers import init_fan_average, minibatch_stddev
+from trilemma_bench.nn.layers import init_fan_average, init_zero, minibatch_stddev
 from trilemma_bench.nn.resample import FIRDownsample
 
 SQRT_HALF = 0.5**0.5
@@ -35,7 +35,8 @@ class DownBlock(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """D(x_t, given, t, labels) → logits N; `given` is x_{t+1}, stacked as channels, or nothing (N×0×H×W).
+    """D(x_t, given, t, labels) → logits N; `given` is x_{t+1}, stacked as channels, or nothing (N×0×H×W). Residual
+    branches start at 0, and so does all of a small one, as in the paper's program.
 
     image_channels: of both together. size: H = W. channels: width at full size, doubled twice at most on the way down
     to 4×4, or to the last odd size. large: the first block halves at once, as the paper's at 256 pixels does; with 128
@@ -64,11 +65,14 @@ class ImageDiscriminator(nn.Module):
         same_size = [] if large else [DownBlock(channels, channels, time_dim, halve=False)]
         widths = [channels] + [channels * min(2 ** (1 + level), 4) for level in range(halvings)]
         halving = [DownBlock(*pair, time_dim, halve=True) for pair in pairwise(widths)]
-        self.blocks = nn.ModuleList([*same_size, *halving])
+        blocks = [*same_size, *halving]
+        self.blocks = nn.ModuleList(blocks)
         self.conv = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
         self.activation = nn.LeakyReLU(0.2)
         self.last = nn.Linear(widths[-1] * ((size >> halvings) ** 2 if flatten else 1), 1)
         self.apply(init_fan_average)
+        for layer in [*(block.conv2 for block in blocks), *([] if large else [self.conv])]:
+            init_zero(layer)
 
     def forward(self, x: Tensor, given: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         time = self.time(t)

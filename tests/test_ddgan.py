@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ddgan.diffusion import Diffusion
+from ddgan.discriminator import ImageDiscriminator
 from ddgan.model import DDGAN, SIDDM
 from trilemma_bench.config import configs_dir, resolve
 from trilemma_bench.contracts import DataSpec
+from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
+from trilemma_bench.training import learning_rate
 
 POINTS = DataSpec((2,), 25, 2.83)
 DIGITS = DataSpec((1, 8, 8))
@@ -235,6 +238,8 @@ def test_the_penalty_is_lazy(every, gamma, expected):
 def test_the_discriminator_sees_the_next_step_unless_told_otherwise(spec, settings, blind):
     torch.manual_seed(0)
     model = DDGAN(spec, latent_dim=4, hidden=8, **SMALL, **settings)
+    for weight in model.discriminator.parameters():
+        torch.nn.init.normal_(weight, std=0.3)  # a new one sees nothing
     x, one, other = torch.randn(3, 4, *spec.shape)
     t = torch.arange(4)
     assert torch.equal(model._judge(x, one, t), model._judge(x, other, t)) == blind
@@ -341,6 +346,17 @@ def built(dataset, spec, config=None, model=DDGAN, name="ddgan"):
         return model(spec, **settings.model), settings
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_new_discriminators_branches_are_silent(large):
+    """Then a block is its shortcut, and a small discriminator knows nothing, as their initial scale of 0 has it."""
+    made = ImageDiscriminator(6, 16, channels=8, time_dim=8, large=large, flatten=False)
+    x, t = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    block, time = made.blocks[-1], torch.randn(4, 8)
+    h = torch.randn(4, block.conv1.in_channels, 8, 8)
+    torch.testing.assert_close(block(h, time), block.shortcut(block.halve(h)) * 0.5**0.5)
+    assert bool((made(*x, t) == 0).all()) is not large
+
+
 class TestRecipes:
     def test_cifar10_has_the_papers_networks(self):
         model, settings = built("cifar10", DataSpec((3, 32, 32)))
@@ -359,6 +375,10 @@ class TestRecipes:
         with torch.device("meta"):
             model = DDGAN(DataSpec((3, 32, 32)), discriminator_channels=channels)
         assert parameters(model.discriminator) == expected
+
+    def test_both_learning_rates_end_where_the_papers_do(self):
+        training = built("cifar10", DataSpec((3, 32, 32)))[1].training
+        assert [learning_rate(training, full, 10**6, 1.0) for full in (1.6e-4, 1e-4)] == pytest.approx([1e-5, 1e-5])
 
     def test_the_defaults_are_cifar10s(self):
         _, settings = built("nothing", DataSpec((3, 32, 32)))
@@ -391,11 +411,13 @@ class TestRecipes:
             ("digits", (1, 8, 8)),
             ("stacked_digits", (3, 8, 8)),
             ("mnist", (1, 28, 28)),
-            ("stackedmnist", (3, 28, 28)),
+            ("stackedmnist", (3, 32, 32)),
         ],
     )
     def test_recipes_build(self, dataset, shape):
-        built(dataset, DataSpec(shape))
+        spec = open_dataset(dataset).spec
+        assert spec.shape == shape
+        built(dataset, spec)
 
     @pytest.mark.parametrize(
         ("dataset", "shape"),

@@ -27,6 +27,11 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gan": {"r1_interval": 2},
     "stylegan2": {"r1_interval": 2, "r1_gamma": 1.0},
     "vae": {},
+    "edm": {"dropout": 0.0},
+    "siddm": {"r1_every": 2, "r1_gamma": 1.0},
+    "score-sde-vp": {"dropout": 0.0},
+    "flow-matching": {"dropout": 0.0, "coupling": "independent"},
+    "meanflow": {"dropout": 0.0},
 }
 BATCH_SIZES = {"stylegan2": 64}  # its deviation compares samples in groups of 32
 CASES = [(name, kind) for name in SETTINGS for kind in SPECS]

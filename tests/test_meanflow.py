@@ -74,6 +74,21 @@ def test_times_are_ordered_and_a_quarter_of_them_equal():
     assert (earlier == later).double().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
+def test_times_are_those_of_two_laws():
+    """max and min of σ(−0.6 + 1.6 n) and σ(−4 + 1.6 n): most earlier times are near 0, where one step ends."""
+    torch.manual_seed(0)
+    earlier, later = model(two_times=1.0)._times(torch.zeros(100_000, 1))
+    means = torch.logit(torch.stack([earlier, later]).double()).mean(dim=1)
+    assert float(means.sum()) == pytest.approx(-4.6, abs=0.02)
+    # E max of two independent normals a distance 3.4 apart, of deviation 1.6 each
+    spread = 1.6 * 2**0.5
+    ratio = 3.4 / spread
+    normal = torch.distributions.Normal(0.0, 1.0)
+    share = float(normal.cdf(torch.tensor(ratio)))
+    density = float(normal.log_prob(torch.tensor(ratio)).exp())
+    assert float(means[1]) == pytest.approx(-0.6 * share - 4 * (1 - share) + spread * density, abs=0.02)
+
+
 def test_with_equal_times_it_is_flow_matching():
     """Then the loss has no derivative: a network that predicts nothing has the velocity's mean square."""
     built = model(two_times=0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from baselines.augment import ada_augment, colour, cutout, diff_augment
+from baselines.augment import _Draws, ada_augment, colour, cutout, diff_augment
 from baselines.stylegan2 import ADA_INTERVAL, StyleGAN2
 from baselines.stylegan2_networks import EqualisedLinear, MappingNetwork, ModulatedConv2d
 from trilemma_bench.contracts import DataSpec
@@ -118,6 +118,16 @@ class TestAugment:
         assert 0 < shares[0] < shares[1] < shares[2]
         assert shares[2] > 0.99
 
+    def test_ada_moves_along_both_axes_or_neither(self):
+        """One coin decides for both, of whole pixels and of parts."""
+        torch.manual_seed(0)
+        draws = _Draws(torch.zeros(4000, 1, 8, 8), torch.tensor(0.3))
+        for moves in (draws.pair(-0.1, 0.1), draws.normal_pair(0.1)):
+            moved = moves != 0
+            assert torch.equal(moved[:, 0], moved[:, 1])
+            assert float(moved.float().mean()) == pytest.approx(0.3, abs=0.03)
+            assert abs(float(torch.corrcoef(moves[moved[:, 0]].T)[0, 1])) < 0.1
+
     def test_ada_passes_gradients(self):
         images = torch.rand(4, 3, 16, 16, requires_grad=True)
         ada_augment(images, torch.tensor(0.8)).sum().backward()
@@ -146,6 +156,20 @@ class TestADA:
             losses = model.training_step(torch.rand(8, 3, 16, 16) * 2 - 1, step, optimizers)
         assert all(loss.isfinite() for loss in losses.values())
         assert not torch.equal(before, model.network.synthesis.start)
+
+
+def test_adams_are_slowed_for_lazy_steps_and_r1_has_a_step_of_its_own():
+    model = StyleGAN2(IMAGES, r1_interval=16, **TINY)
+    optimizers = model.optimizers()
+    for name, slow in (("generator", 4 / 5), ("discriminator", 16 / 17)):
+        group = optimizers[name].param_groups[0]
+        assert group["lr"] == pytest.approx(model.lr * slow)
+        assert group["betas"] == pytest.approx((0, 0.99**slow))
+    steps = []
+    optimizers["discriminator"].register_step_post_hook(lambda *_: steps.append(1))
+    for step in range(17):
+        model.training_step(torch.rand(4, 3, 16, 16) * 2 - 1, step, optimizers)
+    assert len(steps) == 17 + 2
 
 
 WRONG = [{"augment": "mixup"}, {"r1_interval": 0}, {"ada_kimg": 0.0}]

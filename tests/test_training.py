@@ -21,7 +21,7 @@ from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.training import Interrupted, Place, Trainer, learning_rate_factor
+from trilemma_bench.training import Interrupted, Place, Trainer, learning_rate
 from trilemma_bench.training_log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
 
 CPU = torch.device("cpu")
@@ -318,11 +318,24 @@ def test_the_average_of_weights_is_the_recursion_and_copies_buffers():
 
 def test_the_learning_rate_warms_up_and_decays_to_its_share():
     settings = TrainingSettings(lr_warmup_steps=4, lr_final=0.2)
-    assert [learning_rate_factor(settings, step, 0.0) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
-    assert learning_rate_factor(settings, 100, 0.5) == pytest.approx(0.6)
-    assert learning_rate_factor(settings, 100, 1.3) == pytest.approx(0.2)
+    assert [learning_rate(settings, 2.0, step, 0.0) for step in range(5)] == pytest.approx([0.5, 1, 1.5, 2, 2])
+    assert learning_rate(settings, 1.0, 100, 0.5) == pytest.approx(0.6)
+    assert learning_rate(settings, 1.0, 100, 1.3) == pytest.approx(0.2)
     constant = TrainingSettings(lr_schedule="constant")
-    assert learning_rate_factor(constant, 100, 0.9) == 1
+    assert learning_rate(constant, 1.0, 100, 0.9) == 1
+
+
+def test_all_learning_rates_decay_to_the_same_floor():
+    """As CosineAnnealingLR's eta_min, to which DDGAN's generator and discriminator both go."""
+    for full in (1.6e-4, 1e-4):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=full)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, eta_min=1e-5)
+        for step in range(11):
+            here = learning_rate(TrainingSettings(lr_floor=1e-5), full, 0, step / 10)
+            assert here == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+            optimizer.step()
+            schedule.step()
+    assert learning_rate(TrainingSettings(lr_floor=1.0), 0.1, 0, 0.7) == 0.1
 
 
 def test_a_time_budget_ends_and_the_clock_stands_still_for_pictures(monkeypatch):

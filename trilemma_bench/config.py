@@ -65,11 +65,12 @@ class _Settings(BaseModel):
 class TrainingSettings(_Settings):
     """What the training loop needs; a model states its own defaults in `Trainable.training_defaults`.
 
-    batch_size: of all processes together. lr_final: share of the learning rate left at the end of a cosine. flip:
-    random horizontal flips. precision: of the networks; 'auto' is 'bf16' on CUDA devices that have it, else 'float32'.
-    compile: the networks by torch.compile, where that works, which takes minutes itself; 'auto' is true on CUDA for
-    budgets of half an hour and more. cuda_graphs: on CUDA, in one process, steps that the model says are alike are
-    recorded once and replayed, without gaps between their kernels; 'auto' where that works.
+    batch_size: of all processes together. lr_final: share of each learning rate left at the end of a cosine; lr_floor:
+    or this much of it, if that is more. flip: random horizontal flips. precision: of the networks; 'auto' is 'bf16' on
+    CUDA devices that have it, else 'float32'. compile: the networks by torch.compile, where that works, which takes
+    minutes itself; 'auto' is true on CUDA for budgets of half an hour and more. cuda_graphs: on CUDA, in one process,
+    steps that the model says are alike are recorded once and replayed, without gaps between their kernels; 'auto' where
+    that works.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
     two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
@@ -81,6 +82,7 @@ class TrainingSettings(_Settings):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     lr_final: float = Field(default=0.0, ge=0, le=1)
+    lr_floor: float = Field(default=0.0, ge=0)
     lr_warmup_steps: int = Field(default=0, ge=0)
     flip: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"

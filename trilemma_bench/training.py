@@ -36,13 +36,14 @@ class Interrupted(TrilemmaError):
     """Training was stopped by the user; a checkpoint is left and the same command goes on from it."""
 
 
-def learning_rate_factor(settings: TrainingSettings, step: int, progress: float) -> float:
-    """The share of the full learning rate at `step`, when `progress` of the budget is used up."""
+def learning_rate(settings: TrainingSettings, full: float, step: int, progress: float) -> float:
+    """What is left of the `full` learning rate at `step`, when `progress` of the budget is used up."""
     warmup = min(1.0, (step + 1) / settings.lr_warmup_steps) if settings.lr_warmup_steps else 1.0
     if settings.lr_schedule == "constant":
-        return warmup
+        return warmup * full
+    last = min(full, max(settings.lr_final * full, settings.lr_floor))
     cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return warmup * (settings.lr_final + (1 - settings.lr_final) * cosine)
+    return warmup * (last + (full - last) * cosine)
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,9 @@ class Trainer:
         return self.budget.progress(self.images, self.seconds)
 
     def _step(self, progress: float) -> None:
-        factor = learning_rate_factor(self.settings, self.step, progress)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
-                group["lr"] = rate * factor
+                group["lr"] = learning_rate(self.settings, rate, self.step, progress)
         values = self.training_step(self.step, self.batches.at(self.images))
         self.ema.update()
         self.step += 1
