@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.copies import groups_of, with_few_copies
 from trilemma_bench.metrics.products import Space, gamma, products, sides_of, slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
@@ -60,6 +61,13 @@ def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Te
         raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
     if not k:
         return torch.zeros((count, 0), dtype=torch.float64, device=features.device)
+    kept, place = with_few_copies(groups_of(features), k + 1)  # no row has more than k copies among its k nearest
+    if len(kept) < count:
+        return _nearest_of(features[kept], k, block, last_only)[place]
+    return _nearest_of(features, k, block, last_only)
+
+
+def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
     search, tile = _Search(features, features), _tile(features, block)
     found = _neighbours(search, k, tile, TRUST, last_only)
     return found if bool(found.isfinite().all()) else _neighbours(search, k, tile, 1.0, last_only)

@@ -1,0 +1,74 @@
+"""Copies among samples: found exactly, looked at a few times only, and no answer changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trilemma_bench.metrics import copies, search
+from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.copies import groups_of, with_few_copies
+from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
+
+
+def repeated(count=60, kinds=7, dim=40, dtype=torch.float32):
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(kinds, dim, generator=rng, dtype=dtype)
+    return rows[torch.randint(kinds, (count,), generator=rng)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_groups_are_those_of_equal_rows(dtype):
+    rows = repeated(dtype=dtype)
+    same = (rows[:, None] == rows).all(dim=2)
+    group = groups_of(rows)
+    assert torch.equal(group[:, None] == group, same)
+
+
+def test_rows_that_differ_in_one_late_coordinate_are_no_copies():
+    rows = torch.zeros(3, 100)
+    rows[1, 51] = 1e-30
+    assert len(groups_of(rows).unique()) == 2
+
+
+def test_rows_of_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(copies, "_hashes", lambda rows: torch.zeros(len(rows), dtype=torch.int64))
+    rows = torch.eye(4).repeat(2, 1)
+    group = groups_of(rows)
+    same = (rows[:, None] == rows).all(dim=2)
+    assert not (group[:, None] == group)[~same].any()
+
+
+def test_of_each_group_the_first_few_are_kept_and_all_have_a_place_among_them():
+    rows = repeated()
+    kept, place = with_few_copies(groups_of(rows), 3)
+    assert torch.equal(rows[kept][place], rows)
+    assert kept.tolist() == sorted(kept.tolist())
+    _, counts = rows[kept].unique(dim=0, return_counts=True)
+    assert counts.max() == 3
+    assert torch.equal(kept[place[kept]], kept)
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_distances_among_copies_are_the_direct_ones(k):
+    rows = repeated()
+    distances = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    expected = distances.fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
+    assert torch.equal(search.nearest_distances(rows, k), expected)
+    assert torch.equal(search.kth_distances(rows, k), expected[:, -1])
+
+
+@pytest.mark.parametrize("kinds", [1, 10])
+def test_a_collapsed_model_is_not_measured_pair_by_pair(kinds, monkeypatch):
+    """2000 samples of few kinds: brute force by single pairs would be 2,000,000 of them."""
+    measured = []
+    direct = search._Search.direct
+    monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
+    real = torch.randn(2000, 32, generator=torch.Generator().manual_seed(0))
+    generated = real[:kinds].repeat(2000 // kinds, 1)
+    comparison = Comparison(generated, real)
+    found = [metric.estimate(comparison).value for metric in (PRECISION, RECALL, DENSITY, COVERAGE)]
+    assert found[0] == 1
+    assert found[1] == pytest.approx(kinds / 2000)
+    assert found[3] >= kinds / 2000
+    assert sum(measured) < 100_000
