@@ -186,5 +186,5 @@ class StyleGAN2(Trainable):
 
 
 def _adam(network: nn.Module, lr: float, slow: float) -> torch.optim.Adam:
-    """Adam that goes in 1/slow times as many steps as far as with lr and betas (0, 0.99) (Karras et al. 2020a, App. B)."""
+    """Adam that takes 1/slow times as many steps as with lr and betas (0, 0.99) (Karras et al. 2020a, App. B)."""
     return torch.optim.Adam(network.parameters(), lr=lr * slow, betas=(0.0, 0.99**slow), fused=True)

@@ -148,8 +148,23 @@ def test_lists_are_readable_by_people_and_programs(kind):
 
 def test_doctor_says_where_missing_things_would_come_from():
     text = call("doctor").stdout
-    for part in ("GPU", "torch 2", "bundled", "missing: from https://", "TRILEMMA_DATA_DIR", "all can be imported"):
+    places = "missing: /", "MB from https://", "sha256 ", "TRILEMMA_DATA_DIR"
+    for part in ("GPU", "torch 2", "bundled", *places, "all can be imported"):
         assert part in text
+
+
+def test_weights_that_a_suites_last_run_lacks_are_found_before_its_first_starts(tmp_path):
+    """All of them in one line: Inception's and VGG16's."""
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        '[[run]]\nmodel = "real-data"\ndataset = "gaussians25"\nsamples = 100\n'
+        '[[run]]\nmodel = "real-data"\ndataset = "cifar10"\nprotocol = "paper"\n'
+    )
+    result = call("suite", suite, "--out", tmp_path / "out", "--device", "cpu", "--weights-dir", tmp_path / "none")
+    assert result.exit_code == 1
+    assert "'inception'" in result.stderr
+    assert "'vgg16'" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
+from trilemma_bench import registry
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import images as module
 from trilemma_bench.datasets import open_dataset
@@ -22,6 +23,7 @@ from trilemma_bench.datasets.images import ImageFiles
 from trilemma_bench.datasets.mnist import MNIST
 from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features.extraction import HashedSamples, extract
 from trilemma_bench.features.raw import Pixels
 
@@ -156,6 +158,20 @@ def test_images_keep_their_order_and_faults_with_threads_and_without(threads_fro
         files[10:30]
 
 
+def test_each_image_is_decoded_once_whatever_is_measured(tmp_path, monkeypatch):
+    """Features, the hash and the modes come from one pass, for the digits that have them."""
+    decoded = []
+    decode = module.read_image
+    folder = write_pngs(
+        tmp_path / "digits", open_dataset("digits").load("test").samples[:20].permute(0, 2, 3, 1).numpy()
+    )
+    monkeypatch.setattr(module, "read_image", lambda file: decoded.append(file.name) or decode(file))
+    evaluator = Evaluator(open_dataset("digits"), registry.protocols.get("digits"), torch.device("cpu"), progress=False)
+    found = evaluator.evaluate(ImageFiles(folder))
+    assert sum(found.mode_histogram) == 20
+    assert len(decoded) == 20
+
+
 def test_features_of_image_files_are_those_of_the_images_in_memory(tmp_path):
     pixels = images(11, channels=1)
     files = ImageFiles(write_pngs(tmp_path, pixels))
@@ -234,6 +250,9 @@ def test_points_are_read_as_float32(tmp_path):
     [
         (RNG.random((4, 6, 6, 3)), ("float64", "rint(x * 255)")),
         (RNG.uniform(-1, 1, (4, 3, 6, 6)).astype(np.float32), ("float32", "(x + 1) * 127.5")),
+        (RNG.uniform(-1.03, 1.03, (4, 3, 6, 6)).astype(np.float32), ("(x + 1) * 127.5",)),
+        (RNG.uniform(-3, 3, (4, 3, 6, 6)), ("(x + 1) * 127.5",)),
+        (RNG.uniform(-0.02, 1.02, (4, 3, 6, 6)), ("x * 255",)),
         (images(4).astype(np.float32), ("rint(x)",)),
         (images(4).astype(np.int64), ("int64", "uint8")),
         (images(4) > 9, ("bool",)),

@@ -19,7 +19,9 @@ from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features import cache, extraction
-from trilemma_bench.protocol import Use
+from trilemma_bench.features.exchange import export_reference
+from trilemma_bench.features.reference import reference
+from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
 from trilemma_bench.report.notes import protocol_facts
 from trilemma_bench.statistics import comparable
@@ -121,6 +123,35 @@ def test_a_named_precision_is_measured_recorded_cached_and_ranked_apart(own_imag
     assert one.differences(other) == ["extractors · clip-vit-b-32 · precision: float32, not bf16"]
     assert dict(protocol_facts(other))["features"].endswith("in bf16, weights 000000000000")
     assert "bf16" not in dict(protocol_facts(one))["features"]
+
+
+def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    protocol = Protocol("two", "one", samples=40, metrics=("fd", Use("precision", "other")), title="two features")
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    dataset = open_dataset(own_images[0])
+    for name, count in (("one", None), ("other", 10)):
+        chosen = reference(dataset, "train", Projection(name, "cpu"), count=count)
+        export_reference(chosen, tmp_path / f"{name}.safetensors", "features")
+    files = [tmp_path / "one.safetensors", tmp_path / "other.safetensors"]
+    record = tb.evaluate(
+        own_images[1], dataset=own_images[0], protocol="two", references=files, out=tmp_path / "out", progress=False
+    )
+    assert not record.missing
+    assert record.protocol.reference_samples == 60
+    texts = record.protocol.metrics.values()
+    assert [*texts] == ["one, 60 of its given reference", "other, 10 of its given reference"]
+
+
+def test_an_extractor_has_the_name_that_it_is_registered_by(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, "another"))
+    with pytest.raises(UsageError, match="'pixels' calls itself 'another'"):
+        tb.evaluate(own_images[1], dataset=own_images[0], protocol="pixels", out=tmp_path / "out", progress=False)
+
+
+def test_one_sample_is_not_measured(own_images, tmp_path):
+    with pytest.raises(UsageError, match="1 given or asked for, and at least 2"):
+        tb.evaluate(own_images[1][:1], dataset=own_images[0], protocol="pixels", out=tmp_path / "out", progress=False)
 
 
 def test_tf32_needs_cuda(own_images, tmp_path):

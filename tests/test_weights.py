@@ -116,12 +116,12 @@ def test_unknown_weights_suggest_the_nearest():
 
 
 def test_status_tells_what_is_there(server):
-    assert [entry.present for entry in status()] == [False]
+    assert [entry.found for entry in status()] == [None]
     path = find("toy")
     (entry,) = status()
-    assert (entry.name, entry.path, entry.present, entry.size) == ("toy", path, True, len(CONTENT))
-    path.write_bytes(b"half")
-    assert not status()[0].present
+    assert (entry.name, entry.path, entry.found, entry.size) == ("toy", path, entry.sha256, len(CONTENT))
+    path.write_bytes(CONTENT[:-1] + b"!")  # of the right size
+    assert status()[0].found not in (None, entry.sha256)
 
 
 def test_tensors_are_loaded_and_code_is_not(monkeypatch):

@@ -41,8 +41,13 @@ def _data() -> list[str]:
 def _weights() -> list[str]:
     lines = [f"Weights in {paths.weights_dir()} (TRILEMMA_WEIGHTS_DIR)"]
     for weight in weights.status():
-        state = f"found at {weight.path}" if weight.present else f"missing: from {weight.url}, put at {weight.path}"
-        lines.append(f"  {weight.name:16} {state} ({weight.size / 1e6:.1f} MB, sha256 {weight.sha256[:16]}…)")
+        good = weight.found == weight.sha256
+        state = "found, as it should be" if good else "missing" if weight.found is None else "DAMAGED: delete the file"
+        lines += [
+            f"  {weight.name:16} {state}: {weight.path}",
+            f"  {'':16} {weight.size / 1e6:.1f} MB from {weight.url}",
+            f"  {'':16} sha256 {weight.sha256}",
+        ]
     return lines
 
 

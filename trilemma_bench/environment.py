@@ -89,3 +89,14 @@ def command_line() -> str:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device can still give: of the machine's memory for a CPU."""
+    if device.type == "cuda":
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
+    return int(psutil.virtual_memory().available)

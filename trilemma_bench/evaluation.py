@@ -21,7 +21,6 @@ from trilemma_bench.features.extraction import (
     Request,
     Samples,
     extract_all,
-    in_batches,
     use_precision,
 )
 from trilemma_bench.features.reference import reference
@@ -32,6 +31,7 @@ from trilemma_bench.metrics.reference import DeviceReference, Reference
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, Score
 
+MODES = "modes of the dataset"
 COPIES = 50  # pairs of a generated and a training sample that are kept to be looked at
 
 
@@ -71,13 +71,9 @@ class Evaluator:
             )
         self.mode_rule = dataset.mode_rule()
         self.metrics = _metrics(protocol, has_modes=self.mode_rule is not None)
-        self.extractors: dict[str, FeatureExtractor] = {
-            name: registry.extractors.get(name)(device) for name in protocol.extractors
-        }
+        self.extractors = _built(protocol, device)
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
-            if protocol.precision != "float32":
-                use_precision(extractor, protocol.precision, device)
         self.given = open_references(files, self.extractors)
         self._references: dict[Any, Reference] = {}
 
@@ -85,7 +81,7 @@ class Evaluator:
         """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed."""
         hashed = HashedSamples(samples)
         outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
-        modes = in_batches(self.mode_rule.assign, samples, batch_size=4096) if self.mode_rule else None
+        modes = outputs.pop((MODES, "features"))[:, 0].long() if self.mode_rule else None
         comparisons: dict[Any, Comparison] = {}
         scores, missing, copies = {}, {}, None
         for name, (metric, use) in self.metrics.items():
@@ -110,7 +106,8 @@ class Evaluator:
         needed: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
         for metric, use in self.metrics.values():
             needed[str(use.extractor)][metric.output] = None
-        return [(self.extractors[name], tuple(outputs)) for name, outputs in needed.items() if outputs]
+        requests: list[Request] = [(self.extractors[name], tuple(outs)) for name, outs in needed.items() if outs]
+        return [*requests, (ModeNumbers(self.mode_rule), ("features",))] if self.mode_rule else requests
 
     def _comparison(
         self, outputs: Outputs, modes: Tensor | None, extractor: str, output: str, count: int | None, others: int | None
@@ -170,7 +167,7 @@ class Evaluator:
                 )
                 for name, extractor in self.extractors.items()
             },
-            metrics={name: _use_text(metric, use) for name, (metric, use) in self.metrics.items()},
+            metrics={name: self._use_text(metric, use) for name, (metric, use) in self.metrics.items()},
             quantisation=protocol.quantisation,
             **self._reference_facts(),
             samples=samples,
@@ -180,13 +177,25 @@ class Evaluator:
             mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
 
+    def _use_text(self, metric: Metric, use: Use) -> str:
+        """What a score was measured on: 'inception:logits', 'vgg16, 10000 of the reference'."""
+        parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
+        parts += [f"{use.samples} samples"] if use.samples else []
+        given = self.given.get((str(use.extractor), metric.output))
+        count = use.reference_samples or self.protocol.reference_samples
+        if given is not None and metric.needs == "features":
+            parts += [f"{min(len(given), count or len(given))} of its given reference"]
+        elif use.reference_samples:
+            parts += [f"{use.reference_samples} of the reference"]
+        return ", ".join(parts)
+
     def _reference_facts(self) -> dict[str, Any]:
         """Which reference it is, how many samples of it are used, and the sha256 of its content."""
         limit = self.protocol.reference_samples
         if self.given:
-            sizes = {len(given) for given in self.given.values()}
             content = ", ".join(str(given.sha256) for given in self.given.values())
-            split, size = "given file", min(sizes)
+            of_protocol = [len(given) for (name, _), given in self.given.items() if name == self.protocol.extractor]
+            split, size = "given file", max(of_protocol or [len(given) for given in self.given.values()])
         else:
             split, content = self.protocol.reference, self.dataset.fingerprint()
             size = len(self.dataset.load(split))
@@ -195,6 +204,39 @@ class Evaluator:
             "reference_samples": min(size, limit or size),
             "reference_sha256": content,
         }
+
+
+class ModeNumbers(FeatureExtractor):
+    """The number of each sample's mode, as the pass over the samples gives it: float N×1, exact below 2²⁴."""
+
+    name, dim = MODES, 1
+
+    def __init__(self, rule: ModeRule) -> None:
+        self.rule = rule
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        return self.rule.assign(samples.cpu()).float()[:, None]
+
+
+def _built(protocol: Protocol, device: torch.device) -> dict[str, FeatureExtractor]:
+    """The protocol's extractors by name. Raises TrilemmaError that says of all of them what they lack."""
+    built: dict[str, FeatureExtractor] = {}
+    faults: dict[str, None] = {}
+    for name in protocol.extractors:
+        try:
+            built[name] = registry.extractors.get(name)(device)
+        except UsageError:
+            raise
+        except TrilemmaError as error:
+            faults[str(error)] = None
+            continue
+        if built[name].name != name:
+            raise UsageError(f"extractor '{name}' calls itself '{built[name].name}': register it by its own name")
+        if protocol.precision != "float32":
+            use_precision(built[name], protocol.precision, device)
+    if faults:
+        raise TrilemmaError("; ".join(faults))
+    return built
 
 
 def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
@@ -207,14 +249,6 @@ def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use
         name = metric.score_name(str(use.extractor))
         chosen[f"{name}_{use.extractor}" if name in chosen else name] = metric, use
     return chosen
-
-
-def _use_text(metric: Metric, use: Use) -> str:
-    """What a score was measured on: 'inception:logits', 'vgg16, 10000 of the reference'."""
-    parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
-    parts += [f"{use.samples} samples"] if use.samples else []
-    parts += [f"{use.reference_samples} of the reference"] if use.reference_samples else []
-    return ", ".join(parts)
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
@@ -255,5 +289,5 @@ def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None, pr
     if samples is None:
         return protocol
     if samples < 2:
-        raise UsageError(f"--samples {samples}: at least 2 are needed to measure anything")
+        raise UsageError(f"samples: {samples} given or asked for, and at least 2 are needed to measure anything")
     return replace(protocol, samples=samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from trilemma_bench.config import configs_dir, read_toml
 from trilemma_bench.errors import TrilemmaError, UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from trilemma_bench.job import Job
     from trilemma_bench.record import Record
 
 
@@ -73,8 +74,8 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     from trilemma_bench import api, pipeline
 
     options = [(item, _options(item)) for item in suite.run]
-    for item, facts in options:  # a typo in the last run is found before the first one starts
-        pipeline.prepare(api.options_of(item.model, item.dataset, item.set, {**facts, **common}))
+    jobs = [pipeline.prepare(api.options_of(i.model, i.dataset, i.set, {**facts, **common})) for i, facts in options]
+    _check_extractors(jobs)  # as a typo in the last run, missing weights are found before the first one starts
     records, failures = [], []
     named: dict[str, Record] = {}
     for number, (item, facts) in enumerate(options, 1):
@@ -87,6 +88,20 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
             failures.append(f"{item.model} on {item.dataset}: {error}")
             say(f"failed: {error}")
     return SuiteResult(records, named, failures)
+
+
+def _check_extractors(jobs: Sequence[Job]) -> None:
+    """Raises TrilemmaError that names everything which keeps some run from measuring, such as missing weights."""
+    from trilemma_bench.evaluation import Evaluator
+
+    faults: dict[str, None] = {}
+    for job in {(job.dataset.name, job.protocol.name, job.protocol.precision): job for job in jobs}.values():
+        try:
+            Evaluator(job.dataset, job.protocol, job.device, progress=False)
+        except TrilemmaError as error:
+            faults[str(error)] = None
+    if faults:
+        raise TrilemmaError("; ".join(faults))
 
 
 def _options(item: SuiteRun) -> dict[str, Any]:

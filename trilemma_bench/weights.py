@@ -44,11 +44,11 @@ class Weight:
 
 @dataclass(frozen=True)
 class WeightStatus:
-    """What `doctor` tells of a weights file. present: a file of the right size is at `path`; it is not hashed here."""
+    """What `doctor` tells of a weights file. found: its sha256, None where there is none."""
 
     name: str
     path: Path
-    present: bool
+    found: str | None
     url: str
     sha256: str
     size: int
@@ -135,13 +135,17 @@ def load(name: str) -> dict[str, Any]:
 
 
 def status() -> list[WeightStatus]:
-    """Every known weights file: where it would be, whether it is there, where it comes from."""
+    """Every known weights file: where it would be, what is there, where it comes from."""
     return [
         WeightStatus(
-            weight.name, weight.path, _has_size(weight), weight.url, weight.sha256, weight.size, weight.licence
+            weight.name, weight.path, _hash_at(weight.path), weight.url, weight.sha256, weight.size, weight.licence
         )
         for weight in WEIGHTS.values()
     ]
+
+
+def _hash_at(path: Path) -> str | None:
+    return _known_sha256(path, *_stamp(path)) if path.is_file() else None
 
 
 def sha256_of(path: Path) -> str:

@@ -13,6 +13,7 @@ from trilemma_bench.contracts import DataSpec, Split
 from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError
 
+LIKELY_FRACTION = 4.0  # images of floats that stay below are of 0…1 or −1…1
 CHANNELS = (1, 3)
 
 
@@ -70,7 +71,8 @@ def _check_image_type(array: np.ndarray, where: str) -> None:
         raise TrilemmaError(f"{where}: images are {array.dtype}, not uint8 of 0…255: convert them")
     _check_finite(array, where)
     low, high = float(array.min()), float(array.max())
-    scaled = "x" if high > 1 else "(x + 1) * 127.5" if low < 0 else "x * 255"
+    # Networks overshoot their range a little; of whole levels some are far above it.
+    scaled = "x" if high > LIKELY_FRACTION else "(x + 1) * 127.5" if low < -0.1 else "x * 255"
     raise TrilemmaError(
         f"{where}: images are {array.dtype} of {low:.3g}…{high:.3g}, not uint8 of 0…255: "
         f"convert them, here presumably by numpy.clip(numpy.rint({scaled}), 0, 255).astype('uint8')"

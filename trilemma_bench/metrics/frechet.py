@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
+from trilemma_bench.environment import free_memory
 from trilemma_bench.errors import TrilemmaError
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
+MATRICES = 6  # D×D in float64, that a distance and its error hold at once
 BLOCK = 256  # columns in one product of which only a triangle is needed
 ROUNDING_LIMIT = 1e-10  # of tr Σ1 + tr Σ2: what the rounding of the eigenvalues may add up to
 SMALLEST_PIVOT = 1e-10  # of the largest variance: below, a Cholesky factor may consist of rounding
@@ -41,14 +43,28 @@ class Root(NamedTuple):
 
 
 def moments(features: Tensor, chunk: int = 4096) -> Moments:
-    """Mean and covariance of features N×D, in float64, `chunk` rows at a time. Raises TrilemmaError for N < 2."""
+    """Mean and covariance of features N×D, in float64, `chunk` rows at a time.
+
+    Raises TrilemmaError for N < 2, and where memory does not hold what comes of D×D covariances.
+    """
     if len(features) < 2:
         raise TrilemmaError(f"the Fréchet distance needs at least 2 samples, got {len(features)}")
+    check_memory(features.shape[1], features.device)
     mean = mean_of(features, chunk)
     scatter = mean.new_zeros(len(mean), len(mean))
     for rows in features.split(chunk):
         add_gram(scatter, rows.double() - mean)
     return Moments(mean, symmetric(scatter) / (len(features) - 1))
+
+
+def check_memory(dim: int, device: torch.device) -> None:
+    """Raises TrilemmaError where the device has no memory left for the Fréchet distance of `dim` features."""
+    needed, free = MATRICES * 8 * dim**2, free_memory(device)
+    if needed > free:
+        raise TrilemmaError(
+            f"the Fréchet distance of {dim:,} features needs {needed / 2**30:.0f} GiB of memory, and "
+            f"{free / 2**30:.0f} are free: choose a protocol with fewer features"
+        )
 
 
 def mean_of(features: Tensor, chunk: int = 4096) -> Tensor:
