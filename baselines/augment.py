@@ -109,12 +109,14 @@ class _Draws:
         return self._applied(low + (high - low) * torch.rand_like(self.like))
 
     def pair(self, low: float, high: float) -> Tensor:
-        drawn = low + (high - low) * torch.rand(len(self.like), 2, device=self.like.device)
-        return torch.where((torch.rand_like(self.like) < self.p)[:, None], drawn, 0.0)
+        return self._together(low + (high - low) * torch.rand(len(self.like), 2, device=self.like.device))
 
     def normal_pair(self, std: float) -> Tensor:
-        drawn = std * torch.randn(len(self.like), 2, device=self.like.device)
-        return torch.where((torch.rand_like(self.like) < self.p)[:, None], drawn, 0.0)
+        return self._together(std * torch.randn(len(self.like), 2, device=self.like.device))
+
+    def _together(self, values: Tensor) -> Tensor:
+        """N×2, of which both happen or neither."""
+        return torch.where((torch.rand_like(self.like) < self.p)[:, None], values, 0.0)
 
     def rotation(self) -> Tensor:
         """Two of these are drawn: together they happen with probability p."""

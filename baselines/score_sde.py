@@ -120,7 +120,7 @@ class ScoreVP(ScoreSDE):
 
 
 class ScoreVE(ScoreSDE):
-    """Score SDE of exploding variance (Song et al. 2021), with the NCSN++ network: 62.7 M parameters at CIFAR-10.
+    """Score SDE of exploding variance (Song et al. 2021), with the NCSN++ network: 62.76 M parameters at CIFAR-10.
 
     sigma_min, sigma_max: of its geometric σ(t); the paper's 0.01 and 50 for images in [0, 1], doubled for [−1, 1].
     time_fourier_scale: of the network's random features of log σ, in cycles per unit. Others: as ScoreSDE's and

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from common import machine
 from torch import Tensor
 
 from trilemma_bench import registry, weights
-from trilemma_bench.contracts import FeatureExtractor
+from trilemma_bench.contracts import Estimate, FeatureExtractor
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.features.extraction import extract, use_precision
@@ -38,8 +37,10 @@ from seeded_weights import install_inception
 BATCH = 256
 
 
-def measured(extractor: FeatureExtractor, precision: str, sides: Sequence[Tensor], device: torch.device) -> Any:
-    """(features of both sides, images a second, the distance with its error) in this precision."""
+def measured(
+    extractor: FeatureExtractor, precision: str, sides: Sequence[Tensor], device: torch.device
+) -> tuple[Tensor, float, Estimate]:
+    """(features N×D of the first side, images a second, the distance with its error) in this precision."""
     use_precision(extractor, precision, device)
     extract(extractor, sides[0][:BATCH], device=device)
     start = time.perf_counter()

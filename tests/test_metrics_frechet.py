@@ -333,7 +333,7 @@ def test_errors_are_one_line():
         frechet_distance(zero, eye * float("nan"), zero, eye)
 
 
-def test_more_features_than_memory_holds_are_refused_in_words(monkeypatch):
-    """196,608 pixels would ask for 1.7 TiB; other scores are measured all the same."""
+def test_more_features_than_memory_holds_are_refused_in_words():
+    """Those of 256×256 pixels in colour."""
     with pytest.raises(TrilemmaError, match=r"196,608 features needs 1728 GiB of memory, and \d+ are free"):
         moments(torch.zeros(2, 256 * 256 * 3))

@@ -84,13 +84,12 @@ def test_a_chunk_does_not_depend_on_those_before_it(name, spec):
 def test_a_trained_model_has_a_lower_loss_and_samples_nearer_to_the_data(name, spec, tmp_path):
     """The mean distance of a sample to its nearest neighbour in the data falls: coarse, but no model may miss it.
 
-    Of the losses one falls at least below that of the first step, before anything was learned: a GAN's cannot all, and
-    fall within its first steps.
+    Of the losses one falls at least: those of a GAN cannot all.
     """
-    run = trainer(name, spec, tmp_path, steps=50 if spec.is_image else 250)
+    run = trainer(name, spec, tmp_path, steps=150 if spec.is_image else 250)
     before, losses = distance(run.model, spec), recorded_losses(run)
     run.run()
-    assert any(fmean(each[-10:]) < each[0] for each in losses.values())
+    assert any(fmean(each[-10:]) < fmean(each[:10]) for each in losses.values())
     assert distance(run.model, spec) < before
 
 

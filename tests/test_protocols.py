@@ -21,6 +21,7 @@ from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.reference import reference
+from trilemma_bench.metrics import frechet
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
 from trilemma_bench.report.notes import protocol_facts
@@ -147,6 +148,15 @@ def test_an_extractor_has_the_name_that_it_is_registered_by(own_images, tmp_path
     monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, "another"))
     with pytest.raises(UsageError, match="'pixels' calls itself 'another'"):
         tb.evaluate(own_images[1], dataset=own_images[0], protocol="pixels", out=tmp_path / "out", progress=False)
+
+
+def test_a_distance_that_no_memory_holds_leaves_the_other_scores(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(frechet, "free_memory", lambda device: 10**5)
+    record = tb.evaluate(
+        own_images[1], dataset=own_images[0], protocol="pixels", device="cpu", out=tmp_path / "out", progress=False
+    )
+    assert "192 features needs" in record.missing["fd_pixels"]
+    assert {"kid", "precision", "recall", "coverage"} <= record.scores.keys()
 
 
 def test_one_sample_is_not_measured(own_images, tmp_path):

@@ -169,10 +169,6 @@ def _known_sha256(path: Path, size: int, changed: int) -> str:
     return sha256_of(path)
 
 
-def _has_size(weight: Weight) -> bool:
-    return weight.path.is_file() and weight.path.stat().st_size == weight.size
-
-
 def _fetch(weight: Weight) -> None:
     """Downloads `weight` to its path, one process at a time. Raises TrilemmaError."""
     partial = weight.path.with_name(weight.filename + ".part")
