@@ -106,7 +106,7 @@ DIGITS_PROTOCOL: dict[str, Any] = {
     "reference_split": "train",
     "reference_samples": 1_297,
     "samples": 500,
-    "quantisation": "round(255·clip(x, 0, 1)) to uint8",
+    "quantisation": "uint8; floats by round(255·clip(x, 0, 1))",
     "mode_rule": "class of the digit classifier",
 }
 

@@ -126,6 +126,21 @@ def test_a_named_precision_is_measured_recorded_cached_and_ranked_apart(own_imag
     assert "bf16" not in dict(protocol_facts(one))["features"]
 
 
+def test_the_record_says_what_libraries_settle_differently(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    metrics = ("fd", "inception_score", "precision", "density")
+    monkeypatch.setattr(registry.protocols, "get", lambda _: Protocol("own", "one", samples=40, metrics=metrics))
+    record = tb.evaluate(
+        own_images[1], dataset=own_images[0], protocol="own", device="cpu", out=tmp_path / "out", progress=False
+    )
+    assert record.protocol.metrics == {
+        "fd_one": "one",
+        "inception_score": "one:logits, 10 splits",
+        "precision": "one, distance ≤ radius",
+        "density": "one, distance < radius",
+    }
+
+
 def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monkeypatch):
     monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
     protocol = Protocol("two", "one", samples=40, metrics=("fd", Use("precision", "other")), title="two features")
@@ -141,7 +156,10 @@ def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monk
     assert not record.missing
     assert record.protocol.reference_samples == 60
     texts = record.protocol.metrics.values()
-    assert [*texts] == ["one, 60 of its given reference", "other, 10 of its given reference"]
+    assert [*texts] == [
+        "one, 60 of its given reference",
+        "other, 10 of its given reference, distance ≤ radius",
+    ]
 
 
 def test_an_extractor_has_the_name_that_it_is_registered_by(own_images, tmp_path, monkeypatch):

@@ -251,8 +251,9 @@ class Metric:
     """A pure function of a `Comparison` with its facts beside it.
 
     compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'samples' for
-    those of the generated side alone, or 'modes'. range: the values
-    it can take. source: the paper it comes from. output: which of the extractor's outputs it reads.
+    those of the generated side alone, or 'modes'. range: the values it can take. source: the paper it comes from.
+    output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
+    carry it.
     """
 
     name: str
@@ -264,6 +265,7 @@ class Metric:
     range: tuple[float, float]
     source: str
     output: str = "features"
+    convention: str = ""
 
     def estimate(self, comparison: Comparison) -> Estimate:
         """The metric of `comparison`, with its error where the metric knows it."""

@@ -178,7 +178,7 @@ class Evaluator:
         )
 
     def _use_text(self, metric: Metric, use: Use) -> str:
-        """What a score was measured on: 'inception:logits', 'vgg16, 10000 of the reference'."""
+        """What a score was measured on, and how: 'inception:logits, 10 splits', 'vgg16, 10000 of the reference'."""
         parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
         parts += [f"{use.samples} samples"] if use.samples else []
         given = self.given.get((str(use.extractor), metric.output))
@@ -187,6 +187,7 @@ class Evaluator:
             parts += [f"{min(len(given), count or len(given))} of its given reference"]
         elif use.reference_samples:
             parts += [f"{use.reference_samples} of the reference"]
+        parts += [metric.convention] if metric.convention else []
         return ", ".join(parts)
 
     def _reference_facts(self) -> dict[str, Any]:

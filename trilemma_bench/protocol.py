@@ -43,7 +43,7 @@ class Protocol:
     kid_subsets: int = 0
     kid_subset_size: int = 1000
     metrics: tuple[str | Use, ...] = FEATURE_METRICS
-    quantisation: str = "round(255·clip(x, 0, 1)) to uint8"
+    quantisation: str = "uint8; floats by round(255·clip(x, 0, 1))"
     precision: str = "float32"
     title: str = ""
 

@@ -55,8 +55,8 @@ class ExtractorPart(_Part):
 class ProtocolPart(_Part):
     """Everything that must be equal before two scores may be compared.
 
-    metrics: score → what of the protocol is its own (extractor, samples on each side). reference_sha256: of the
-    reference's content. kid: how KID is averaged.
+    metrics: score → what of the protocol is its own (extractor, samples on each side, convention where libraries
+    differ). reference_sha256: of the reference's content. kid: how KID is averaged.
     """
 
     name: str

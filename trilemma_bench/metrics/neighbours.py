@@ -137,7 +137,17 @@ def _require(metric: str, k: int, side: str, count: int) -> None:
 _KYNKAANNIEMI = "Kynkäänniemi et al. 2019, arXiv:1904.06991"
 _NAEEM = "Naeem et al. 2020, arXiv:2002.09797"
 
-PRECISION = Metric("precision", precision, "higher", "features", "share", "Precision", (0.0, 1.0), _KYNKAANNIEMI)
-RECALL = Metric("recall", recall, "higher", "features", "share", "Recall", (0.0, 1.0), _KYNKAANNIEMI)
-DENSITY = Metric("density", density, "higher", "features", "", "Density", (0.0, float("inf")), _NAEEM)
-COVERAGE = Metric("coverage", coverage, "higher", "features", "share", "Coverage", (0.0, 1.0), _NAEEM)
+_CLOSED, _OPEN = "distance ≤ radius", "distance < radius"
+
+PRECISION = Metric(
+    "precision", precision, "higher", "features", "share", "Precision", (0.0, 1.0), _KYNKAANNIEMI, convention=_CLOSED,
+)  # fmt: skip
+RECALL = Metric(
+    "recall", recall, "higher", "features", "share", "Recall", (0.0, 1.0), _KYNKAANNIEMI, convention=_CLOSED,
+)  # fmt: skip
+DENSITY = Metric(
+    "density", density, "higher", "features", "", "Density", (0.0, math.inf), _NAEEM, convention=_OPEN,
+)  # fmt: skip
+COVERAGE = Metric(
+    "coverage", coverage, "higher", "features", "share", "Coverage", (0.0, 1.0), _NAEEM, convention=_OPEN,
+)  # fmt: skip
