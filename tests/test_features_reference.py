@@ -162,13 +162,34 @@ def test_more_neighbours_than_were_cached_are_computed_and_kept(counting, calls)
 
 
 def test_one_pass_gives_every_output_that_is_needed(counting):
-    outputs = ("features", "squares", "means")
+    outputs = dict.fromkeys(("features", "squares", "means"), "features")
     for output in ("squares", "means", "features"):
-        found = reference(Toy(), "train", counting, output, together=outputs)
+        found = reference(Toy(), "train", counting, output, wanted=outputs)
         expected = {"features": pixels(), "squares": pixels().square(), "means": pixels().mean(dim=1, keepdim=True)}
         assert torch.equal(found.features, expected[output])
     assert counting.passes == [SIZE]
     assert torch.equal(reference(Toy(), "train", counting, "means").moments.mean, moments(expected["means"]).mean)
+
+
+@pytest.mark.parametrize("first", ["features", "squares", "means"])
+def test_outputs_wanted_for_their_moments_leave_no_features(counting, first):
+    wanted = {"features": "moments", "squares": "features", "means": "moments"}
+    expected = {"features": pixels(), "squares": pixels().square(), "means": pixels().mean(dim=1, keepdim=True)}
+    for output in (first, *expected):
+        found = reference(Toy(), "train", counting, output, wanted=wanted).moments
+        assert torch.equal(found.mean, moments(expected[output]).mean)
+        assert torch.equal(found.covariance, moments(expected[output]).covariance)
+    assert counting.passes == [SIZE]
+    assert ["squares" in path.name for path in cached_files("features")] == [True]
+    assert len(cached_files("moments")) == 3
+
+
+def test_features_that_are_there_give_the_moments(counting):
+    _ = reference(Toy(), "train", counting).features
+    for count in (None, 7):
+        found = reference(Toy(), "train", counting, count=count, wanted={"features": "moments"})
+        assert torch.equal(found.moments.mean, moments(found.features).mean)
+    assert counting.passes == [SIZE]
 
 
 def test_a_subset_is_fixed_and_only_its_samples_are_extracted(counting):
@@ -321,7 +342,7 @@ def test_a_reference_of_other_width_is_refused(counting):
 def test_who_waits_says_so(counting, capsys, monkeypatch):
     monkeypatch.setattr(cache, "SECONDS_BEFORE_NOTICE", 0)
     wanted = reference(Toy(), "train", counting)
-    path = cache.path_of(wanted.facts("moments"))
+    path = wanted._lock
     path.parent.mkdir(parents=True)
     holding = threading.Event()
 
@@ -350,7 +371,8 @@ class Slow(shared.Counting):
         time.sleep(1)
         return super().compute(samples, outputs)
 
-found = reference(shared.Toy(), "train", Slow(), together=("features", "squares"), output=sys.argv[2])
+wanted = {"features": "features", "squares": "features"}
+found = reference(shared.Toy(), "train", Slow(), wanted=wanted, output=sys.argv[2])
 print(float(found.features.double().sum()), float(found.moments.mean.sum()), float(found.nearest(3).sum()))
 """
 

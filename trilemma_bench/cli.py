@@ -391,6 +391,7 @@ def reference_export(**options: Any) -> None:
         extractor,
         options["output"],
         options["count"],
+        {options["output"]: options["kind"]},
         device=device,
         progress=options["progress"],
     )

@@ -250,8 +250,9 @@ class Estimate:
 class Metric:
     """A pure function of a `Comparison` with its facts beside it.
 
-    compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'samples' for
-    those of the generated side alone, or 'modes'. range: the values it can take. source: the paper it comes from.
+    compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'moments' where
+    those are all that it reads of the reference, 'samples' for features of the generated side alone, or 'modes'.
+    range: the values it can take. source: the paper it comes from.
     output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
     carry it.
     """
@@ -259,7 +260,7 @@ class Metric:
     name: str
     compute: Callable[[Comparison], float | Estimate]
     better: Better
-    needs: Literal["features", "samples", "modes"]
+    needs: Literal["features", "moments", "samples", "modes"]
     unit: str
     title: str
     range: tuple[float, float]

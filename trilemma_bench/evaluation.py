@@ -23,7 +23,7 @@ from trilemma_bench.features.extraction import (
     extract_all,
     use_precision,
 )
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import Wanted, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
@@ -141,9 +141,9 @@ class Evaluator:
     def _of_split(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
         key = split, extractor, output, count
         if key not in self._references:
-            source, together = self.extractors[extractor], self._compared_outputs(extractor)
+            source, wanted = self.extractors[extractor], self._wanted(extractor)
             found = reference(
-                self.dataset, split, source, output, count, together, device=self.device, progress=self.progress
+                self.dataset, split, source, output, count, wanted, device=self.device, progress=self.progress
             )
             self._references[key] = self._on_device(found)
         return self._references[key]
@@ -151,10 +151,11 @@ class Evaluator:
     def _on_device(self, found: Reference) -> Reference:
         return found if self.device.type == "cpu" else DeviceReference(found, self.device)
 
-    def _compared_outputs(self, extractor: str) -> list[str]:
-        """The outputs of which some metric reads the reference's side."""
-        uses = self.metrics.values()
-        return [metric.output for metric, use in uses if use.extractor == extractor and metric.needs == "features"]
+    def _wanted(self, extractor: str) -> Wanted:
+        """What the metrics read of the reference: an output's features as soon as one needs more than moments."""
+        read = [(metric.output, metric.needs) for metric, use in self.metrics.values() if use.extractor == extractor]
+        outputs = {output for output, needs in read if needs in ("moments", "features")}
+        return {output: "features" if (output, "features") in read else "moments" for output in outputs}
 
     def _protocol_part(self, samples: int) -> ProtocolPart:
         protocol = self.protocol
@@ -183,7 +184,7 @@ class Evaluator:
         parts += [f"{use.samples} samples"] if use.samples else []
         given = self.given.get((str(use.extractor), metric.output))
         count = use.reference_samples or self.protocol.reference_samples
-        if given is not None and metric.needs == "features":
+        if given is not None and metric.needs in ("features", "moments"):
             parts += [f"{min(len(given), count or len(given))} of its given reference"]
         elif use.reference_samples:
             parts += [f"{use.reference_samples} of the reference"]

@@ -68,9 +68,9 @@ def stored(
 
 
 def _acquire(path: Path) -> AcquireReturnProxy:
-    """The lock, held: it ends with its process, however that ends."""
+    """The lock, held: it ends with its process, however that ends. Who holds it may take it again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(path, is_singleton=True)
     try:
         return lock.acquire(timeout=SECONDS_BEFORE_NOTICE)
     except Timeout:

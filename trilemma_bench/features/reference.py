@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from trilemma_bench.metrics.reference import Reference, subset_rows
 from trilemma_bench.source import package_digest
 
 FORMAT = "trilemma-bench/reference/1"
+Wanted = Mapping[str, Literal["features", "moments"]]
 NEIGHBOURS = 5  # as many as the usual metrics need, so that they share one file
 
 
@@ -28,16 +31,17 @@ def reference(
     extractor: FeatureExtractor,
     output: str = "features",
     count: int | None = None,
-    together: Sequence[str] = (),
+    wanted: Wanted | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> DatasetReference:
     """The reference that a protocol compares with: all of the split, or a fixed random subset of `count` samples.
 
-    together: outputs that will be asked for too, so that one pass over the data gives them all. device: where the
-    extractor lives; the reference is on the CPU. Nothing is read or computed before it is asked for.
+    wanted: what will be asked of each output, so that one pass over the data gives it all, and of outputs that are
+    wanted for their moments no features are kept. device: where the extractor lives; the reference is on the CPU.
+    Nothing is read or computed before it is asked for.
     """
-    return DatasetReference(dataset, split, extractor, output, count, together, device, progress)
+    return DatasetReference(dataset, split, extractor, output, count, wanted or {}, device, progress)
 
 
 @dataclass(eq=False)
@@ -54,7 +58,7 @@ class DatasetReference(Reference):
     extractor: FeatureExtractor
     output: str
     count: int | None
-    together: Sequence[str]
+    wanted: Wanted
     device: torch.device | str
     progress: bool
 
@@ -71,15 +75,13 @@ class DatasetReference(Reference):
     @cached_property
     def features(self) -> Tensor:
         """The features, float32 M×D, mapped from the cache where they are."""
-        facts, whole = self.facts("features"), self.facts("features", samples=self._split_size)
-        if facts != whole and not cache.path_of(facts).is_file() and (found := cache.read(whole)) is not None:
-            return found["features"][self._rows]
-        lock = cache.path_of(self.facts("features", output="all"))  # one pass gives several outputs
-        return cache.stored(facts, self._compute_features, lock)["features"]
+        if (found := self._features_of_whole()) is not None:
+            return found
+        return cache.stored(self.facts("features"), lambda: {"features": self._one_pass()}, self._lock)["features"]
 
     @cached_property
     def moments(self) -> Moments:
-        found = cache.stored(self.facts("moments"), self._compute_moments)
+        found = cache.stored(self.facts("moments"), self._compute_moments, self._lock)
         return Moments(mean=found["mean"], covariance=found["covariance"])
 
     def facts(self, kind: str, output: str | None = None, samples: int | None = None) -> cache.Facts:
@@ -105,17 +107,39 @@ class DatasetReference(Reference):
             "distances"
         ]
 
-    def _compute_features(self) -> cache.Tensors:
-        others = [output for output in self.together if output != self.output]
-        missing = [output for output in others if not cache.path_of(self.facts("features", output)).is_file()]
+    @property
+    def _lock(self) -> Path:
+        """One for all outputs of the extractor, since one pass gives several."""
+        return cache.path_of(self.facts("features", output="all"))
+
+    def _features_of_whole(self) -> Tensor | None:
+        """The features of a subset, where it has no file of its own and the whole has one."""
+        if self._is_whole or cache.path_of(self.facts("features")).is_file():
+            return None
+        found = cache.read(self.facts("features", samples=self._split_size))
+        return None if found is None else found["features"][self._rows]
+
+    def _one_pass(self) -> Tensor:
+        """The features, from a pass over the data that leaves in the cache what is wanted of the other outputs."""
+        others = {output: kind for output, kind in self.wanted.items() if output != self.output}
+        missing = [output for output, kind in others.items() if not cache.path_of(self.facts(kind, output)).is_file()]
         samples = self.dataset.load(self.split).samples
         found = self._extract([self.output, *missing], samples if self._is_whole else samples[self._rows])
         for output in missing:
-            cache.write(self.facts("features", output), {"features": found.pop(output)})
-        return {"features": found[self.output]}
+            values, kind = found.pop(output), others[output]
+            tensors = {"features": values} if kind == "features" else self._moments_of(values)
+            cache.write(self.facts(kind, output), tensors)
+        return found[self.output]
 
     def _compute_moments(self) -> cache.Tensors:
-        mean, covariance = moments(self.features.to(self.device))
+        """From features that are wanted for themselves or are there; else none are kept."""
+        kept = self.wanted.get(self.output) != "moments" or cache.path_of(self.facts("features")).is_file()
+        if kept or (features := self._features_of_whole()) is None:
+            features = self.features if kept else self._one_pass()
+        return self._moments_of(features)
+
+    def _moments_of(self, features: Tensor) -> cache.Tensors:
+        mean, covariance = moments(features.to(self.device))
         return {"mean": mean.cpu(), "covariance": covariance.cpu()}
 
     def _extract(self, outputs: list[str], samples: Tensor) -> dict[str, Tensor]:

@@ -90,6 +90,6 @@ def _standard_error(jackknife: Jackknife, sizes: list[int], weights: Tensor) -> 
 
 
 FD_INFINITY = Metric(
-    "fd_infinity", fd_infinity, "lower", "features", "", "Fréchet distance at infinitely many samples",
+    "fd_infinity", fd_infinity, "lower", "moments", "", "Fréchet distance at infinitely many samples",
     (-math.inf, math.inf), "Chong & Forsyth 2020, arXiv:1911.07023",
 )  # fmt: skip

@@ -162,7 +162,7 @@ def fd(comparison: Comparison) -> Estimate:
 _HEUSEL = "Heusel et al. 2017, arXiv:1706.08500"
 _NASH = "Nash et al. 2021, arXiv:2103.03841"
 
-FD = Metric("fd", fd, "lower", "features", "", "Fréchet distance", (0.0, float("inf")), _HEUSEL)
+FD = Metric("fd", fd, "lower", "moments", "", "Fréchet distance", (0.0, float("inf")), _HEUSEL)
 SFID = Metric(
-    "sfid", fd, "lower", "features", "", "Fréchet distance of spatial features", (0.0, float("inf")), _NASH, "spatial"
+    "sfid", fd, "lower", "moments", "", "Fréchet distance of spatial features", (0.0, float("inf")), _NASH, "spatial"
 )
