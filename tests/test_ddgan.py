@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from exact import Mixture
 from torch import Tensor, nn
 
 from ddgan.diffusion import Diffusion
@@ -102,39 +103,44 @@ class TestDiffusion:
 
 
 class Perfect(nn.Module):
-    """The generator that gives exactly what each parametrisation asks for, for data N(mean, std²)."""
+    """The generator that gives exactly what each parametrisation asks for, for data of a mixture.
 
-    def __init__(self, model: DDGAN, mean: float, std: float) -> None:
+    x_0 given x_{t+1} is a mixture, too: z[2] chooses the component, z[0] the place in it.
+    """
+
+    def __init__(self, model: DDGAN, mixture: Mixture) -> None:
         super().__init__()
-        self.diffusion, self.prediction, self.mean, self.std = model.diffusion, model.prediction, mean, std
+        self.diffusion, self.prediction, self.mixture = model.diffusion, model.prediction, mixture
 
     def forward(self, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        means, std, chosen = self.mixture.means.float(), self.mixture.std, torch.special.ndtr(z[:, 2:])
         if self.prediction == "one-shot":
-            return self.mean + self.std * x
+            return means[(chosen[:, 0] * len(means)).long()][:, None] + std * x
         signal, noise = self.diffusion.signal[t + 1][:, None], self.diffusion.noise[t + 1][:, None]
-        variance = 1 / (1 / self.std**2 + (signal / noise) ** 2)
-        x0 = variance * (self.mean / self.std**2 + signal * x / noise**2) + variance.sqrt() * z[:, :1]
+        weights = self.mixture.weights(x, signal, noise).cumsum(dim=1)
+        mean = means[(weights[:, :-1] < chosen).sum(dim=1)][:, None]
+        variance = 1 / (1 / std**2 + (signal / noise) ** 2)
+        x0 = variance * (mean / std**2 + signal * x / noise**2) + variance.sqrt() * z[:, :1]
         if self.prediction == "noise":
             return (x - signal * x0) / noise
-        return self.diffusion.posterior_sample(x0, x, t, z[:, 1:]) if self.prediction == "direct" else x0
+        return self.diffusion.posterior_sample(x0, x, t, z[:, 1:2]) if self.prediction == "direct" else x0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("prediction", ["x0", "direct", "noise", "one-shot"])
 def test_a_perfect_generator_gives_the_data_distribution(prediction, steps):
-    model = DDGAN(DataSpec((1,)), steps=steps, prediction=prediction, latent_dim=2, hidden=4)
-    model.network = Perfect(model, mean=1.5, std=0.3)
-    x = model.sample(100_000, rng())
-    assert x.mean().item() == pytest.approx(1.5, abs=0.01)
-    assert x.std().item() == pytest.approx(0.3, abs=0.01)
+    model = DDGAN(DataSpec((1,)), steps=steps, prediction=prediction, latent_dim=3, hidden=4)
+    for mixture in (Mixture([1.5], 0.3), Mixture([-1.0, 0.5], 0.1)):
+        model.network = Perfect(model, mixture)
+        assert mixture.recovered(model.sample(100_000, rng()), tolerance=0.02)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "direct", "noise", "one-shot"])
 def test_fakes_of_a_perfect_generator_are_distributed_as_the_real_ones(prediction):
     """What the discriminator compares: x_t, and its covariance with x_{t+1} where it sees that."""
     torch.manual_seed(0)
-    model = DDGAN(DataSpec((1,)), prediction=prediction, latent_dim=2, hidden=4)
-    model.network = Perfect(model, mean=0.5, std=0.3)
+    model = DDGAN(DataSpec((1,)), prediction=prediction, latent_dim=3, hidden=4)
+    model.network = Perfect(model, Mixture([0.5], 0.3))
     t, x_t, x_next = model._pair(0.5 + 0.3 * torch.randn(400_000, 1))
     fake = model._fake(x_next, t)
     for step in range(4):

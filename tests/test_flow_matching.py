@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from exact import Mixture
+
 from baselines.flow_matching import TIME_SCALE, FlowMatching, transport_order
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
@@ -24,9 +26,24 @@ class ExactVelocity(torch.nn.Module):
         return MEAN + slope * (x - t * MEAN)
 
 
-def exact_model(**settings):
+class VelocityToAMixture(torch.nn.Module):
+    """E[x_1 − x_0 | x_t] for x_1 of a mixture: x_0 is −(1 − t)·score, and x_1 the rest of x_t."""
+
+    def __init__(self, mixture):
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, x, steps):
+        t = float(steps[0]) / TIME_SCALE
+        noise = -(1 - t) * self.mixture.score(x, t, 1 - t)
+        weights, variance = self.mixture.weights(x, t, 1 - t), (t * self.mixture.std) ** 2 + (1 - t) ** 2
+        nearer = t * self.mixture.std**2 / variance * (x - t * self.mixture.means)
+        return (weights * (self.mixture.means + nearer)).sum(dim=1, keepdim=True) - noise
+
+
+def exact_model(network=None, **settings):
     model = FlowMatching(DataSpec((1,), None, 1.0), hidden=8, fourier_features=2, **settings).double()
-    model.network = ExactVelocity()
+    model.network = network or ExactVelocity()
     return model
 
 
@@ -47,6 +64,13 @@ def test_every_solver_recovers_a_gaussian(settings):
     mean, deviation = moments(exact_model(**settings))
     assert mean == pytest.approx(MEAN, abs=0.03)
     assert deviation == pytest.approx(SCALE, rel=0.03)
+
+
+@pytest.mark.parametrize("settings", [{"sampling_steps": 400}, {"solver": "heun"}, {"solver": "adaptive"}])
+def test_every_solver_recovers_a_mixture(settings):
+    mixture = Mixture([-1.0, 0.5], 0.1)
+    model = exact_model(VelocityToAMixture(mixture), **settings)
+    assert mixture.recovered(model.sample(8000, torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import Mixture
 from torch import nn
 
 from baselines.meanflow import TIME_SCALE, MeanFlow
@@ -43,6 +44,27 @@ def test_any_number_of_steps_recovers_a_gaussian_exactly(steps):
     noise = torch.randn(500, 1, dtype=torch.float64)
     x = model(ExactMeanVelocity(), sampling_steps=steps).denoise(noise, torch.Generator())
     assert torch.allclose(x, MEAN + STD * noise, atol=1e-4)
+
+
+class MeanVelocityToAMixture(nn.Module):
+    """The same for a mixture: in one dimension the flow keeps every point's quantile."""
+
+    def __init__(self, mixture):
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, z, times):
+        later, span = (float(each) / TIME_SCALE for each in times[0])
+        earlier = later - span
+        share = self.mixture.cumulative(z, 1 - later, later)
+        return (z - self.mixture.quantile(share, 1 - earlier, earlier)) / span
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_any_number_of_steps_recovers_a_mixture(steps):
+    mixture, noise = Mixture([-1.0, 0.5], 0.1), torch.randn(8000, 1, dtype=torch.float64)
+    x = model(MeanVelocityToAMixture(mixture), sampling_steps=steps).denoise(noise, torch.Generator())
+    assert mixture.recovered(x)
 
 
 def test_the_exact_mean_velocity_satisfies_the_meanflow_identity():

@@ -30,6 +30,20 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
 
 
+def test_the_adaptive_solvers_step_is_of_fifth_order_and_its_estimate_of_the_fourths_error():
+    """Dormand & Prince 1980: the solution that goes on is of order 5; its error estimate falls with step⁵."""
+    ends, estimates = [], []
+    for steps in (32, 64):
+        x, step = START, 3 / steps
+        for number in range(steps):
+            slopes, x = ode._stages(growth, x, number * step, step, growth(x, number * step))
+            if not number:
+                estimates.append(float((step * ode._weighted(ode._ERROR, slopes)).abs().max()))
+        ends.append(float((x - exact(3)).abs().max()))
+    assert math.log2(ends[0] / ends[1]) == pytest.approx(5, abs=0.3)
+    assert math.log2(estimates[0] / estimates[1]) == pytest.approx(5, abs=0.5)
+
+
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
 def test_the_adaptive_solver_keeps_its_tolerance(tolerance):
     found = ode.rk45(growth, START, 0.0, 2.0, rtol=tolerance, atol=tolerance)

@@ -81,6 +81,11 @@ def test_the_probability_flow_is_the_monotone_map(sde):
     assert (x - expected).abs().max() < 2e-4
 
 
+def test_the_probability_flow_recovers_a_mixture(sde):
+    mixture = Mixture([-0.75, 0.75], 0.1)  # of mean 0, as the prior that stands for noise without end
+    assert mixture.recovered(probability_flow(exact_score(mixture, sde), noise(8000), sde))
+
+
 def test_an_untrained_score_of_zero_moves_nothing_to_infinity(sde):
     assert predictor_corrector(lambda x, time: 0 * x, noise(4), sde, 10, rng()).isfinite().all()
 
