@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torchvision
 from torch import nn
 
 from trilemma_bench import weights
@@ -44,6 +45,22 @@ def install_inception(monkeypatch):
             module.bias.data.normal_(0, 0.1, generator=rng)
     install(monkeypatch, "inception", network.state_dict())
     return network
+
+
+def vgg16_state():
+    """Weights of VGG16's shapes. Rows of the large layers overlap in storage, so that half a gigabyte takes little."""
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in torchvision.models.vgg16(init_weights=False).state_dict().items()}
+    rng = torch.Generator().manual_seed(0)
+    state = {}
+    for key, shape in shapes.items():
+        scale = (2 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1
+        if key.startswith("classifier") and len(shape) == 2:
+            values = torch.randn(shape[0] * 7 + shape[1], generator=rng) * scale
+            state[key] = values.as_strided(shape, (7, 1))
+        else:
+            state[key] = torch.randn(shape, generator=rng) * scale
+    return state
 
 
 def relative_error(found, expected):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torchvision
-from seeded_weights import install, relative_error
+from seeded_weights import install, relative_error, vgg16_state
 from test_features_resize import scene
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
@@ -13,26 +13,10 @@ from trilemma_bench.features.extraction import extract
 from trilemma_bench.features.vgg16 import VGG16
 
 
-def small_file_state():
-    """Weights of VGG16's shapes. Rows of the large layers overlap in storage, so that half a gigabyte takes little."""
-    with torch.device("meta"):
-        shapes = {key: value.shape for key, value in torchvision.models.vgg16(init_weights=False).state_dict().items()}
-    rng = torch.Generator().manual_seed(0)
-    state = {}
-    for key, shape in shapes.items():
-        scale = (2 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1
-        if key.startswith("classifier") and len(shape) == 2:
-            values = torch.randn(shape[0] * 7 + shape[1], generator=rng) * scale
-            state[key] = values.as_strided(shape, (7, 1))
-        else:
-            state[key] = torch.randn(shape, generator=rng) * scale
-    return state
-
-
 def test_vgg16_is_torch_fidelitys(monkeypatch):
     build = torchvision.models.vgg16
     monkeypatch.setattr(torchvision.models, "vgg16", lambda **_: build(init_weights=False))  # as slow as all the rest
-    made = install(monkeypatch, "vgg16", small_file_state())
+    made = install(monkeypatch, "vgg16", vgg16_state())
     theirs = FeatureExtractorVGG16("vgg16", ["fc2_relu"], str(weights.find("vgg16")))
     samples = torch.stack([scene(32, 32, seed) for seed in range(3)])
     expected = theirs(samples)[0]

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-
 from exact import Mixture
 
 from baselines.flow_matching import TIME_SCALE, FlowMatching, transport_order

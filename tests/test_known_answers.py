@@ -64,3 +64,19 @@ def test_scores_do_not_depend_on_the_order_of_the_samples(real, tmp_path):
     for name in ("precision", "recall", "density", "coverage", "modes", "high_quality"):
         assert first[name] == second[name], name
     assert first["fd_digits-cnn"] == pytest.approx(second["fd_digits-cnn"], rel=1e-9)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(real, tmp_path, monkeypatch):
+    """Shares to the last bit; sums of floats in another order move the rest by roundings of the features."""
+    found = {}
+    for threads in (1, 2, 3):
+        monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / str(threads)))  # the reference's side is computed, too
+        torch.set_num_threads(threads)
+        try:
+            found[threads] = scores(noisy(real[0], 16), tmp_path)
+        finally:
+            torch.set_num_threads(1)
+    shares = ("precision", "recall", "density", "coverage", "authenticity", "modes")
+    for threads in (2, 3):
+        assert {name: found[threads][name] for name in shares} == {name: found[1][name] for name in shares}
+        assert found[threads] == {name: pytest.approx(value, rel=1e-5) for name, value in found[1].items()}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from seeded_weights import install_inception
+import torchvision
+from seeded_weights import install, install_inception, vgg16_state
 from torch.utils.data import Dataset
 
 import trilemma_bench as tb
@@ -17,6 +18,13 @@ from trilemma_bench.protocol import Protocol
 
 SAMPLE = Path(__file__).parent / "data" / "cifar10-sample.npz"
 SUBSETS, SUBSET_SIZE = 20, 50
+SHARED = [
+    ("fid", "frechet_inception_distance", 1e-4),
+    ("kid", "kernel_inception_distance_mean", 1e-4),
+    ("inception_score", "inception_score_mean", 1e-6),
+    ("precision", "precision", 1e-7),  # theirs is a float32 mean; one sample more or less would be 1e-2
+    ("recall", "recall", 1e-7),
+]
 
 
 class Images(Dataset):
@@ -32,63 +40,67 @@ class Images(Dataset):
         return self.images[index]
 
 
-@pytest.fixture(scope="module")
-def sides(tmp_path_factory):
-    """(ours, torch-fidelity's): scores of CIFAR-10 test images against training images."""
-    folder = tmp_path_factory.mktemp("parity")
-    arrays = np.load(SAMPLE)
-    (folder / "splits").mkdir()
-    for split in ("train", "test"):
-        np.savez(folder / "splits" / f"{split}.npz", images=arrays[split])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRILEMMA_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("TRILEMMA_WEIGHTS_DIR", str(folder))
-        install_inception(patch)
-        metrics = ("fd", "kid", "inception_score", "precision", "recall")
-        protocol = Protocol(
-            "parity", "inception", samples=80, metrics=metrics, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE
-        )
-        patch.setattr(registry.protocols, "_local", {})
-        registry.register_protocol("parity")(protocol)
-        ours = tb.evaluate(
-            arrays["test"], dataset=f"npz:{folder / 'splits'}", protocol="parity", out=folder, progress=False
-        )
-        theirs = torch_fidelity.calculate_metrics(
-            input1=Images(arrays["test"]),
-            input2=Images(arrays["train"]),
-            fid=True,
-            kid=True,
-            isc=True,
-            prc=True,
-            feature_extractor="inception-v3-compat",
-            feature_extractor_weights_path=str(weights.WEIGHTS["inception"].path),
-            kid_subsets=SUBSETS,
-            kid_subset_size=SUBSET_SIZE,
-            cuda=False,
-            cache=False,
-            verbose=False,
-        )
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where weights, caches and results go."""
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr(registry.protocols, "_local", {})
+    return tmp_path
+
+
+def both(folder, protocol, extractor, count, **asked):
+    """(ours, torch-fidelity's): scores of `count` CIFAR-10 test images against as many training images."""
+    arrays = {split: images[:count] for split, images in np.load(SAMPLE).items()}
+    for split, images in arrays.items():
+        (folder / "splits").mkdir(exist_ok=True)
+        np.savez(folder / "splits" / f"{split}.npz", images=images)
+    registry.register_protocol("parity")(protocol)
+    ours = tb.evaluate(
+        arrays["test"], dataset=f"npz:{folder / 'splits'}", protocol="parity", out=folder, progress=False
+    )
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(arrays["test"]),
+        input2=Images(arrays["train"]),
+        feature_extractor=extractor,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        **asked,
+    )
     return ours.scores, theirs
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs", "tolerance"),
-    [
-        ("fid", "frechet_inception_distance", 1e-4),
-        ("kid", "kernel_inception_distance_mean", 1e-4),
-        ("inception_score", "inception_score_mean", 1e-6),
-        ("precision", "precision", 1e-7),  # theirs is a float32 mean; one sample more or less would be 1e-2
-        ("recall", "recall", 1e-7),
-    ],
-)
-def test_scores_are_torch_fidelitys(sides, name, theirs, tolerance):
-    ours, peer = sides
-    assert ours[name].value == pytest.approx(peer[theirs], rel=tolerance)
-    assert ours[name].value != 0
-
-
-def test_every_score_says_how_sure_it_is(sides):
-    for name, score in sides[0].items():
+def test_scores_are_torch_fidelitys(folder, monkeypatch):
+    install_inception(monkeypatch)
+    metrics = ("fd", "kid", "inception_score", "precision", "recall")
+    protocol = Protocol(
+        "parity", "inception", samples=80, metrics=metrics, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE
+    )
+    ours, theirs = both(
+        folder, protocol, "inception-v3-compat", 80,
+        fid=True, kid=True, isc=True, prc=True, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE,
+        feature_extractor_weights_path=str(weights.WEIGHTS["inception"].path),
+    )  # fmt: skip
+    for name, their_name, tolerance in SHARED:
+        assert ours[name].value == pytest.approx(theirs[their_name], rel=tolerance), name
+        assert ours[name].value != 0, name
+    for name, score in ours.items():
         assert score.interval is not None, name
         assert score.interval[0] <= score.value <= score.interval[1]
         assert score.interval_method
+
+
+def test_precision_and_recall_of_vgg16_are_torch_fidelitys(folder, monkeypatch):
+    """As the DDGAN paper's table has them."""
+    build = torchvision.models.vgg16
+    monkeypatch.setattr(torchvision.models, "vgg16", lambda **_: build(init_weights=False))  # as slow as all the rest
+    install(monkeypatch, "vgg16", vgg16_state())
+    protocol = Protocol("parity", "vgg16", samples=40, metrics=("precision", "recall"))
+    ours, theirs = both(
+        folder, protocol, "vgg16", 40, prc=True, prc_batch_size=20,
+        feature_extractor_weights_path=str(weights.WEIGHTS["vgg16"].path),
+    )  # fmt: skip
+    for name in ("precision", "recall"):
+        assert 0 < ours[name].value < 1
+        assert ours[name].value == pytest.approx(theirs[name], rel=1e-6)
