@@ -4,8 +4,8 @@
     python benchmarks/neighbours.py --samples 50000 --dims 4096 --repeats 1 --alone    # ours against the bare products
     python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
 
-Features: 'network', like a network's (a low effective dimension, clusters, never negative), or 'noise', isotropic
-Gaussians, where no bound prunes anything. Memory is what a fresh process grows by above the features themselves, or
+Features: 'network', like a network's (a low effective dimension, clusters, never negative); 'noise', isotropic
+Gaussians, where no bound prunes anything; or 'codes', random zeros and ones, which are full of ties. Memory is what a fresh process grows by above the features themselves, or
 what a GPU holds above them.
 """
 
@@ -35,6 +35,8 @@ def features(kind: str, count: int, dim: int, seed: int) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     if kind == "noise":
         return torch.randn(count, dim, generator=rng)
+    if kind == "codes":
+        return torch.randint(2, (count, dim), generator=rng).float()
     shared = torch.Generator().manual_seed(100)
     inner = min(dim, 128)
     centres = torch.randn(200, inner, generator=shared)
@@ -112,7 +114,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--features", choices=["network", "noise"], default="network")
+    parser.add_argument("--features", choices=["network", "noise", "codes"], default="network")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

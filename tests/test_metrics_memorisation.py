@@ -11,6 +11,7 @@ from inputs import fails
 from PIL import Image
 
 from trilemma_bench.images import FRAME, save_pairs
+from trilemma_bench.metrics import memorisation
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
@@ -98,6 +99,18 @@ def test_of_equally_near_training_samples_the_first_counts(block):
     pairs = nearest_pairs(torch.tensor([[0.0], [1.0], [4.0]]), training, block)
     assert pairs.training.tolist() == [1, 1, 0]
     assert pairs.distances.tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("block", [7, 500])
+def test_codes_that_are_all_equally_far_apart_are_not_measured_pair_by_pair(block, monkeypatch):
+    codes = torch.eye(60)
+    points = [tuple(place) for place in torch.randint(4, (40, 3), generator=torch.Generator().manual_seed(0)).tolist()]
+    monkeypatch.setattr(memorisation, "direct_distances", None)
+    assert nearest_pairs(codes[:20], codes[30:], block).training.tolist() == [0] * 20
+    found = nearest_pairs(torch.tensor(points[:20]).float(), torch.tensor(points[20:]).float(), block)
+    for one, nearest, distance in zip(points[:20], found.training.tolist(), found.distances.tolist(), strict=True):
+        distances = [math.dist(one, other) for other in points[20:]]
+        assert (nearest, distance) == (distances.index(min(distances)), min(distances))
 
 
 def test_blocks_do_not_change_ties_of_duplicates():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from trilemma_bench.metrics.neighbours import (
     nearest_distances,
     precision,
 )
+from trilemma_bench.metrics.products import sums_exactly
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}
 
@@ -193,13 +195,13 @@ def hard_sets():
         "float64": (blobs(7, 90, 16).double() + 1e6, blobs(8, 90, 16).double() / 3 + 1e6),
         "half precision": (blobs(7, 90, 16).half(), blobs(8, 90, 16).half()),
         "one feature": (blobs(7, 90, 1), blobs(8, 80, 1)),
+        "one-hot codes": (torch.eye(150)[:90], torch.eye(150)[60:]),
+        "scaled one-hot codes": (torch.eye(150)[:90] * 0.1, torch.eye(150)[60:] * 0.1),
     }
 
 
-@pytest.mark.parametrize("block", [7, None])
-@pytest.mark.parametrize("name", hard_sets())
-def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arithmetic):
-    generated, reference = hard_sets()[name]
+def check_search(generated, reference, block):
+    """Neighbours and balls against all distances."""
     nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
     for found, points in zip(nearest, (reference, generated), strict=True):
         assert torch.equal(found, naive_nearest(points, 5))
@@ -218,6 +220,12 @@ def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arit
         for groups, hits in ((found.covered, inside[1]), (found.recalled, inside[2])):
             assert torch.equal(groups[0], torch.where(hits, group, 20).amin(dim=0))
             assert torch.equal(groups[1], torch.where(hits, group, -1).amax(dim=0))
+
+
+@pytest.mark.parametrize("block", [7, None])
+@pytest.mark.parametrize("name", hard_sets())
+def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arithmetic):
+    check_search(*hard_sets()[name], block)
 
 
 @settings(max_examples=40, deadline=None)
@@ -247,6 +255,32 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
         found = torch.zeros_like(truth, dtype=torch.bool)
         found[state.x.order[pairs.first], state.y.order[pairs.second]] = True
         assert found[truth <= at_radius[:, None]].all()
+
+
+@pytest.mark.parametrize("block", [7, None])
+@pytest.mark.parametrize("name", ["one-hot codes", "grid", "few values"])
+def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkeypatch):
+    few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
+    monkeypatch.setattr(search._Search, "direct", None)
+    monkeypatch.setattr(search._Search, "measure", None)
+    check_search(*{**hard_sets(), "few values": (few[:90], few[60:])}[name], block)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_are_exact_only_for_few_steps_of_one_size(dtype):
+    most = math.isqrt(int(1 / (4 * 16 * torch.finfo(dtype).eps)))
+    values = torch.randint(-most, most + 1, (50, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
+    values[7, 3] = most
+    assert not sums_exactly([values, values[:3] / 2], dtype)
+    for unit in (1.0, 2.0**-20, 2.0**30):
+        assert sums_exactly([values * unit], dtype)
+        products = (values * unit) @ (values * unit).mT  # whatever the order, these are the whole numbers
+        whole = values.long() @ values.long().mT
+        assert torch.equal(products.double() / unit**2, whole.double())
+    assert not sums_exactly([values * 3.3], dtype)
+    assert not sums_exactly([torch.cat([values, 2.1 * values[7:8]])], dtype)
+    assert not sums_exactly([values, torch.full((2, 16), torch.finfo(dtype).eps)], dtype)
+    assert sums_exactly([torch.zeros(3, 16, dtype=dtype)], dtype)
 
 
 @pytest.mark.parametrize("asked", ["highest", "medium"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.intervals import share_estimate
+from trilemma_bench.metrics.products import rounded_sqrt, sums_exactly
 from trilemma_bench.metrics.search import direct_distances
 
 if TYPE_CHECKING:
@@ -63,19 +64,20 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int = BLOCK) -> Pa
             f"generated samples have {generated.shape[1]} features and training samples {training.shape[1]}: "
             "use one extractor for both"
         )
-    nearest = [_nearest(part.double(), training, block) for part in generated.split(block)]
+    exact = sums_exactly([generated, training], torch.float64)
+    nearest = [_nearest(part.double(), training, block, exact) for part in generated.split(block)]
     indices, distances = (torch.cat(column) for column in zip(*nearest, strict=True))
     return Pairs(torch.arange(len(generated), device=generated.device), indices, distances)
 
 
-def _nearest(points: Tensor, training: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Index of and distance to the nearest training sample of each of a block of points."""
+def _nearest(points: Tensor, training: Tensor, block: int, exact: bool) -> tuple[Tensor, Tensor]:
+    """Index of and distance to the nearest training sample of each of a block of points. exact: products are."""
     distances = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
     indices = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     for start in range(0, len(training), block):
         others = training[start : start + block].double()
-        i, j = _candidates(points, others, distances)
-        found = direct_distances(points, others, i, j)
+        i, j, squared = _candidates(points, others, distances, exact)
+        found = rounded_sqrt(squared) if exact else direct_distances(points, others, i, j)
         nearer = distances.scatter_reduce(0, i, found, "amin")
         best = found == nearer[i]
         first = torch.full_like(indices, len(others)).scatter_reduce(0, i[best], j[best], "amin")
@@ -84,14 +86,18 @@ def _nearest(points: Tensor, training: Tensor, block: int) -> tuple[Tensor, Tens
     return indices, distances
 
 
-def _candidates(points: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (i, j) that may be nearer than `distances` and be the nearest of point i among these others."""
+def _candidates(points: Tensor, others: Tensor, distances: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (i, j) that may be nearer than `distances` and be the nearest of point i among these others.
+
+    The third are the squares of their distances, but for rounding.
+    """
     own, norms = points.square().sum(dim=1, keepdim=True), others.square().sum(dim=1)
     squared = torch.addmm(norms, points, others.mT, alpha=-2).add_(own)
-    rounding = 8 * (points.shape[1] + 8) * torch.finfo(torch.float64).eps * (own + norms.max())  # generous
+    relative = 0.0 if exact else 8 * (points.shape[1] + 8) * torch.finfo(torch.float64).eps  # generous
+    rounding = relative * (own + norms.max())
     limit = torch.minimum(squared.amin(dim=1), distances.square())[:, None] + 2 * rounding
     i, j = (squared <= limit).nonzero().unbind(dim=1)
-    return i, j
+    return i, j, squared[i, j]
 
 
 AUTHENTICITY = Metric(

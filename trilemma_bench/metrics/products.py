@@ -10,11 +10,13 @@ and float32 sums their exact products.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,13 +51,14 @@ def part_of(like: Tensor) -> int:
 class Side:
     """One side of a search, in one frame with the other: features less `shift`, in units of `scale`, a power of two.
 
-    values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
-    the truth. centre: what tiles are centred with. order: by distance to the centre; outliers share their tiles.
+    values: float32 N×D, the features themselves where float32 serves them well (plain). error: N, how far a value may
+    be from the truth. centre: what tiles are centred with. order: by distance to the centre, so that outliers share
+    their tiles.
     """
 
     def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
         self.features, self.shift, self.scale = features, shift, scale
-        plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
+        self.plain = plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
         self.values = features if plain else torch.cat([
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
@@ -125,6 +128,7 @@ class Product:
 
     dtype: torch.dtype
     unit = 1.0
+    exact = False  # whether the scores have no error at all
     sides: tuple[Side, Side]
     slack: list[Tensor]
     blur: list[Tensor]
@@ -196,6 +200,49 @@ class FloatProduct(Product):
         with matmul_precision("medium" if self.stored == torch.bfloat16 else "highest"):
             scores = torch.mm(self._x, y.mT, out=self._spaces[2](len(self._x), len(y)))
         return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+
+
+class ExactProduct(Product):
+    """Scores of samples whose inner products float32 sums without any rounding; see `sums_exactly`."""
+
+    dtype, exact = torch.float32, True
+
+    def __init__(self, sides: tuple[Side, Side]) -> None:
+        self.sides = sides
+        sums = [
+            torch.cat([part.square().sum(dim=1) for part in side.values.split(part_of(side.values))]) for side in sides
+        ]
+        self.halves = [each[side.order] / 2 for each, side in zip(sums, sides, strict=True)]
+        self.slack = self.blur = [torch.zeros_like(side.reach) for side in sides]
+
+    def scores(self, rows: slice, columns: slice) -> Tensor:
+        x, y = (side.values[side.order[part]] for side, part in zip(self.sides, (rows, columns), strict=True))
+        with matmul_precision("highest"):
+            return torch.mm(x, y.mT).sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+
+    def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        distances = rounded_sqrt(scores.double().mul_(-2).abs_())
+        return distances, distances
+
+
+def rounded_sqrt(squares: Tensor) -> Tensor:
+    """The float64 nearest to the root, as direct distances have it; PyTorch's own on a CPU may be its neighbour."""
+    return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
+
+
+def sums_exactly(values: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Whether sums of products of the rows (N×D each) are exact in `dtype`, in whatever order.
+
+    They are where all values are whole multiples of one power of two, as in one-hot codes, and so few of it that no sum
+    outgrows the mantissa. Such features are full of ties, which no bound tells apart.
+    """
+    largest = max(abs(float(end)) for each in values for end in each.aminmax())
+    if not 2.0**-60 < largest < 2.0**60:
+        return largest == 0
+    most = math.sqrt(1 / (torch.finfo(dtype).eps * 4 * values[0].shape[1]))  # steps: |x|² + |y|² + 2|x·y| ≤ 4 D most²
+    step = 2.0 ** math.ceil(math.log2(largest / most))
+    parts = ((each[:4], *each.split(4096)) for each in values)  # a few rows mostly tell
+    return all(bool((part.div(step).round_().mul_(step) == part).all()) for part in itertools.chain(*parts))
 
 
 class IntegerProduct(Product):
@@ -310,6 +357,9 @@ def _one_thread() -> Iterator[None]:
 def products(sides: tuple[Side, Side]) -> Iterator[Product]:
     """From coarse to fine, those that pay."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
+    if all(side.plain for side in sides) and sums_exactly([side.values for side in sides], torch.float32):
+        yield ExactProduct(sides)
+        return
     if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach[-1]):
         if 128 <= dim <= 2**16 and is_fast(torch.int8, device):
             yield IntegerProduct(sides)

@@ -69,6 +69,8 @@ def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Te
 
 def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
     search, tile = _Search(features, features), _tile(features, block)
+    if search.product.exact:
+        return search.neighbours_by_scores(k, tile)
     found = _neighbours(search, k, tile, TRUST, last_only)
     return found if bool(found.isfinite().all()) else _neighbours(search, k, tile, 1.0, last_only)
 
@@ -162,7 +164,8 @@ class _Search:
         self.x, self.y = self.sides = sides_of(x, y)
         self._products = products(self.sides)
         self.product = next(self._products)
-        self.rounding = (x.shape[1] + 16) * torch.finfo(torch.float64).eps  # relative, of direct distances
+        eps = 0.0 if self.product.exact else torch.finfo(torch.float64).eps
+        self.rounding = (x.shape[1] + 16) * eps  # relative, of direct distances
 
     def _refine(self, left_open: int, rows: slice, columns: slice, limit: float) -> bool:
         """Goes on to a finer product where too many pairs of a tile are left open; False where there is none."""
@@ -264,6 +267,21 @@ class _Search:
         result[self.x.order] = found
         return result
 
+    def neighbours_by_scores(self, k: int, tile: tuple[int, int]) -> Tensor:
+        """The k smallest distances of each sample, N×k, where scores are exact: nothing is left to be measured."""
+        count = len(self.x.order)
+        best = torch.full((count, k), self.product.lowest, device=self.x.order.device)
+        for rows, columns in _tiles(count, count, tile):
+            scores = self.product.scores(rows, columns)
+            first = max(rows.start, columns.start)
+            own = torch.arange(first, max(first, min(rows.stop, columns.stop)), device=best.device)
+            scores[own - rows.start, own - columns.start] = self.product.lowest
+            found = scores.topk(min(k, scores.shape[1]), dim=1).values
+            best[rows] = torch.cat([best[rows], found], dim=1).topk(k, dim=1).values
+        result = torch.empty((count, k), dtype=torch.float64, device=best.device)
+        result[self.x.order] = self.product.bounds(best, self.product.slack[0], self.product.blur[0])[1]
+        return result
+
     # Balls between two sets
 
     def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,10 +295,11 @@ class _Search:
             if not self._refine(len(left), rows, columns, CROWDED):
                 break
         distance = pairs.upper
-        again = self.measure(pairs.at(left))
-        distance[left] = again.upper
-        left = left[_undecided(again, radii[:, left])]
-        distance[left] = self.direct(pairs.first[left], pairs.second[left])
+        if len(left):
+            again = self.measure(pairs.at(left))
+            distance[left] = again.upper
+            left = left[_undecided(again, radii[:, left])]
+            distance[left] = self.direct(pairs.first[left], pairs.second[left])
         return self.x.order[pairs.first], self.y.order[pairs.second], distance
 
 
@@ -306,8 +325,9 @@ def _maybe_last(pairs: Pairs, nearest: Tensor) -> Tensor:
 
 
 def _undecided(pairs: Pairs, radii: Tensor) -> Tensor:
-    """Indices of the pairs whose bounds enclose one of their radii, R×P."""
-    return ((pairs.lower <= radii) & (radii <= pairs.upper)).any(dim=0).nonzero()[:, 0]
+    """Indices of the pairs whose bounds enclose one of their radii, R×P; where both are one, that is the distance."""
+    enclosed = (pairs.lower <= radii) & (radii <= pairs.upper) & (pairs.lower < pairs.upper)
+    return enclosed.any(dim=0).nonzero()[:, 0]
 
 
 def _best(scores: Tensor, k: int, dim: int) -> Tensor:
