@@ -5,8 +5,8 @@
     python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
 
 Features: 'network', like a network's (a low effective dimension, clusters, never negative); 'noise', isotropic
-Gaussians, where no bound prunes anything; or 'codes', random zeros and ones, which are full of ties. Memory is what a fresh process grows by above the features themselves, or
-what a GPU holds above them.
+Gaussians, where no bound prunes anything; or 'codes', random zeros and ones, which are full of ties. Memory is what a
+fresh process grows by above the features themselves, or what a GPU holds above them.
 """
 
 from __future__ import annotations

@@ -456,9 +456,10 @@ def _apply_places(options: dict[str, Any]) -> dict[str, Any]:
         if folder := options.pop(key, None):
             os.environ[variable] = str(folder)
     if "quiet" in options:
-        options["progress"] = not options.pop("quiet") and sys.stderr.isatty() | bool(
-            os.environ.get("TRILEMMA_PROGRESS")
-        )
+        quiet = options.pop("quiet")
+        options["progress"] = not quiet and (sys.stderr.isatty() or bool(os.environ.get("TRILEMMA_PROGRESS")))
+        if quiet:
+            os.environ["TQDM_DISABLE"] = "1"  # downloads, ours and torchvision's: tqdm reads it when it is imported
     return options
 
 
