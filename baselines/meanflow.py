@@ -33,7 +33,7 @@ class MeanFlow(Denoiser):
     training_defaults: ClassVar[Mapping[str, Any]] = {
         **Denoiser.training_defaults,
         "batch_size": 1024,
-        "budget": "800000kimg",
+        "budget": "819200kimg",
         "lr_warmup_steps": 10_000,
     }
 

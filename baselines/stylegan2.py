@@ -113,7 +113,12 @@ class StyleGAN2(Trainable):
         optimizers: dict[str, torch.optim.Optimizer],
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """One step of the generator, then one of the discriminator, with R1 when it is due."""
+        """One step of the generator, then one of the discriminator, with R1 when it is due.
+
+        ADA adapts when a step begins: what the last ones saw of reals is that of all processes by then.
+        """
+        if self._adapts(step):
+            self._adapt(len(batch) * self.processes)
         real = batch / self.unit
         with frozen(self.discriminator):
             fake = self._augmented(self._fake(real, *label_arguments(labels)))
@@ -124,8 +129,6 @@ class StyleGAN2(Trainable):
         update(optimizers["discriminator"], loss)
         if self._penalises(step):
             update(optimizers["discriminator"], self._penalty(real, *label_arguments(labels)))
-        if self._adapts(step):
-            self._adapt(len(batch))
         losses = {"generator": generator_loss.detach(), "discriminator": loss.detach()}
         return losses | ({"augment_p": self.augment_p.clone()} if self.augment == "ada" else {})
 
@@ -163,7 +166,7 @@ class StyleGAN2(Trainable):
         return 0.5 * self.r1_gamma * self.r1_interval * penalty
 
     def _adapts(self, step: int) -> bool:
-        return self.augment == "ada" and (step + 1) % ADA_INTERVAL == 0
+        return self.augment == "ada" and step > 0 and step % ADA_INTERVAL == 0
 
     def _penalises(self, step: int) -> bool:
         return self.r1_gamma > 0 and step % self.r1_interval == 0
@@ -179,7 +182,7 @@ class StyleGAN2(Trainable):
 
     @torch.no_grad()
     def _adapt(self, batch: int) -> None:
-        """Moves p by the sign of E[sign D(real)] − target (Karras et al. 2020b, §3)."""
+        """Moves p by the sign of E[sign D(real)] − target (Karras et al. 2020b, §3). batch: of all processes."""
         change = torch.sign(self.sign_sum / ADA_INTERVAL - self.ada_target)
         self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(0, 1)
         self.sign_sum.zero_()

@@ -81,7 +81,7 @@ class ImageDiscriminator(nn.Module):
         h = self.first(torch.cat([x, given], dim=1))
         for block in self.blocks:
             h = block(h, time)
-        h = self.activation(self.conv(minibatch_stddev(self.activation(h))))
+        h = self.activation(self.conv(minibatch_stddev(h)))
         return self.last(h.flatten(1) if self.flatten else h.sum(dim=(2, 3))).squeeze(1)
 
 

@@ -13,6 +13,7 @@ import torch
 from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
+import trilemma_bench as tb
 from trilemma_bench import registry
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import images as module
@@ -76,6 +77,24 @@ def test_labels_of_an_npz_belong_to_the_fingerprint(tmp_path):
         assert torch.equal(split.samples[:, 0, 0, 0].long(), split.labels)
     np.savez(tmp_path / "other.npz", images=pixels, labels=labels[::-1])
     assert NpzDataset(tmp_path / "other.npz").fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_was_trained_on_own_images_is_found_again(relative, tmp_path, monkeypatch):
+    """As on any other data set; the path is one that a shell would take apart."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own [1].npz", images=images(80, 8))
+    name = "npz:own [1].npz" if relative else f"npz:{tmp_path / 'own [1].npz'}"
+    options = {"dataset": name, "out": tmp_path / "out", "device": "cpu", "progress": False, "budget": "1kimg"}
+    settings = {"channels": 8, "res_blocks": 1, "channel_multipliers": [1, 1], "sampling_steps": 2, "batch_size": 16}
+    first = tb.run(model="ddim", settings=settings, samples=20, **options)
+    again = tb.run(model="ddim", settings={**settings, "sampling_steps": 3}, samples=20, **options)
+    assert again.training.run_id == first.training.run_id == first.id
+    said = []
+    tb.train(model="ddim", settings=settings, **options, say=said.append)
+    assert said[-1].startswith("already trained")
+    assert tb.sample(tmp_path / "s.npz", model="ddim", settings=settings, samples=3, **options).is_file()
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "JPEG"])

@@ -148,6 +148,27 @@ def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, mon
     assert record.samples_sha256 == go(tmp_path / "whole").samples_sha256
 
 
+def test_a_run_that_was_interrupted_twice_leaves_no_state_behind(tmp_path, monkeypatch):
+    from trilemma_bench.checkpoint import STATE_FILE
+    from trilemma_bench.training import Interrupted, Trainer
+
+    step = Trainer._step
+    for last in (9, 12):
+
+        def stop(self, progress, last=last):
+            step(self, progress)
+            if self.step == last:
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(Trainer, "_step", stop)
+        with pytest.raises(Interrupted):
+            go(tmp_path)
+    assert len(list(tmp_path.rglob(STATE_FILE))) == 2
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert go(tmp_path).training.steps == 32
+    assert not list(tmp_path.rglob(STATE_FILE))
+
+
 def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
     with pytest.raises(tb.TrilemmaError, match=r"became NaN or infinite in step 2"):
         go(tmp_path, settings={"lr_generator": 1e30})

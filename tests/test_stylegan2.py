@@ -140,10 +140,10 @@ class TestADA:
     def test_strength_follows_the_sign_of_the_real_logits(self, logit, expected):
         """All real images judged real: p rises by batch·4/(500·1000) every fourth step; all fake: it stays at 0."""
         model = StyleGAN2(IMAGES, augment="ada", ada_kimg=1.0, **TINY)
-        for step in range(8 * ADA_INTERVAL):
-            model.sign_sum += torch.tensor(logit).sign()
+        for step in range(8 * ADA_INTERVAL + 1):
             if model._adapts(step):
                 model._adapt(16)
+            model.sign_sum += torch.tensor(logit).sign()
         assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
 
     @pytest.mark.parametrize("augment", ["diffaugment", "ada"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from models import IMAGES, POINTS, tiny_data
@@ -94,6 +96,34 @@ def test_the_last_good_checkpoint_is_kept(tmp_path):
     whole = trainer(tmp_path / "whole")
     whole.run()
     assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+
+
+class Gambler(Line):
+    """Draws from NumPy and from Python, too."""
+
+    def training_step(self, batch, step, optimizers):
+        return super().training_step(
+            batch + np.random.randn() + np.random.rand() + random.gauss(0, 1), step, optimizers
+        )
+
+
+def test_draws_of_numpy_and_python_go_on_after_an_interruption(tmp_path):
+    def gambling(folder, **options):
+        seed_everything(0)
+        return trainer(tmp_path / folder, model=Gambler(POINTS), **options)
+
+    whole, first = gambling("whole"), gambling("first", checkpoint_seconds=1e-9)
+    seed_everything(0)
+    whole.run()
+    first.model.poison = 12, "gradient"
+    seed_everything(0)
+    with pytest.raises(TrilemmaError, match="step 13;"):
+        first.run()
+    seed_everything(1)
+    resumed = gambling("resumed", resume=tmp_path / "first")
+    resumed.run()
+    assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+    assert torch.equal(resumed.model.network.bias, whole.model.network.bias)
 
 
 def test_checkpoints_and_pictures_never_change_the_result(tmp_path, impatient, monkeypatch):

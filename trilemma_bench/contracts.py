@@ -150,11 +150,13 @@ class Trainable(GenerativeModel):
     checkpoints and randomness; the model owns its step.
 
     training_defaults: defaults of `config.TrainingSettings` for this model, such as `{"batch_size": 128}`.
-    wants_labels: whether `training_step` is called with `labels`, int64 N, as well.
+    wants_labels: whether `training_step` is called with `labels`, int64 N, as well. processes: how many share a batch,
+    of which each gets its part; the harness sets it.
     """
 
     network: nn.Module
     wants_labels: bool = False
+    processes: int = 1
     training_defaults: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod

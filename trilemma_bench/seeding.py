@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +34,19 @@ def seed_everything(seed: int) -> None:
     random.seed(value)
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of torch's generators: the CPU's, and the device's own."""
-    state = {"cpu": torch.get_rng_state()}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of all that `seed_everything` seeds, in types that a checkpoint may hold."""
+    numpy_state: Any = np.random.get_state(legacy=True)  # a name, an array and three numbers
+    parts = [part.tolist() if isinstance(part, np.ndarray) else part for part in numpy_state]
+    state = {"cpu": torch.get_rng_state(), "numpy": parts, "python": random.getstate()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    np.random.set_state(tuple(state["numpy"]))
+    random.setstate(state["python"])
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -35,7 +35,7 @@ def give_weights(job: Job, model: GenerativeModel) -> None:
 
 def find_trained(job: Job, complete: bool) -> Path | None:
     """The newest folder with a finished checkpoint of this training run, or with one to go on from."""
-    return on_main(lambda: checkpoint.find(job.options.out, job.dataset.name, training_digest(job), complete=complete))
+    return on_main(lambda: checkpoint.find(job.options.out, training_digest(job), complete=complete))
 
 
 def existing_model(job: Job) -> GenerativeModel:
@@ -104,8 +104,8 @@ def _train(job: Job, model: Trainable) -> None:
     trainer = Trainer(model, data, job.settings.training, job.options.seed, header, place)
     with job.timed("training"):
         header = trainer.run()
-    if resume:
-        (resume / checkpoint.STATE_FILE).unlink(missing_ok=True)
+    while left := find_trained(job, complete=False):  # of all that were interrupted on the way here
+        (left / checkpoint.STATE_FILE).unlink(missing_ok=True)
     job.training = on_main(lambda: _training_part(header, job.folder / checkpoint.WEIGHTS_FILE))
 
 

@@ -73,6 +73,7 @@ class Trainer:
         place: Place,
     ) -> None:
         distributed.check_batch(settings.batch_size)
+        model.processes = distributed.world()
         if settings.batch_size > len(data):
             raise UsageError(f"batch_size = {settings.batch_size}: there are {len(data)} samples, choose that at most")
         if model.wants_labels and data.labels is None:
