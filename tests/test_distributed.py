@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ddgan": {"r1_every": 2, "r1_gamma": 1.0},
     "gan": {"r1_interval": 2},
     "stylegan2": {"r1_interval": 2, "r1_gamma": 1.0},
-    "stylegan2 with ada": {"r1_interval": 2, "r1_gamma": 1.0, "augment": "ada", "ada_kimg": 2.0, "ada_target": -0.9},
+    "stylegan2 with ada": {"r1_interval": 2, "r1_gamma": 1.0, "augment": "ada", "ada_kimg": 2.0, "ada_target": -1.5},
     "vae": {},
     "edm": {"dropout": 0.0},
     "siddm": {"r1_every": 2, "r1_gamma": 1.0},
