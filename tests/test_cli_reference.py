@@ -58,11 +58,11 @@ def test_list_shows_what_is_cached(tmp_path):
     assert "KINDS" in succeeds("list")
     assert "digits" not in succeeds("list")
     succeeds("export", *DIGITS, "--device", "cpu", "--to", tmp_path / "a.npz")
-    succeeds("export", *DIGITS, "--split", "test", "--count", "100", "--device", "cpu", "--to", tmp_path / "b.npz")
+    succeeds("export", *DIGITS, "--split", "test", "--count", "200", "--device", "cpu", "--to", tmp_path / "b.npz")
     sizes = [entry.size for entry in cache.entries()]
     rows = succeeds("list").splitlines()[1:-1]
     assert len(rows) == 2
-    for row, split, samples, size in zip(rows, ("test", "train"), ("100", "1297"), sizes, strict=True):
+    for row, split, samples, size in zip(rows, ("test", "train"), ("200", "1297"), sizes, strict=True):
         for word in ("digits", Digits().fingerprint()[:12], split, "digits-cnn", samples, "moments"):
             assert word in row
         assert f"{size:,}" in row

@@ -230,7 +230,7 @@ def test_a_folder_a_record_and_a_folder_of_seeds(write):
     ("changes", "words"),
     [
         ({"protocol": {"samples": 500}}, ["samples: 500, not 10000"]),
-        ({"protocol": {"name": "adm"}}, ["protocol: adm, not points"]),
+        ({"protocol": {"name": "adm", "samples": 500}}, ["B has protocol: adm, not points"]),
         ({"protocol": {"reference_sha256": "e" * 64}}, ["reference_sha256: eeee"]),
         ({"dataset": "digits"}, ["dataset: digits, not gaussians25"]),
     ],
@@ -238,6 +238,17 @@ def test_a_folder_a_record_and_a_folder_of_seeds(write):
 def test_what_was_measured_differently_is_refused_and_named(write, changes, words):
     with fails("cannot be compared", "B has", *words, kind=UsageError):
         tb.compare(write("a", run()), write("b", run(**changes)))
+
+
+def test_another_protocol_is_all_that_is_said_of_it(write):
+    """All its fields follow from it."""
+    with pytest.raises(UsageError, match=r"B has protocol: adm, not points$"):
+        tb.compare(write("a", run()), write("b", run(protocol={"name": "adm", "samples": 500, "mode_rule": "x"})))
+
+
+def test_runs_that_nobody_timed_have_no_table_of_times(write):
+    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    assert "B / A" not in invoke(a, b).output
 
 
 def test_a_folder_that_is_no_side_is_refused(write, tmp_path):

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from models import IMAGES, POINTS, tiny_data, tiny_settings
 from torch import nn
 
+import trilemma_bench as tb
 from trilemma_bench import distributed, registry
-from trilemma_bench.checkpoint import Header
+from trilemma_bench.checkpoint import WEIGHTS_FILE, Header
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.errors import TrilemmaError
@@ -110,7 +111,15 @@ def work(folder):
     seed_everything(0)
     probe = Probe(POINTS)
     train(probe, POINTS, folder / "probe")
-    return results | {"probe": probe.state_dict(), "seen": probe.seen}
+    return results | {"probe": probe.state_dict(), "seen": probe.seen, "scores": scores(folder)}
+
+
+def scores(folder):
+    """Of the weights that one process trained (see `folder`), sampled and measured by all."""
+    (weights,) = (folder.parent / "trained").rglob(WEIGHTS_FILE)
+    options = {"samples": 300, "checkpoint": weights, "out": folder / "measured", "progress": False, "device": "cpu"}
+    record = tb.run(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent": 2}, **options)
+    return {name: score.value for name, score in record.scores.items()}
 
 
 def process(rank, folder, world=2):
@@ -147,7 +156,10 @@ def errors():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("distributed")
+    root = tmp_path_factory.mktemp("distributed")
+    options = {"budget": "5kimg", "out": root / "trained", "progress": False, "device": "cpu"}
+    tb.train(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent": 2}, **options)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +206,12 @@ def test_samples_do_not_depend_on_the_number_of_processes(two, name, kind):
     drawn = draw_samples(model, 22, 0, chunk_size=4, device=CPU, progress=False)
     assert torch.equal(two[0]["samples", name, kind], drawn)
     assert len(two[1]["samples", name, kind]) == 0
+
+
+def test_scores_do_not_depend_on_the_number_of_processes(one, two):
+    assert len(one["scores"]) > 5
+    for results in two:
+        assert results["scores"] == one["scores"]
 
 
 def test_draws_are_those_of_one_process_and_buffers_are_averaged(one, two):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import fails
+from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics import frechet, frechet_jackknife
@@ -76,6 +77,21 @@ def test_covariances_that_do_not_commute_have_a_closed_form_in_two_dimensions():
 def test_equals_scipys_sqrtm(seed, dim):
     pair = (*gaussian(seed, dim), *gaussian(seed + 1, dim))
     assert frechet_distance(*pair) == pytest.approx(by_sqrtm(*pair), abs=1e-8)
+
+
+def test_equals_the_peers_at_the_width_of_features():
+    """Full rank, with variances over four decades, as a network's: the Cholesky route, 600 wide."""
+    rng, spectrum = torch.Generator().manual_seed(0), torch.logspace(0, -2, 600, dtype=torch.float64)
+    sides = [
+        (torch.randn(2000, 600, generator=rng, dtype=torch.float64) * spectrum) @ rotation(seed, 600) + 0.01 * seed
+        for seed in (1, 2)
+    ]
+    pair = [part for side in sides for part in (side.mean(dim=0), torch.cov(side.T))]
+    theirs = fid_statistics_to_metric(
+        {"mu": pair[0].numpy(), "sigma": pair[1].numpy()}, {"mu": pair[2].numpy(), "sigma": pair[3].numpy()}, False
+    )
+    assert frechet_distance(*pair) == pytest.approx(by_sqrtm(*pair), rel=1e-10)
+    assert frechet_distance(*pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-10)
 
 
 @settings(max_examples=30, deadline=None)

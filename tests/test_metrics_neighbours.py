@@ -175,6 +175,13 @@ def arithmetic(request, monkeypatch):
     assert used[0] == request.param
 
 
+def mixed(unit):
+    """Most rows so short that float32 loses their products, and some of length 1, which keep the unit as it is."""
+    points = blobs(9, 140, 16)
+    points[7:] *= unit
+    return points
+
+
 def hard_sets():
     """Pairs of sets whose comparisons rounding gets wrong: duplicates, ties, offsets, outliers, extreme units."""
     copies = torch.cat([blobs(0, 90, 16), blobs(0, 90, 16)[:40]])
@@ -194,6 +201,7 @@ def hard_sets():
         "one huge": (blobs(7, 90, 16) * 1e20, blobs(8, 90, 16)),
         "float64": (blobs(7, 90, 16).double() + 1e6, blobs(8, 90, 16).double() / 3 + 1e6),
         "half precision": (blobs(7, 90, 16).half(), blobs(8, 90, 16).half()),
+        **{f"{unit} among 1": (mixed(unit), mixed(unit)[:100] * 1.5) for unit in (1e-19, 1e-22, 1e-38)},
         "one feature": (blobs(7, 90, 1), blobs(8, 80, 1)),
         "one-hot codes": (torch.eye(150)[:90], torch.eye(150)[60:]),
         "scaled one-hot codes": (torch.eye(150)[:90] * 0.1, torch.eye(150)[60:] * 0.1),
@@ -258,12 +266,19 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
 
 
 @pytest.mark.parametrize("block", [7, None])
-@pytest.mark.parametrize("name", ["one-hot codes", "grid", "few values"])
+@pytest.mark.parametrize("name", ["one-hot codes", "grid", "few values", "in half", "in float64", "complements"])
 def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkeypatch):
     few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
     monkeypatch.setattr(search._Search, "direct", None)
     monkeypatch.setattr(search._Search, "measure", None)
-    check_search(*{**hard_sets(), "few values": (few[:90], few[60:])}[name], block)
+    codes = torch.eye(150)[:90], torch.eye(150)[60:]
+    more = {
+        "few values": (few[:90], few[60:]),
+        "in half": tuple(side.half() for side in codes),
+        "in float64": tuple(side.double() / 3 * 3 for side in codes),
+        "complements": tuple(1 - side for side in codes),  # all far from the origin
+    }
+    check_search(*(hard_sets() | more)[name], block)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -221,6 +221,10 @@ def test_own_images_that_cannot_be_a_dataset(tmp_path):
     empty.mkdir()
     with fails("holds no images"):
         FolderDataset(empty)
+    write_pngs(tmp_path / "mixed", images(3))
+    Image.new("RGB", (6, 6)).save(tmp_path / "mixed" / "more.TIF", format="tiff")
+    with fails("1 images of a kind that is not read", "more.TIF", "PNG"):
+        load_samples(tmp_path / "mixed")
     with fails("no train.npz", "folder:"):
         NpzDataset(empty)
     with fails("is not a folder", kind=UsageError):

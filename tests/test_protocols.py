@@ -135,7 +135,7 @@ def test_the_record_says_what_libraries_settle_differently(own_images, tmp_path,
     )
     assert record.protocol.metrics == {
         "fd_one": "one",
-        "inception_score": "one:logits, 10 splits",
+        "inception_score": "one:logits, 10 splits, shuffled",
         "precision": "one, distance ≤ radius",
         "density": "one, distance < radius",
     }

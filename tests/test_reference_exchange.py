@@ -22,7 +22,7 @@ from trilemma_bench.metrics.frechet import frechet_distance, moments
 from trilemma_bench.metrics.neighbours import PRECISION, nearest_distances
 
 RNG = np.random.default_rng(3)
-DIM = 48
+DIM = 6
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_an_import_says_where_it_came_from_and_leaves_the_cache_alone(extractor,
 
 def broken(name, value):
     def change(arrays):
-        arrays[name].flat[7] = value
+        arrays[name].flat[4] = value
         return arrays
 
     return change
@@ -203,8 +203,8 @@ def broken(name, value):
         (("sigma holds NaN or infinity",), broken("sigma", np.inf)),
         (("not symmetric",), broken("sigma", 1e6)),
         (("eigenvalue -", "no covariance"), lambda given: {**given, "sigma": given["sigma"] - 1e4 * np.eye(DIM)}),
-        (("mu is 48 and sigma 48×47",), lambda given: {**given, "sigma": given["sigma"][:, 1:]}),
-        (("mu is 1×48",), lambda given: {**given, "mu": given["mu"][None]}),
+        (("mu is 6 and sigma 6×5",), lambda given: {**given, "sigma": given["sigma"][:, 1:]}),
+        (("mu is 1×6",), lambda given: {**given, "mu": given["mu"][None]}),
         (("mu is one number",), lambda given: {**given, "mu": np.float64(3)}),
         (("mu is 0 and",), lambda given: {"mu": np.zeros(0), "sigma": np.zeros((0, 0))}),
         (("mu is int64",), lambda given: {**given, "mu": np.arange(DIM)}),
@@ -212,10 +212,10 @@ def broken(name, value):
         (("holds images, not mu and sigma",), lambda given: {"images": np.zeros(3)}),
         (("holds mu, not mu and sigma",), lambda given: {"mu": given["mu"]}),
         (("no .npz of plain arrays", "Object arrays"), lambda given: {**given, "mu": np.array([{}] * DIM)}),
-        (("5 features", "'pixels' gives 48"), lambda given: gaussian(5)),
-        (("features are 48", "N×D"), lambda given: {"pool_3": given["mu"]}),
+        (("5 features", "'pixels' gives 6"), lambda given: gaussian(5)),
+        (("features are 6", "N×D"), lambda given: {"pool_3": given["mu"]}),
         (("features holds NaN",), lambda given: {"pool_3": np.full((500, DIM), np.nan)}),
-        (("7 features", "'pixels' gives 48"), lambda given: {"pool_3": np.zeros((500, 7))}),
+        (("7 features", "'pixels' gives 6"), lambda given: {"pool_3": np.zeros((500, 7))}),
     ],
 )
 def test_an_npz_that_is_no_reference_is_refused(extractor, tmp_path, words, change):
@@ -273,7 +273,7 @@ def test_a_reference_of_another_output_or_width_is_refused(ours, extractor):
     with fails("output is 'features', not 'squares'"):
         open_reference(ours, extractor, "squares")
     extractor.dim = 7
-    with fails("48 features", "'pixels' gives 7"):
+    with fails("6 features", "'pixels' gives 7"):
         open_reference(ours, extractor)
 
 

@@ -20,6 +20,14 @@ def test_terminal_table():
     assert any("scikit-learn's bundled" in line for line in lines)
 
 
+def test_missing_scores_say_why_once_a_reason():
+    record = make_record("a", scores={"fid": 3.0})
+    record = record.model_copy(update={"missing": {"kid": "no features", "recall": "no features", "modes": "too few"}})
+    lines = terminal_table([record]).splitlines()
+    assert "missing: kid, recall: no features" in lines
+    assert "missing: modes: too few" in lines
+
+
 def test_terminal_columns_are_aligned():
     lines = terminal_table(demo_records()[:7]).splitlines()
     recalls = ["0.941", "0.932", "0.861", "0.966"]

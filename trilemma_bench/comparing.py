@@ -265,7 +265,8 @@ def compare(a: Path | str, b: Path | str) -> RunComparison:
         raise UsageError(f"{a} and {b} cannot be compared: B has dataset: {other}, not {one}")
     conditions = [measured_on(runs.record) for runs in sides]
     if apart := differences(conditions[1], conditions[0]):
-        raise UsageError(f"{a} and {b} cannot be compared: B has {'; '.join(apart)}")
+        named = [field for field in apart if field.startswith("protocol: ")]  # all else follows from it
+        raise UsageError(f"{a} and {b} cannot be compared: B has {'; '.join(named or apart)}")
     return compare_runs(*sides)
 
 

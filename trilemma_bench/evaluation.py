@@ -75,6 +75,8 @@ class Evaluator:
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
         self.given = open_references(files, self.extractors)
+        for given in self.given.values():
+            given.compute_on = device
         self._references: dict[Any, Reference] = {}
 
     def evaluate(self, samples: Samples) -> Evaluation:
@@ -135,8 +137,11 @@ class Evaluator:
             return self._of_split(self.protocol.reference, extractor, output, count)
         if (extractor, output) not in self.given:
             raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
-        found = self.given[extractor, output]
-        return self._on_device(found.subset(count) if count else found)
+        key = "given", extractor, output, count
+        if key not in self._references:
+            found = self.given[extractor, output]
+            self._references[key] = self._on_device(found.subset(count) if count else found)
+        return self._references[key]
 
     def _of_split(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
         key = split, extractor, output, count
@@ -179,7 +184,7 @@ class Evaluator:
         )
 
     def _use_text(self, metric: Metric, use: Use) -> str:
-        """What a score was measured on, and how: 'inception:logits, 10 splits', 'vgg16, 10000 of the reference'."""
+        """What a score was measured on, and how: 'vgg16, 10000 of the reference, distance ≤ radius'."""
         parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
         parts += [f"{use.samples} samples"] if use.samples else []
         given = self.given.get((str(use.extractor), metric.output))

@@ -92,11 +92,12 @@ def differences(one: Conditions, other: Conditions) -> list[str]:
     """The fields in which `one` differs from `other`, each as `field: this value, not that value`."""
     mine, theirs = dict(one), dict(other)
     fields = [field for field in {**mine, **theirs} if mine.get(field) != theirs.get(field)]
-    return [f"{field}: {_show(mine.get(field))}, not {_show(theirs.get(field))}" for field in fields]
+    return [f"{field}: {_show(mine, field)}, not {_show(theirs, field)}" for field in fields]
 
 
-def _show(value: Any) -> str:
-    text = "none" if value is None else str(value)
+def _show(conditions: dict[str, Any], field: str) -> str:
+    value = conditions.get(field)
+    text = "absent" if field not in conditions else "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 

@@ -19,6 +19,7 @@ from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+UNREAD = (".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg", ".exr")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_BIT_DEPTH = 24  # byte of the header that holds it
 GREY = ("1", "L")
@@ -27,8 +28,17 @@ THREADS_FROM = 128 * 128  # pixels of an image: decoding smaller ones, threads w
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in `folder` and below, by name; hidden files are left out. Raises TrilemmaError when there is none."""
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    """The images in `folder` and below, by name; hidden files are left out.
+
+    Raises TrilemmaError when there is none, and for images of a kind that is not read: they would be missed.
+    """
+    visible = [file for file in folder.rglob("*") if not file.name.startswith(".")]
+    files = [file for file in visible if file.suffix.lower() in SUFFIXES]
+    if others := [file for file in visible if file.suffix.lower() in UNREAD]:
+        raise TrilemmaError(
+            f"{folder} holds {len(others)} images of a kind that is not read, such as {min(others)}: "
+            "convert them to PNG, or move them elsewhere"
+        )
     if not files:
         raise TrilemmaError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())

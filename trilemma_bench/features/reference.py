@@ -81,6 +81,9 @@ class DatasetReference(Reference):
 
     @cached_property
     def moments(self) -> Moments:
+        """Mean and covariance; of few samples the features are the smaller file, and the only one."""
+        if self.output == "features" and len(self) < 2 * self.extractor.dim:
+            return Moments(**self._moments_of(self.features))
         found = cache.stored(self.facts("moments"), self._compute_moments, self._lock)
         return Moments(mean=found["mean"], covariance=found["covariance"])
 

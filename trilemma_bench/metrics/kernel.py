@@ -216,5 +216,5 @@ KID = Metric(
 )  # fmt: skip
 CMMD = Metric(
     "cmmd", cmmd, "lower", "features", "", "CLIP kernel distance (CMMD)", (0.0, math.inf),
-    "Jayasumana et al. 2024, arXiv:2401.09603",
+    "Jayasumana et al. 2024, arXiv:2401.09603", convention=f"σ = {CMMD_SIGMA:g}, biased, ×{CMMD_SCALE:g}",
 )  # fmt: skip

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trilemma_bench.precision import matmul_precision
 
-SMALL = 2**28  # multiplications under which float64 is fast enough
+SMALL = 2**30  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 
@@ -51,14 +51,16 @@ def part_of(like: Tensor) -> int:
 class Side:
     """One side of a search, in one frame with the other: features less `shift`, in units of `scale`, a power of two.
 
-    values: float32 N×D, the features themselves where float32 serves them well (plain). error: N, how far a value may
-    be from the truth. centre: what tiles are centred with. order: by distance to the centre, so that outliers share
-    their tiles.
+    values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
+    the truth. centre: what tiles are centred with. order: by distance to the centre, so that outliers share their
+    tiles. exact: float32 sums products of the features without rounding, and they are neither shifted nor scaled.
     """
+
+    exact = False
 
     def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
         self.features, self.shift, self.scale = features, shift, scale
-        self.plain = plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
+        plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
         self.values = features if plain else torch.cat([
             ((part.double() - shift) / scale).float() for part in features.split(1024)
         ])  # fmt: skip
@@ -95,11 +97,16 @@ def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
     mean = some.mean(dim=0)
     spread = float((some - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
-    if not (1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread):
+    exact = sums_exactly(sides, torch.float32)
+    if not exact and not (
+        1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread
+    ):
         shift = mean
         furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     found = [Side(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
+    for side in found:
+        side.exact = exact
     return found[0], found[-1]
 
 
@@ -241,8 +248,8 @@ def sums_exactly(values: Sequence[Tensor], dtype: torch.dtype) -> bool:
         return largest == 0
     most = math.sqrt(1 / (torch.finfo(dtype).eps * 4 * values[0].shape[1]))  # steps: |x|² + |y|² + 2|x·y| ≤ 4 D most²
     step = 2.0 ** math.ceil(math.log2(largest / most))
-    parts = ((each[:4], *each.split(4096)) for each in values)  # a few rows mostly tell
-    return all(bool((part.div(step).round_().mul_(step) == part).all()) for part in itertools.chain(*parts))
+    parts = itertools.chain(*((each[:4], *each.split(1024)) for each in values))  # a few rows mostly tell
+    return all(bool((part.to(dtype).div(step).round_().mul_(step) == part).all()) for part in parts)
 
 
 class IntegerProduct(Product):
@@ -357,7 +364,7 @@ def _one_thread() -> Iterator[None]:
 def products(sides: tuple[Side, Side]) -> Iterator[Product]:
     """From coarse to fine, those that pay."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
-    if all(side.plain for side in sides) and sums_exactly([side.values for side in sides], torch.float32):
+    if sides[0].exact:
         yield ExactProduct(sides)
         return
     if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach[-1]):

@@ -17,10 +17,12 @@ class Reference:
     """Features of M real samples: float M×D, on one device. Moments and distances are computed when first asked for.
 
     nearest: distances to the nearest others, ascending, float64 M×k, where they are known already. sha256: of the file
-    that the reference was read from; None for one computed from a dataset.
+    that the reference was read from; None for one computed from a dataset. compute_on: where moments and distances are
+    computed, where that is not the features' device.
     """
 
     sha256: str | None = None
+    compute_on: torch.device | None = None
     _nearest: Tensor | None = None
 
     def __init__(self, features: Tensor, nearest: Tensor | None = None) -> None:
@@ -41,7 +43,7 @@ class Reference:
     @cached_property
     def moments(self) -> Moments:
         """Mean and covariance, in float64."""
-        return moments(self.features)
+        return Moments(*(value.to(self.features.device) for value in moments(self._placed)))
 
     def nearest(self, k: int) -> Tensor:
         """Distances of each sample to its k nearest others, ascending: float64 M×k."""
@@ -51,10 +53,18 @@ class Reference:
 
     def subset(self, count: int) -> Reference:
         """A fixed random subset of `count` samples; the whole where there are no more than that."""
-        return self if count >= len(self) else Reference(self.features[subset_rows(len(self), count)])
+        if count >= len(self):
+            return self
+        chosen = Reference(self.features[subset_rows(len(self), count)])
+        chosen.compute_on = self.compute_on
+        return chosen
+
+    @property
+    def _placed(self) -> Tensor:
+        return self.features.to(self.compute_on or self.features.device)
 
     def _find_nearest(self, k: int) -> Tensor:
-        return nearest_distances(self.features, k)
+        return nearest_distances(self._placed, k).to(self.features.device)
 
 
 class MomentsReference(Reference):

@@ -72,7 +72,20 @@ def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) ->
     if search.product.exact:
         return search.neighbours_by_scores(k, tile)
     found = _neighbours(search, k, tile, TRUST, last_only)
-    return found if bool(found.isfinite().all()) else _neighbours(search, k, tile, 1.0, last_only)
+    if bool(found.isfinite().all()):
+        return found
+    found = _neighbours(search, k, tile, 1.0, last_only)
+    for row in (~found.isfinite().all(dim=1)).nonzero()[:, 0].tolist():  # none, or features past float64's squares
+        found[row] = _measured_neighbours(features, row, k)
+    return found
+
+
+def _measured_neighbours(features: Tensor, row: int, k: int) -> Tensor:
+    """The k smallest distances of one sample, of all that there are."""
+    others = torch.arange(len(features), device=features.device)
+    distances = direct_distances(features, features, torch.full_like(others, row), others)
+    distances[row] = torch.inf
+    return distances.topk(k, largest=False).values
 
 
 def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, last_only: bool) -> Tensor:
@@ -211,7 +224,9 @@ class _Search:
         length_x, length_y = self.x.length[i], self.y.length[j]
         product = length_x * length_y
         squares = length_x.square() + length_y.square() - 2 * _inner_products(self.x.values, self.y.values, i, j)
-        blur = 2.02 * gamma(self.x.values.shape[1], torch.float32) * product + 1e-12 * (product + squares.abs())
+        dim = self.x.values.shape[1]
+        blur = 2.02 * gamma(dim, torch.float32) * product + 1e-12 * (product + squares.abs())
+        blur += 4 * dim * torch.finfo(torch.float32).tiny  # products that underflow
         slack = self.x.error[i] + self.y.error[j]
         lower = ((squares - blur).clamp_(min=0).sqrt_() - slack).clamp_(min=0)
         found = self._pairs(pairs.first, pairs.second, lower, (squares + blur).clamp_(min=0).sqrt_() + slack)

@@ -17,6 +17,7 @@ def comparison_text(comparison: RunComparison) -> str:
     protocol = [f"protocol {record.protocol.name}", f"{record.samples:,} samples"] if record.protocol else []
     columns = {column.key: column for column in (*score_columns([a.record, b.record]), *FACTS)}
     scores = sorted(comparison.scores, key=lambda finding: list(columns).index(finding.name))
+    times = [finding for finding in comparison.times if finding.a is not None or finding.b is not None]
     tested = sum(finding.p_holm is not None for finding in comparison.scores)
     lines = [
         *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
@@ -24,8 +25,7 @@ def comparison_text(comparison: RunComparison) -> str:
         "",
         *_table("B − A", scores, columns),
         "",
-        *_table("B / A", comparison.times, columns),
-        "",
+        *([*_table("B / A", times, columns), ""] if times else []),
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
         f"({tested} are compared at once) together hold at {100 * LEVEL:g} %; those on times likewise.",
         *_time_notes(comparison.times),

@@ -42,8 +42,17 @@ def interval_methods(records: Sequence[Record], columns: Iterable[Column]) -> li
     return [f"95 % interval by {method}: {', '.join(names)}" for method, names in titles.items()]
 
 
+def missing_notes(record: Record) -> list[str]:
+    """Why scores are missing: a note a reason, with the names of the scores."""
+    names: dict[str, list[str]] = {}
+    for name, why in record.missing.items():
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(scores)}: {why}" for why, scores in names.items()]
+
+
 def _notes_of(record: Record) -> list[str]:
     notes = [f"Data: {record.dataset.note}"] if record.dataset.note else []
+    notes += [f"missing: {note}" for note in missing_notes(record)]
     for name, score in record.scores.items():
         notes += [f"{name}: {note}" for note in _score_notes(score)]
     if record.speed and not is_reference(record):

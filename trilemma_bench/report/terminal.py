@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import FACTS, family, score_columns
+from trilemma_bench.report.notes import missing_notes
 from trilemma_bench.report.table import Cell, Table, tables
 
 WIDTH = 120
@@ -57,8 +58,9 @@ def _group(table: Table) -> str:
     records = [row.record for row in table.rows]
     said = [record.dataset.note for record in records]
     said += [f"{name}: {score.note}" for record in records for name, score in record.scores.items() if score.note]
-    notes = [f"  note: {note}" for note in dict.fromkeys(said) if note]
-    below = [_clip(fmt.plain(note), WIDTH) for note in notes]
+    below = [_clip(f"note: {fmt.plain(note)}", WIDTH) for note in dict.fromkeys(said) if note]
+    reasons = dict.fromkeys(reason for record in records for reason in missing_notes(record))
+    below += [f"missing: {fmt.plain(reason)}" for reason in reasons]  # whole: it says what to do
     return "\n".join([*_heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
 
 
