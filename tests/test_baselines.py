@@ -180,7 +180,6 @@ class TestSpacings:
         reference = [int((k * 800**0.5 / 49) ** 2 + 1e-9) for k in range(50)]
         assert steps[4:] == reference[4:]
         assert steps[:4] == [0, 1, 2, 3]
-        assert reference[:4] == [0, 0, 1, 2] or reference[:4] == [0, 0, 1, 3]
 
     @pytest.mark.parametrize("spacing", [even_steps, uniform_steps, quadratic_steps])
     @pytest.mark.parametrize("count", [2, 7, 50, 333, 999, 1000])

@@ -86,7 +86,7 @@ def test_a_trained_model_has_a_lower_loss_and_samples_nearer_to_the_data(name, s
 
     Of the losses one falls at least: those of a GAN cannot all.
     """
-    run = trainer(name, spec, tmp_path, steps=150 if spec.is_image else 250)
+    run = trainer(name, spec, tmp_path, steps=300 if spec.is_image else 250)
     before, losses = distance(run.model, spec), recorded_losses(run)
     run.run()
     assert any(fmean(each[-10:]) < fmean(each[:10]) for each in losses.values())
