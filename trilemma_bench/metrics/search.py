@@ -25,6 +25,7 @@ DEVICE_TILE = (2048, 4096)
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
+TIED = 64  # pairs a sample that bounds leave open, from which all distances are measured, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
@@ -69,23 +70,12 @@ def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Te
 
 def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
     search, tile = _Search(features, features), _tile(features, block)
-    if search.product.exact:
-        return search.neighbours_by_scores(k, tile)
-    found = _neighbours(search, k, tile, TRUST, last_only)
-    if bool(found.isfinite().all()):
-        return found
-    found = _neighbours(search, k, tile, 1.0, last_only)
-    for row in (~found.isfinite().all(dim=1)).nonzero()[:, 0].tolist():  # none, or features past float64's squares
-        found[row] = _measured_neighbours(features, row, k)
-    return found
-
-
-def _measured_neighbours(features: Tensor, row: int, k: int) -> Tensor:
-    """The k smallest distances of one sample, of all that there are."""
-    others = torch.arange(len(features), device=features.device)
-    distances = direct_distances(features, features, torch.full_like(others, row), others)
-    distances[row] = torch.inf
-    return distances.topk(k, largest=False).values
+    if not search.product.exact:
+        for trust in (TRUST, 1.0):
+            found = _neighbours(search, k, tile, trust, last_only)
+            if bool(found.isfinite().all()):
+                return found
+    return search.neighbours_of_all(k, tile)
 
 
 def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, last_only: bool) -> Tensor:
@@ -94,6 +84,7 @@ def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, la
     last_only: the k-th is exact, the others are bounds from above.
     """
     count, device = len(search.x.features), search.x.features.device
+    most = (TIED + 8 * k) * count
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
     pool, measured = [_no_pairs(device)], _no_pairs(device)
     for rows, columns in _tiles(count, count, tile, half=True):
@@ -104,7 +95,12 @@ def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, la
         if len(pool[0].first) > 0.75 * POOL:
             measured, nearest = search.narrow(_join([measured, search.measure(pool[0])]), nearest)
             pool = [_no_pairs(device)]
-    measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+            if len(measured.first) > most:
+                return search.neighbours_of_all(k, tile)
+    left = _near(_join(pool), nearest)
+    if len(measured.first) + len(left.first) > most:
+        return search.neighbours_of_all(k, tile)
+    measured, nearest = search.narrow(_join([measured, search.measure(left)]), nearest)
     return search.neighbours(measured, nearest, last_only)
 
 
@@ -213,6 +209,13 @@ class _Search:
         """The distances of pairs, given by their positions in the search."""
         return direct_distances(self.x.features, self.y.features, self.x.order[i], self.y.order[j])
 
+    def tile_distances(self, rows: slice, columns: slice) -> Tensor:
+        """The distances of all pairs of a tile, each as `direct` has it: float64 rows×columns."""
+        if (product := self.product).exact:
+            return product.bounds(product.scores(rows, columns), product.slack[0], product.blur[0])[1]
+        x, y = self.x.features[self.x.order[rows]].double(), self.y.features[self.y.order[columns]].double()
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
     def measure(self, pairs: Pairs) -> Pairs:
         """The same pairs with narrower bounds, from single inner products."""
         if not len(pairs.first):
@@ -282,19 +285,19 @@ class _Search:
         result[self.x.order] = found
         return result
 
-    def neighbours_by_scores(self, k: int, tile: tuple[int, int]) -> Tensor:
-        """The k smallest distances of each sample, N×k, where scores are exact: nothing is left to be measured."""
+    def neighbours_of_all(self, k: int, tile: tuple[int, int]) -> Tensor:
+        """The k smallest distances of each sample, N×k, from every pair's: for features that are full of ties."""
         count = len(self.x.order)
-        best = torch.full((count, k), self.product.lowest, device=self.x.order.device)
+        nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=self.x.order.device)
         for rows, columns in _tiles(count, count, tile):
-            scores = self.product.scores(rows, columns)
+            distances = self.tile_distances(rows, columns)
             first = max(rows.start, columns.start)
-            own = torch.arange(first, max(first, min(rows.stop, columns.stop)), device=best.device)
-            scores[own - rows.start, own - columns.start] = self.product.lowest
-            found = scores.topk(min(k, scores.shape[1]), dim=1).values
-            best[rows] = torch.cat([best[rows], found], dim=1).topk(k, dim=1).values
-        result = torch.empty((count, k), dtype=torch.float64, device=best.device)
-        result[self.x.order] = self.product.bounds(best, self.product.slack[0], self.product.blur[0])[1]
+            own = torch.arange(first, max(first, min(rows.stop, columns.stop)), device=nearest.device)
+            distances[own - rows.start, own - columns.start] = torch.inf
+            found = distances.topk(min(k, distances.shape[1]), dim=1, largest=False).values
+            nearest[rows] = torch.cat([nearest[rows], found], dim=1).topk(k, dim=1, largest=False).values
+        result = torch.empty_like(nearest)
+        result[self.x.order] = nearest
         return result
 
     # Balls between two sets
@@ -310,7 +313,10 @@ class _Search:
             if not self._refine(len(left), rows, columns, CROWDED):
                 break
         distance = pairs.upper
-        if len(left):
+        if len(left) > CROWDED * len(scores) * scores.shape[1]:  # full of ties, and there is no finer product
+            every = self.tile_distances(rows, columns)
+            distance[left] = every[pairs.first[left] - rows.start, pairs.second[left] - columns.start]
+        elif len(left):
             again = self.measure(pairs.at(left))
             distance[left] = again.upper
             left = left[_undecided(again, radii[:, left])]
