@@ -173,6 +173,16 @@ def test_unknown_papers_and_scales_are_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", [["reproduce", "ddgan-paper"], ["suite", "demo"]])
+def test_a_folder_that_the_report_may_not_have_is_refused_before_anything_is_trained(command, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("mine")
+    result = CliRunner().invoke(main, [*command, "--out", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "holds index.html of something else" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
 def test_points_are_drawn_in_panels(tmp_path):
     points = {name: torch.randn(50, 2).numpy() for name in "abcde"}
     figures.figure_6(points, tmp_path / "figure.png")

@@ -206,7 +206,7 @@ def suite(file: Path, **options: Any) -> None:
 
     FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
     """
-    from trilemma_bench.report import write_report
+    from trilemma_bench.report import check_ours, write_report
     from trilemma_bench.report.terminal import terminal_table
     from trilemma_bench.results import find_records
     from trilemma_bench.suite import read_suite, run_suite
@@ -214,6 +214,7 @@ def suite(file: Path, **options: Any) -> None:
     common = _apply_places(options)
     _load_plugins(common.pop("plugins"))
     chosen = read_suite(file)
+    check_ours(options["out"] / "report")
     result = run_suite(chosen, click.echo, **common)
     if result.records:
         places = {record.id: path for path, record in find_records([options["out"]]).records}

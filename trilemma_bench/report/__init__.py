@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trilemma_bench.record import Record
+from trilemma_bench.report.ours import check_ours
 from trilemma_bench.report.terminal import format_row, terminal_table
 
-__all__ = ["format_row", "terminal_table", "write_report"]
+__all__ = ["check_ours", "format_row", "terminal_table", "write_report"]
 
 
 def write_report(

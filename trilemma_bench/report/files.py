@@ -9,21 +9,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from trilemma_bench.errors import UsageError
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.figures import FigureSet, draw_figures
 from trilemma_bench.report.goals import VOLUME_MEANING, volumes
 from trilemma_bench.report.latex import latex_tables
 from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
+from trilemma_bench.report.ours import check_ours
 from trilemma_bench.report.page import page_html
 from trilemma_bench.report.page.content import page_content
 from trilemma_bench.report.published import MEANING, papers_beside, published_columns
 from trilemma_bench.report.table import Table, tables
 from trilemma_bench.results import write_csv
 
-FILES = ("index.html", "report.md", "table.tex", "results.csv")
-GENERATOR = '<meta name="generator" content="trilemma-bench">'  # in the page: it is ours, and may be replaced
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -32,7 +30,7 @@ def write(
 ) -> Path:
     """See `trilemma_bench.report.write_report`."""
     out.mkdir(parents=True, exist_ok=True)
-    _check_ours(out)
+    check_ours(out)
     every = tables(records)
     page = out / "index.html"
     page.write_text(page_html(page_content(records, paths, every, skipped, with_published)), encoding="utf-8")
@@ -41,15 +39,6 @@ def write(
     (out / "table.tex").write_text(latex_tables(every, with_published), encoding="utf-8")
     write_csv(records, out / "results.csv")
     return page
-
-
-def _check_ours(out: Path) -> None:
-    """Raises UsageError where the report would replace files that are no report's."""
-    page = out / "index.html"
-    ours = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:2000]
-    foreign = [name for name in FILES if (out / name).exists()]
-    if foreign and not ours:
-        raise UsageError(f"{out} holds {' and '.join(foreign)} of something else: choose another folder for the report")
 
 
 def _markdown(

@@ -16,7 +16,7 @@ from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import unknown_name
 from trilemma_bench.record import Record
-from trilemma_bench.report import write_report
+from trilemma_bench.report import check_ours, write_report
 from trilemma_bench.reproduce import ddgan_paper, figures, page
 from trilemma_bench.reproduce.claims import Findings, judge
 from trilemma_bench.reproduce.timing import System, untrained_speed
@@ -70,12 +70,14 @@ FIGURE_6 = "Figure 6: samples of each method on the 25 Gaussians, with equal bud
 def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, say: Callable[[str], None]) -> Path:
     """Checks every claim and writes records, figures and pages into `out`; returns the page of verdicts.
 
-    What was trained there before is not trained again. Raises UsageError for an unknown paper or scale.
+    What was trained there before is not trained again. Raises UsageError for an unknown paper or scale, and where the
+    report would replace another's files.
     """
     if paper not in PAPERS:
         raise unknown_name("paper", paper, PAPERS)
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
+    check_ours(out / "report")  # half an hour before it is written
     chosen, known = PAPERS[paper], SCALES[scale]
     suite = read_suite(configs_dir() / "suites" / f"{paper}-{scale}.toml")
     result = run_suite(suite, say, device=device, out=out, progress=progress)
@@ -91,8 +93,9 @@ def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, sa
         times=times,
         figures={"figure-2.png": FIGURE_2, "figure-6.png": FIGURE_6},
     )
+    verdicts = page.write(outcome, out)
     write_report(result.records, out / "report")
-    return page.write(outcome, out)
+    return verdicts
 
 
 def _times(scale: Scale, device: torch.device, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
