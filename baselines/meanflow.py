@@ -105,7 +105,11 @@ class MeanFlow(Denoiser):
         """du/dt along the flow: in the direction (v, 0, 1) of (z, r, t), in float32."""
         directions = (velocity, torch.zeros_like(earlier), torch.ones_like(later))
         # Normalisation has no forward derivative inside autocast, and attention has one in its plain form only.
-        plain = torch.autocast(z.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH)
-        with uncompiled(), plain[0], plain[1], warnings.catch_warnings():
+        with (
+            uncompiled(),
+            torch.autocast(z.device.type, enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore", FutureWarning)  # of a part of PyTorch that loads here
             return torch.func.jvp(self._mean_velocity, (z, earlier, later), directions)[1]
