@@ -25,7 +25,7 @@ from trilemma_bench.metrics.neighbours import (
     nearest_distances,
     precision,
 )
-from trilemma_bench.metrics.products import sums_exactly
+from trilemma_bench.metrics.products import exact_step
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}
 
@@ -266,7 +266,9 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
 
 
 @pytest.mark.parametrize("block", [7, None])
-@pytest.mark.parametrize("name", ["one-hot codes", "grid", "few values", "in half", "in float64", "complements"])
+@pytest.mark.parametrize(
+    "name", ["one-hot codes", "grid", "few values", "in half", "in float64", "complements", "scaled one-hot codes"]
+)
 def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkeypatch):
     few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
     monkeypatch.setattr(search._Search, "direct", None)
@@ -282,20 +284,39 @@ def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sums_are_exact_only_for_few_steps_of_one_size(dtype):
+def test_squared_distances_are_exact_only_of_few_steps(dtype):
     most = math.isqrt(int(1 / (4 * 16 * torch.finfo(dtype).eps)))
     values = torch.randint(-most, most + 1, (50, 16), generator=torch.Generator().manual_seed(0)).to(dtype)
     values[7, 3] = most
-    assert not sums_exactly([values, values[:3] / 2], dtype)
+    whole = values.long() @ values.long().mT
     for unit in (1.0, 2.0**-20, 2.0**30):
-        assert sums_exactly([values * unit], dtype)
-        products = (values * unit) @ (values * unit).mT  # whatever the order, these are the whole numbers
-        whole = values.long() @ values.long().mT
-        assert torch.equal(products.double() / unit**2, whole.double())
-    assert not sums_exactly([values * 3.3], dtype)
-    assert not sums_exactly([torch.cat([values, 2.1 * values[7:8]])], dtype)
-    assert not sums_exactly([values, torch.full((2, 16), torch.finfo(dtype).eps)], dtype)
-    assert sums_exactly([torch.zeros(3, 16, dtype=dtype)], dtype)
+        assert exact_step([values * unit], dtype) > 0
+        products = (values * unit) @ (values * unit).mT
+        assert torch.equal(products.double() / unit**2, whole.double())  # whatever the order of the sums
+    assert not exact_step([values, values[:3] / 2], dtype)
+    assert not exact_step([values * 3.3], dtype)
+    assert not exact_step([torch.cat([values, 2.1 * values[7:8]])], dtype)
+    assert not exact_step([values, torch.full((2, 16), torch.finfo(dtype).eps)], dtype)
+    assert exact_step([torch.zeros(3, 16, dtype=dtype)], dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**31), st.floats(2**-10, 2**10, width=32), st.integers(1, 300), st.integers(0, 8), st.integers(1, 3)
+)
+def test_distances_of_few_steps_are_the_direct_ones(seed, unit, dim, nonzero, most):
+    """Sparse codes in any unit: where their distances count as exact, they are the direct form's to the last bit."""
+    rng = torch.Generator().manual_seed(seed)
+    codes = torch.zeros(30, dim)
+    places = torch.randint(dim, (30, nonzero), generator=rng)
+    codes.scatter_(1, places, torch.randint(-most, most + 1, places.shape, generator=rng).float())
+    points = codes * torch.tensor(unit)
+    state = search._Search(points, points)
+    if state.product.exact:
+        order = state.x.order
+        found = state.tile_distances(slice(0, 30), slice(0, 30))
+        assert torch.equal(found, naive_distances(points, points)[order][:, order])
+    assert state.product.exact or nonzero > 4 or most > 1
 
 
 @pytest.mark.parametrize("asked", ["highest", "medium"])

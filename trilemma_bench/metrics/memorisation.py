@@ -14,7 +14,7 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.intervals import share_estimate
-from trilemma_bench.metrics.products import rounded_sqrt, sums_exactly
+from trilemma_bench.metrics.products import exact_step, rounded_sqrt
 from trilemma_bench.metrics.search import direct_distances
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int = BLOCK) -> Pa
             f"generated samples have {generated.shape[1]} features and training samples {training.shape[1]}: "
             "use one extractor for both"
         )
-    exact = sums_exactly([generated, training], torch.float64)
+    exact = exact_step([generated, training], torch.float64) > 0
     nearest = [_nearest(part.double(), training, block, exact) for part in generated.split(block)]
     indices, distances = (torch.cat(column) for column in zip(*nearest, strict=True))
     return Pairs(torch.arange(len(generated), device=generated.device), indices, distances)

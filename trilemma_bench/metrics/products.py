@@ -53,10 +53,10 @@ class Side:
 
     values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
     the truth. centre: what tiles are centred with. order: by distance to the centre, so that outliers share their
-    tiles. exact: float32 sums products of the features without rounding, and they are neither shifted nor scaled.
+    tiles. step: of features that are whole multiples of it, neither shifted nor scaled (see `exact_step`), or 0.
     """
 
-    exact = False
+    step = 0.0
 
     def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
         self.features, self.shift, self.scale = features, shift, scale
@@ -97,8 +97,8 @@ def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
     mean = some.mean(dim=0)
     spread = float((some - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
-    exact = sums_exactly(sides, torch.float32)
-    if not exact and not (
+    step = exact_step(sides, torch.float32)
+    if not step and not (
         1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread
     ):
         shift = mean
@@ -106,7 +106,7 @@ def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     found = [Side(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
     for side in found:
-        side.exact = exact
+        side.step = step
     return found[0], found[-1]
 
 
@@ -210,26 +210,31 @@ class FloatProduct(Product):
 
 
 class ExactProduct(Product):
-    """Scores of samples whose inner products float32 sums without any rounding; see `sums_exactly`."""
+    """Scores of samples that consist of whole steps, of which float32 sums the products exactly; see `exact_step`."""
 
     dtype, exact = torch.float32, True
 
     def __init__(self, sides: tuple[Side, Side]) -> None:
-        self.sides = sides
+        self.sides, self.step = sides, sides[0].step
+        self.unit = self.step**2
         sums = [
-            torch.cat([part.square().sum(dim=1) for part in side.values.split(part_of(side.values))]) for side in sides
+            torch.cat([part.div(self.step).square_().sum(dim=1) for part in side.values.split(part_of(side.values))])
+            for side in sides
         ]
         self.halves = [each[side.order] / 2 for each, side in zip(sums, sides, strict=True)]
         self.slack = self.blur = [torch.zeros_like(side.reach) for side in sides]
 
     def scores(self, rows: slice, columns: slice) -> Tensor:
-        x, y = (side.values[side.order[part]] for side, part in zip(self.sides, (rows, columns), strict=True))
+        x, y = self._steps(0, rows), self._steps(1, columns)
         with matmul_precision("highest"):
             return torch.mm(x, y.mT).sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
 
     def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        distances = rounded_sqrt(scores.double().mul_(-2).abs_())
+        distances = rounded_sqrt(scores.double().mul_(-2).abs_().mul_(self.unit))
         return distances, distances
+
+    def _steps(self, side: int, part: slice) -> Tensor:
+        return self.sides[side].values[self.sides[side].order[part]].div_(self.step)
 
 
 def rounded_sqrt(squares: Tensor) -> Tensor:
@@ -237,19 +242,31 @@ def rounded_sqrt(squares: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
 
 
-def sums_exactly(values: Sequence[Tensor], dtype: torch.dtype) -> bool:
-    """Whether sums of products of the rows (N×D each) are exact in `dtype`, in whatever order.
+def exact_step(values: Sequence[Tensor], dtype: torch.dtype) -> float:
+    """The step of which all values (N×D each) are whole multiples, few enough for exact squared distances; else 0.
 
-    They are where all values are whole multiples of one power of two, as in one-hot codes, and so few of it that no sum
-    outgrows the mantissa. Such features are full of ties, which no bound tells apart.
+    Exact means by the direct form in float64, and by products of the numbers of steps in `dtype`, in whatever order
+    they are summed. Codes are such features, and full of ties, which no bound tells apart.
     """
     largest = max(abs(float(end)) for each in values for end in each.aminmax())
     if not 2.0**-60 < largest < 2.0**60:
-        return largest == 0
-    most = math.sqrt(1 / (torch.finfo(dtype).eps * 4 * values[0].shape[1]))  # steps: |x|² + |y|² + 2|x·y| ≤ 4 D most²
-    step = 2.0 ** math.ceil(math.log2(largest / most))
-    parts = itertools.chain(*((each[:4], *each.split(1024)) for each in values))  # a few rows mostly tell
-    return all(bool((part.to(dtype).div(step).round_().mul_(step) == part).all()) for part in parts)
+        return 0.0 if largest else 1.0
+    finest = largest * math.sqrt(4 * values[0].shape[1] * torch.finfo(dtype).eps)  # if all values were the largest
+    some = torch.cat([each[:4].double().abs().flatten() for each in values])
+    steps = 2.0 ** math.ceil(math.log2(finest)), float(torch.where(some > 0, some, largest).min())
+    return next((step for step in steps if all_exact(values, step, dtype)), 0.0)
+
+
+def all_exact(values: Sequence[Tensor], step: float, dtype: torch.dtype) -> bool:
+    """Whether `step` is one for `exact_step`."""
+    numerator = step.as_integer_ratio()[0]
+    odd = numerator // (numerator & -numerator)  # the step's digits: those of a square are twice as many
+    most = min(1 / torch.finfo(dtype).eps, 2.0**52 / odd**2) / 4  # |x − y|² ≤ 4 of the longest row, in steps²
+    for part in itertools.chain(*((each[:4], *each.split(1024)) for each in values)):  # a few rows mostly tell
+        counts = (part.double() / step).round_()
+        if not ((counts * step == part) & (part.to(dtype) == part)).all() or counts.square_().sum(dim=1).max() > most:
+            return False
+    return True
 
 
 class IntegerProduct(Product):
@@ -364,7 +381,7 @@ def _one_thread() -> Iterator[None]:
 def products(sides: tuple[Side, Side]) -> Iterator[Product]:
     """From coarse to fine, those that pay."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
-    if sides[0].exact:
+    if sides[0].step:
         yield ExactProduct(sides)
         return
     if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach[-1]):
