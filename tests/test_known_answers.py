@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from safetensors.torch import load_file
 
 import trilemma_bench as tb
 from trilemma_bench.datasets.digits import Digits
+from trilemma_bench.metrics.frechet import frechet_distance
+from trilemma_bench.record import read_record
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +88,15 @@ def test_scores_do_not_depend_on_the_number_of_threads(real, tmp_path, monkeypat
     for threads in (2, 3):
         assert {name: found[threads][name] for name in shares} == {name: found[1][name] for name in shares}
         assert found[threads] == {name: pytest.approx(value, rel=1e-5) for name, value in found[1].items()}
+
+
+def test_the_distance_between_cifar10s_splits_is_the_committed_one():
+    """Test against train with ResNet-56: the features' moments are committed, the record is of the whole evaluation."""
+    found = load_file(TESTS / "data" / "cifar10-resnet56-moments.safetensors")
+    train, test = ((found[f"{split}_mean"], found[f"{split}_covariance"]) for split in ("train", "test"))
+    committed = read_record(next((TESTS.parent / "results" / "cifar10" / "samples").glob("*/record.json")))
+    expected = committed.scores["fd_cifar-resnet56"].value
+    assert frechet_distance(*train, *test) == pytest.approx(expected, rel=1e-8)
+    root = scipy.linalg.sqrtm((train[1] @ test[1]).numpy()).real
+    by_sqrtm = (train[0] - test[0]).square().sum() + train[1].trace() + test[1].trace() - 2 * np.trace(root)
+    assert float(by_sqrtm) == pytest.approx(expected, rel=1e-8)
