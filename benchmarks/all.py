@@ -1,4 +1,4 @@
-"""Every table of docs/performance.md that a CPU can make, one benchmark after the other: about half an hour.
+"""Every table of docs/performance.md that a CPU can make, one benchmark after the other: about an hour.
 
     python benchmarks/all.py [--quick] [--only frechet neighbours …] > performance.txt
 
@@ -19,10 +19,11 @@ COMMANDS = [
     "neighbours.py --repeats 5",
     "neighbours.py --features noise",
     "neighbours.py --features codes --dims 2048",
-    "neighbours.py --samples 50000 --dims 4096 --repeats 1 --alone",
+    "neighbours.py --samples 50000 --dims 4096 --alone",
     "kernel.py",
     "extraction.py --images 64 --repeats 5",
     "evaluation.py",
+    "profiles.py",
     "ddgan_step.py --repeats 9",
 ]
 QUICK = [
@@ -33,7 +34,8 @@ QUICK = [
     "neighbours.py --samples 2000 --dims 128 --repeats 1 --alone",
     "kernel.py --samples 2000 --dim 128 --repeats 1",
     "extraction.py --images 4 --repeats 1",
-    "evaluation.py --images 16 --many 1000 --repeats 1",
+    "evaluation.py --images 16 --many 200 --repeats 1",
+    "profiles.py --images 4 --samples 1000 --dim 128 --repeats 1",
     "ddgan_step.py --batch 2 --repeats 1",
 ]
 

@@ -1,7 +1,7 @@
 """Precision, recall, density and coverage: ours against prdc and torch-fidelity on the same features, in one run.
 
     python benchmarks/neighbours.py [--samples 10000] [--repeats 3] [--features network]
-    python benchmarks/neighbours.py --samples 50000 --dims 4096 --repeats 1 --alone    # ours against the bare products
+    python benchmarks/neighbours.py --samples 50000 --dims 4096 --alone    # ours against the bare products
     python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
 
 Features: 'network', like a network's (a low effective dimension, clusters, never negative); 'noise', isotropic

@@ -1,0 +1,119 @@
+"""Where the time goes, before each step of the work and after it: the steps one by one, in one run.
+
+    python benchmarks/profiles.py [--images 32] [--samples 10000] [--dim 2048] [--repeats 3]
+
+Each row adds one step to the row before. Its shares are those of torch's operators in one more call, under the
+profiler; what is below a hundredth is left out, and so is what libraries do without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from common import machine, medians
+from extraction import install_inception, scenes
+from neighbours import features, ours
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.profiler import ProfilerActivity, profile
+
+from trilemma_bench.features import inception
+from trilemma_bench.features.inception import Inception
+from trilemma_bench.metrics import search
+from trilemma_bench.metrics.products import FloatProduct, IntegerProduct, Product, Side, products
+
+Call = Callable[[], Any]
+SHOWN = 5
+
+
+def extraction_steps(peer: nn.Module, images: Tensor) -> dict[str, Call]:
+    """From torch-fidelity's network, which sees all images at once, to ours, which sees so many as fit the caches."""
+    network, everything = Inception("cpu"), len(images)
+    folded, ordered = with_folded_norms(peer), with_folded_norms(peer).to(memory_format=torch.channels_last)
+
+    def ours_by(stem_images: int) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(inception, "STEM_CPU_IMAGES", stem_images)
+            return network(images)
+
+    return {
+        "torch-fidelity": lambda: peer(images)[0],
+        "batch normalisation folded": lambda: folded(images)[0],
+        "channels last": lambda: ordered(images)[0],
+        "ReLU after the pools, pools after 1×1": partial(ours_by, everything),
+        "two images at a time in the first layers": partial(ours_by, inception.STEM_CPU_IMAGES),
+    }
+
+
+def with_folded_norms(network: nn.Module) -> nn.Module:
+    """A copy whose batch normalisations are part of the convolutions before them."""
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(getattr(layer, "bn", None), nn.BatchNorm2d):
+            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
+    return network
+
+
+def search_steps(generated: Tensor, real: Tensor) -> dict[str, Call]:
+    """Precision, recall, density and coverage, with more and more of the arithmetic that bounds distances."""
+
+    def by(kept: Callable[[Product], bool]) -> tuple[float, ...]:
+        def some(sides: tuple[Side, Side]) -> Iterator[Product]:
+            return filter(kept, products(sides))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(search, "products", some)
+            return ours(generated, real)
+
+    return {
+        "products in float64": partial(by, lambda p: p.dtype == torch.float64),
+        "in float32 first": partial(by, lambda p: isinstance(p, FloatProduct) and p.stored != torch.bfloat16),
+        "in bfloat16 first": partial(by, lambda p: not isinstance(p, IntegerProduct)),
+        "in int8 first": partial(by, lambda p: True),
+    }
+
+
+def shares(call: Call) -> str:
+    """The operators that take most of the call's time, with their shares of it."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        call()
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    parts = [(event.key.removeprefix("aten::"), event.self_cpu_time_total / total) for event in events[:SHOWN]]
+    return ", ".join(f"{name} {share:.0%}" for name, share in parts if share >= 0.01)
+
+
+def report(title: str, calls: dict[str, Call], repeats: int) -> None:
+    found = medians(calls, repeats)
+    first = next(iter(found.values())).wall
+    print(f"\n| {title} | s | times | shares of the time |\n| --- | ---: | ---: | --- |", flush=True)
+    for name, call in calls.items():
+        wall = found[name].wall
+        print(f"| {name} | {wall:.2f} | {first / wall:.2f} | {shares(call)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
+        steps = extraction_steps(install_inception(patch), scenes(options.images, 32))
+        report(f"Inception's features of {options.images} images", steps, options.repeats)
+    sides = [features("network", options.samples, options.dim, seed) for seed in (1, 2)]
+    report(f"P/R/D/C, N = M = {options.samples}, D = {options.dim}", search_steps(*sides), options.repeats)
+
+
+if __name__ == "__main__":
+    main()
