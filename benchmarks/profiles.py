@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from trilemma_bench.features import inception
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.metrics import search
-from trilemma_bench.metrics.products import FloatProduct, IntegerProduct, Product, Side, products
+from trilemma_bench.metrics.products import IntegerProduct, Product, Side, products
 
 Call = Callable[[], Any]
 SHOWN = 5
@@ -74,7 +74,7 @@ def search_steps(generated: Tensor, real: Tensor) -> dict[str, Call]:
 
     return {
         "products in float64": partial(by, lambda p: p.dtype == torch.float64),
-        "in float32 first": partial(by, lambda p: isinstance(p, FloatProduct) and p.stored != torch.bfloat16),
+        "in float32 first": partial(by, lambda p: getattr(p, "stored", p.dtype) in (torch.float32, torch.float64)),
         "in bfloat16 first": partial(by, lambda p: not isinstance(p, IntegerProduct)),
         "in int8 first": partial(by, lambda p: True),
     }

@@ -72,3 +72,18 @@ def test_a_collapsed_model_is_not_measured_pair_by_pair(kinds, monkeypatch):
     assert found[1] == pytest.approx(kinds / 2000)
     assert found[3] >= kinds / 2000
     assert sum(measured) < 100_000
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("kinds", [1, 2, 7])
+def test_nor_is_one_that_adds_noise(kinds, width, monkeypatch):
+    """Clusters so tight that products around the middle of all have lost what is inside of them."""
+    measured = []
+    direct = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda x, y, **k: measured.append(len(x) * y.shape[-2]) or direct(x, y, **k))
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(kinds, 600, generator=rng)[torch.randint(kinds, (4000,), generator=rng)]
+    generated, reference = (points + width * torch.randn(4000, 600, generator=rng)).chunk(2)
+    found = [metric.estimate(Comparison(generated, reference)).value for metric in (PRECISION, RECALL)]
+    assert all(0.4 < value < 0.8 for value in found)
+    assert sum(measured) < 0.2 * (2 * 2000**2)  # of what brute force measures

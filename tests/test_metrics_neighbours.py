@@ -157,7 +157,8 @@ ARITHMETICS = [torch.int32, torch.bfloat16, torch.float32, torch.float64]
 
 
 def product_of(sides, dtype):
-    return products.IntegerProduct(sides) if dtype == torch.int32 else products.FloatProduct(sides, dtype)
+    made = {torch.int32: products.IntegerProduct, torch.float64: products.LocalProduct}
+    return made[dtype](sides) if dtype in made else products.FloatProduct(sides, dtype)
 
 
 @pytest.fixture(params=ARITHMETICS, ids=["int8", "bfloat16", "float32", "float64"])
@@ -182,6 +183,11 @@ def mixed(unit):
     return points
 
 
+def clusters(kinds, seed, count, dim, width):
+    """What a model draws that collapsed to so many points, up to noise."""
+    return blobs(0, kinds, dim)[torch.arange(count) % kinds] + width * blobs(seed, count, dim)
+
+
 def hard_sets():
     """Pairs of sets whose comparisons rounding gets wrong: duplicates, ties, offsets, outliers, extreme units."""
     copies = torch.cat([blobs(0, 90, 16), blobs(0, 90, 16)[:40]])
@@ -195,6 +201,8 @@ def hard_sets():
         "outliers": (outlier, outlier[:100]),
         "sparse": (sparse, sparse[:60] * 0.9),
         "collapsed": (blobs(5, 1, 32).repeat(140, 1) + 1e-6 * blobs(6, 140, 32), blobs(5, 90, 32)),
+        **{f"{kinds} clusters": tuple(clusters(kinds, seed, 140, 32, 1e-6) for seed in (1, 2)) for kinds in (2, 20)},
+        "smoothed codes": tuple(0.05 + 0.9 * torch.eye(200)[part] for part in (slice(0, 90), slice(60, 180))),
         "all equal": (torch.full((50, 8), 0.3), torch.full((40, 8), 0.3)),
         "huge": (blobs(7, 90, 16) * 1e30, blobs(8, 90, 16) * 1e30),
         "tiny": (blobs(7, 90, 16) * 1e-30, blobs(8, 90, 16) * 1e-30),
@@ -271,8 +279,9 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
 )
 def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkeypatch):
     few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
-    monkeypatch.setattr(search._Search, "direct", None)
-    monkeypatch.setattr(search._Search, "measure", None)
+    measured = []
+    direct = search.direct_distances
+    monkeypatch.setattr(search, "direct_distances", lambda x, y, i, j: measured.append(len(i)) or direct(x, y, i, j))
     codes = torch.eye(150)[:90], torch.eye(150)[60:]
     more = {
         "few values": (few[:90], few[60:]),
@@ -280,7 +289,12 @@ def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkey
         "in float64": tuple(side.double() / 3 * 3 for side in codes),
         "complements": tuple(1 - side for side in codes),  # all far from the origin
     }
-    check_search(*(hard_sets() | more)[name], block)
+    generated, reference = (hard_sets() | more)[name]
+    radii = [search.kth_distances(side, 3, block) for side in (generated, reference)]
+    assert list(search.close_pairs(generated, reference, radii[0][None], radii[1][None], block))
+    assert sum(measured) == 0
+    monkeypatch.undo()
+    check_search(generated, reference, block)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,6 +1,6 @@
 """Matrix products in cheap arithmetic, with bounds on what their rounding can be: a search's first look at distances.
 
-int8 or bfloat16 where the processor multiplies them fast, else float32, else float64. The bounds are rigorous. int8:
+int8 or bfloat16 where the processor multiplies them fast, then float32, then float64. The bounds are rigorous. int8:
 x = s·q + e with |e| known for each sample, so | |x − y| − s·|q − p| | ≤ |e_x| + |e_y| by the triangle inequality, and
 integer products are exact. Floating point of unit roundoff u: an inner product of length D errs by at most γ·|x||y|,
 γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1). bfloat16 is both: samples are rounded,
@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from trilemma_bench.precision import matmul_precision
 SMALL = 2**30  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
+LOCAL_ROWS = 256  # of a tile around one of its rows
+FEW_ROWS = 32
+GAP = 0.1  # between two clusters, as a share of all of a tile's places
+TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
 
 
 class Space:
@@ -52,8 +57,9 @@ class Side:
     """One side of a search, in one frame with the other: features less `shift`, in units of `scale`, a power of two.
 
     values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
-    the truth. centre: what tiles are centred with. order: by distance to the centre, so that outliers share their
-    tiles. step: of features that are whole multiples of it, neither shifted nor scaled (see `exact_step`), or 0.
+    the truth. centre: what tiles are centred with. reach: distances to it. order: by about the same, `place`, so that
+    outliers share their tiles, and so do the samples of a tight cluster. step: of features that are whole multiples of
+    it, neither shifted nor scaled (see `exact_step`), or 0.
     """
 
     step = 0.0
@@ -66,12 +72,17 @@ class Side:
         ])  # fmt: skip
         self.centre = ((mean - shift) / scale).float()
         self.length = length if plain else _lengths(self.values)
-        space, parts = Space(self.values), self.values.split(part_of(features))
-        reach = torch.cat([_upper_lengths(torch.sub(part, self.centre, out=space(*part.shape))) for part in parts])
-        self.order = reach.argsort()
+        reach = self._distances(self.centre)
+        some = self.values[reach.argsort()[len(reach) // 2]]
+        self.place, self.order = self._distances(torch.lerp(self.centre, some, TILT)).sort()
         self.reach = reach[self.order]
         rounding = roundoff(torch.float32) * self.length + 8 * roundoff(torch.float64) * (self.length + self.offset)
         self.error = torch.zeros_like(rounding) if plain else rounding
+
+    def _distances(self, point: Tensor) -> Tensor:
+        """Of all values to a point, or a little more: float64 N."""
+        space, parts = Space(self.values), self.values.split(part_of(self.values))
+        return torch.cat([_upper_lengths(torch.sub(part, point, out=space(*part.shape))) for part in parts])
 
     @property
     def offset(self) -> float:
@@ -82,11 +93,15 @@ class Side:
         return self.values[self.order[:: max(1, len(self.order) // 64)]]
 
     def centred(self, rows: slice, out: Tensor) -> Tensor:
-        """Samples less the centre, in the order of the search; `out` takes them and says how precise they are."""
-        chosen = self.order[rows]
-        if out.dtype == torch.float32:
-            return torch.index_select(self.values, 0, chosen, out=out).sub_(self.centre)
-        return out.copy_(self.features[chosen]).sub_(self.shift).div_(self.scale).sub_(self.centre)
+        """Samples less the centre, in the order of the search; `out`, float32, takes them."""
+        return torch.index_select(self.values, 0, self.order[rows], out=out).sub_(self.centre)
+
+    def around(self, centre: Tensor, rows: slice, out: Tensor) -> Tensor:
+        """Samples less a centre in the features' own frame, in the order of the search; `out`, float64, takes them."""
+        size = part_of(out)
+        for part, values in zip(slices(rows.start, rows.stop, size), out.split(size), strict=True):
+            values.copy_(self.features[self.order[part]]).sub_(centre).div_(self.scale)
+        return out
 
 
 def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
@@ -130,8 +145,19 @@ def gamma(length: int, dtype: torch.dtype) -> float:
     return length * roundoff(dtype) / (1 - length * roundoff(dtype))
 
 
+class Scores(NamedTuple):
+    """A tile's scores, −d²/2 in units of its product's `unit`, up to known errors.
+
+    Each sample adds its slack to the error of d, and its blur to that of d²: float64, those of rows and of columns.
+    """
+
+    values: Tensor
+    slack: tuple[Tensor, Tensor]
+    blur: tuple[Tensor, Tensor]
+
+
 class Product:
-    """Scores of tiles: −d²/2 in units of `unit`, up to known errors: each side adds its `slack` to d, `blur` to d²."""
+    """Scores of tiles in one arithmetic."""
 
     dtype: torch.dtype
     unit = 1.0
@@ -140,8 +166,16 @@ class Product:
     slack: list[Tensor]
     blur: list[Tensor]
 
-    def scores(self, rows: slice, columns: slice) -> Tensor:
+    def scores(self, rows: slice, columns: slice) -> Scores:
+        slack, blur = ((parts[0][rows], parts[1][columns]) for parts in (self.slack, self.blur))
+        return Scores(self.values(rows, columns), slack, blur)
+
+    def values(self, rows: slice, columns: slice) -> Tensor:
         raise NotImplementedError
+
+    def rows_from(self, start: int, most: int) -> slice:
+        """The rows of the tiles that begin at `start`."""
+        return slice(start, min(start + most, len(self.sides[0].order)))
 
     def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds on d from the scores, for the sums of both sides' slack and blur; never below 0."""
@@ -164,26 +198,24 @@ class Product:
 
 
 class FloatProduct(Product):
-    """Scores in float32 or float64. Tiles are centred and converted as they come, which spares the memory.
+    """Scores in float32. Tiles are centred and rounded as they come, which spares the memory.
 
     bfloat16: the samples are rounded to it, and their products summed in float32.
     """
 
-    def __init__(self, sides: tuple[Side, Side], dtype: torch.dtype) -> None:
-        self.sides, self.stored = sides, dtype
-        self.dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        self._spaces = [Space(sides[0].values, self.dtype) for _ in range(3)]
+    dtype = torch.float32
+
+    def __init__(self, sides: tuple[Side, Side], stored: torch.dtype) -> None:
+        self.sides, self.stored = sides, stored
+        self._spaces = [Space(sides[0].values) for _ in range(3)]
         self._rows, self._x = slice(0, 0), self._spaces[0](0, 0)  # those of the last tile: mostly the next one's, too
         both = [self._facts(side) for side in (sides[:1] if sides[0] is sides[1] else sides)]
         self.halves, self.slack, self.blur = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
 
     def _facts(self, side: Side) -> tuple[Tensor, Tensor, Tensor]:
         """Half of the squared lengths, slack and blur of samples in search order, N each."""
-        u, (count, dim), space = roundoff(self.dtype), side.values.shape, Space(side.values, self.dtype)
-        if self.dtype == torch.float32:
-            slack = 2 * u * side.reach + side.error[side.order]
-        else:
-            slack = 8 * u * (side.reach + side.length[side.order] + side.offset)
+        u, (count, dim), space = roundoff(self.dtype), side.values.shape, Space(side.values)
+        slack = 2 * u * side.reach + side.error[side.order]
         halves = torch.empty_like(slack)
         for rows in slices(0, count, part_of(slack)):
             values = side.centred(rows, space(rows.stop - rows.start, dim))
@@ -200,13 +232,53 @@ class FloatProduct(Product):
             out.copy_(self.sides[side].centred(part, out).to(self.stored))
         return values
 
-    def scores(self, rows: slice, columns: slice) -> Tensor:
+    def values(self, rows: slice, columns: slice) -> Tensor:
         if rows != self._rows:
             self._rows, self._x = rows, self._tile(0, rows)
         y = self._tile(1, columns)
         with matmul_precision("medium" if self.stored == torch.bfloat16 else "highest"):
-            scores = torch.mm(self._x, y.mT, out=self._spaces[2](len(self._x), len(y)))
-        return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+            values = torch.mm(self._x, y.mT, out=self._spaces[2](len(self._x), len(y)))
+        return values.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+
+
+class LocalProduct(Product):
+    """Scores in float64 around one of the tile's rows: samples near it lose no digits to what is far from all of them.
+
+    A model that collapsed leaves clusters that are tiny beside what is between them. A tile's rows are of one of them:
+    they follow each other in the order of the search, without a great gap. Around the centre, d² errs by at most
+    G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack and blur,
+    and what is left is relative: see `rounding`.
+    """
+
+    dtype = torch.float64
+
+    def __init__(self, sides: tuple[Side, Side]) -> None:
+        self.sides = sides
+        self._spaces = [Space(sides[0].features, self.dtype) for _ in range(3)]
+
+    def rows_from(self, start: int, most: int) -> slice:
+        places = self.sides[0].place[start : start + min(most, LOCAL_ROWS)]
+        steps = places.diff()
+        great = (steps > GAP * (places[-1] - places[0])).nonzero()[:, 0]
+        enough = great[great >= FEW_ROWS - 1]  # from where on tiles are not too many
+        return slice(start, start + (int(enough[0]) + 1 if len(enough) else len(places)))
+
+    def scores(self, rows: slice, columns: slice) -> Scores:
+        (first, second), dim, u = self.sides, self.sides[0].features.shape[1], roundoff(self.dtype)
+        centre = first.features[first.order[(rows.start + rows.stop) // 2]].double()
+        x = first.around(centre, rows, self._spaces[0](rows.stop - rows.start, dim))
+        y = second.around(centre, columns, self._spaces[1](columns.stop - columns.start, dim))
+        values = torch.mm(x, y.mT, out=self._spaces[2](len(x), len(y)))
+        length, other = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
+        values.sub_(length.square()[:, None], alpha=0.5).sub_(other.square(), alpha=0.5)
+        blur = length.square().mul_(6.1 * (gamma(dim, self.dtype) + 8 * u)).add_(1e-300)
+        none = torch.zeros_like(other)
+        return Scores(values, (8 * u * length, none), (blur, none))
+
+
+def rounding(dim: int) -> float:
+    """Relative error of distances in float64: of their direct form, and of `LocalProduct`'s beside its blur."""
+    return (2 * dim + 32) * torch.finfo(torch.float64).eps
 
 
 class ExactProduct(Product):
@@ -224,7 +296,7 @@ class ExactProduct(Product):
         self.halves = [each[side.order] / 2 for each, side in zip(sums, sides, strict=True)]
         self.slack = self.blur = [torch.zeros_like(side.reach) for side in sides]
 
-    def scores(self, rows: slice, columns: slice) -> Tensor:
+    def values(self, rows: slice, columns: slice) -> Tensor:
         x, y = self._steps(0, rows), self._steps(1, columns)
         with matmul_precision("highest"):
             return torch.mm(x, y.mT).sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
@@ -283,11 +355,11 @@ class IntegerProduct(Product):
         self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
         self._space = Space(self.halves[0])
 
-    def scores(self, rows: slice, columns: slice) -> Tensor:
+    def values(self, rows: slice, columns: slice) -> Tensor:
         x, y = (codes[part.start : _up(part.stop)] for codes, part in zip(self.codes, (rows, columns), strict=True))
-        scores = torch._int_mm(x, y.mT, out=self._space(len(x), len(y)))
-        scores = scores[: rows.stop - rows.start, : columns.stop - columns.start]
-        return scores.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
+        values = torch._int_mm(x, y.mT, out=self._space(len(x), len(y)))
+        values = values[: rows.stop - rows.start, : columns.stop - columns.start]
+        return values.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
 
 
 def _up(count: int) -> int:
@@ -384,10 +456,10 @@ def products(sides: tuple[Side, Side]) -> Iterator[Product]:
     if sides[0].step:
         yield ExactProduct(sides)
         return
-    if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach[-1]):
+    if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach.max()):
         if 128 <= dim <= 2**16 and is_fast(torch.int8, device):
             yield IntegerProduct(sides)
         if device.type == "cpu" and is_fast(torch.bfloat16, device):  # accelerators do not tell how they sum
             yield FloatProduct(sides, torch.bfloat16)
         yield FloatProduct(sides, torch.float32)
-    yield FloatProduct(sides, torch.float64)
+    yield LocalProduct(sides)

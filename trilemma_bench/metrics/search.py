@@ -18,14 +18,16 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.copies import groups_of, with_few_copies
-from trilemma_bench.metrics.products import Space, gamma, products, sides_of, slices
+from trilemma_bench.metrics.products import Scores, Space, gamma, products, rounding, sides_of, slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
-TIED = 64  # pairs a sample that bounds leave open, from which all distances are measured, tile by tile
+DEAR = 0.01  # the same of pairs that a single inner product has left open: their direct form takes much longer
+ALL = 0.1  # share of a tile's pairs from which the direct form of all, side by side, is cheaper than of single ones
+TIED = 64  # pairs a sample that are held; if there are more, it is full of ties, and goes on tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
@@ -72,22 +74,24 @@ def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) ->
     search, tile = _Search(features, features), _tile(features, block)
     if not search.product.exact:
         for trust in (TRUST, 1.0):
-            found = _neighbours(search, k, tile, trust, last_only)
+            left = _candidates(search, k, tile, trust)
+            if left is None and search.go_to_finest():
+                left = _candidates(search, k, tile, trust)
+            if left is None:
+                break
+            found = search.neighbours(*left, last_only)
             if bool(found.isfinite().all()):
                 return found
-    return search.neighbours_of_all(k, tile)
+    return search.neighbours_by_tile(k, tile)
 
 
-def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, last_only: bool) -> Tensor:
-    """Distances to the k nearest others, N×k; infinite where radii that were taken on trust were too small.
-
-    last_only: the k-th is exact, the others are bounds from above.
-    """
+def _candidates(search: _Search, k: int, tile: tuple[int, int], trust: float) -> tuple[Pairs, Tensor] | None:
+    """Pairs that may be neighbours, and bounds from above on each sample's k nearest; None where there are too many."""
     count, device = len(search.x.features), search.x.features.device
     most = (TIED + 8 * k) * count
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
     pool, measured = [_no_pairs(device)], _no_pairs(device)
-    for rows, columns in _tiles(count, count, tile, half=True):
+    for rows, columns in search.tiles(tile, half=True):
         found, nearest = search.candidates(rows, columns, nearest, trust)
         pool.append(found)
         if sum(len(pairs.first) for pairs in pool) > POOL:
@@ -96,12 +100,9 @@ def _neighbours(search: _Search, k: int, tile: tuple[int, int], trust: float, la
             measured, nearest = search.narrow(_join([measured, search.measure(pool[0])]), nearest)
             pool = [_no_pairs(device)]
             if len(measured.first) > most:
-                return search.neighbours_of_all(k, tile)
-    left = _near(_join(pool), nearest)
-    if len(measured.first) + len(left.first) > most:
-        return search.neighbours_of_all(k, tile)
-    measured, nearest = search.narrow(_join([measured, search.measure(left)]), nearest)
-    return search.neighbours(measured, nearest, last_only)
+                return None
+    measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+    return (measured, nearest) if len(measured.first) <= min(most, k * count + DEAR * count**2 / 2) else None
 
 
 def close_pairs(
@@ -114,7 +115,7 @@ def close_pairs(
     lie outside of all radii may come too. block: as in `nearest_distances`.
     """
     search = _Search(points, centres)
-    for rows, columns in _tiles(len(points), len(centres), _tile(points, block)):
+    for rows, columns in search.tiles(_tile(points, block)):
         yield search.decided(rows, columns, around_points, around_centres)
 
 
@@ -144,13 +145,6 @@ def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
     return (block, block) if block else TILE if features.device.type == "cpu" else DEVICE_TILE
 
 
-def _tiles(count: int, others: int, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
-    for rows in slices(0, count, tile[0]):
-        for columns in slices(rows.start if half else 0, others, tile[1]):
-            yield rows, columns
-
-
 def _no_pairs(device: torch.device) -> Pairs:
     index = torch.zeros(0, dtype=torch.int64, device=device)
     return Pairs(index, index, index.double(), index.double())
@@ -173,31 +167,37 @@ class _Search:
         self.x, self.y = self.sides = sides_of(x, y)
         self._products = products(self.sides)
         self.product = next(self._products)
-        eps = 0.0 if self.product.exact else torch.finfo(torch.float64).eps
-        self.rounding = (x.shape[1] + 16) * eps  # relative, of direct distances
+        self.rounding = 0.0 if self.product.exact else rounding(x.shape[1])
 
-    def _refine(self, left_open: int, rows: slice, columns: slice, limit: float) -> bool:
-        """Goes on to a finer product where too many pairs of a tile are left open; False where there is none."""
-        if left_open <= limit * (rows.stop - rows.start) * (columns.stop - columns.start):
-            return False
-        if (finer := next(self._products, None)) is None:
-            return False
-        self.product = finer
-        return True
+    def tiles(self, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
+        start, count, others = 0, len(self.x.order), len(self.y.order)
+        while start < count:
+            rows = self.product.rows_from(start, tile[0])
+            for columns in slices(start if half else 0, others, tile[1]):
+                yield rows, columns
+            start = rows.stop
 
-    def _within(self, scores: Tensor, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
+    def go_on(self) -> bool:
+        """Goes on to a finer product; False where there is none."""
+        before, self.product = self.product, next(self._products, self.product)
+        return self.product is not before
+
+    def go_to_finest(self) -> bool:
+        """Goes on to the finest product: single inner products did not do, which are as fine as float32's are."""
+        before, self.product = self.product, [self.product, *self._products][-1]
+        return self.product is not before
+
+    def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
         """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
-        product = self.product
-        (slack_x, slack_y), (blur_x, blur_y) = (
-            (parts[0][rows], parts[1][columns]) for parts in (product.slack, product.blur)
-        )
+        product, (values, (slack_x, slack_y), (blur_x, blur_y)) = self.product, scores
         around_x, around_y = (
             torch.where(radius < 0, -1.0, radius * ((1 + self.rounding) / self.x.scale)) for radius in radii
         )
         cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
         cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
-        i, j = _reaching(scores, cut_x, cut_y)
-        lower, upper = product.bounds(scores[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
+        i, j = _reaching(values, cut_x, cut_y)
+        lower, upper = product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
         return self._pairs(i + rows.start, j + columns.start, lower, upper)
 
     def _pairs(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> Pairs:
@@ -212,13 +212,25 @@ class _Search:
     def tile_distances(self, rows: slice, columns: slice) -> Tensor:
         """The distances of all pairs of a tile, each as `direct` has it: float64 rows×columns."""
         if (product := self.product).exact:
-            return product.bounds(product.scores(rows, columns), product.slack[0], product.blur[0])[1]
+            values, (slack, _), (blur, _) = product.scores(rows, columns)
+            return product.bounds(values, slack[:, None], blur[:, None])[1]
+        return self._all_direct(rows, columns)
+
+    def _all_direct(self, rows: slice | Tensor, columns: slice | Tensor) -> Tensor:
         x, y = self.x.features[self.x.order[rows]].double(), self.y.features[self.y.order[columns]].double()
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
+    def chosen_distances(self, pairs: Pairs) -> Tensor:
+        """The direct distances of a tile's pairs; of many among a few samples, those of all these samples."""
+        rows, i = pairs.first.unique(return_inverse=True)
+        columns, j = pairs.second.unique(return_inverse=True)
+        if len(i) <= ALL * len(rows) * len(columns):
+            return self.direct(pairs.first, pairs.second)
+        return self._all_direct(rows, columns)[i, j]
+
     def measure(self, pairs: Pairs) -> Pairs:
-        """The same pairs with narrower bounds, from single inner products."""
-        if not len(pairs.first):
+        """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
+        if not len(pairs.first) or self.product.dtype == torch.float64:
             return pairs
         if self.x.values.device.type != "cpu":
             distance = self.direct(pairs.first, pairs.second)
@@ -244,29 +256,27 @@ class _Search:
         while True:
             scores = self.product.scores(rows, columns)
             if columns.start < rows.stop:
-                past = torch.ones_like(scores, dtype=torch.bool).tril_(rows.start - columns.start)
-                scores.masked_fill_(past, self.product.lowest)
-            bounds = nearest.clone()
-            k = bounds.shape[1]
-            bounds[rows] = self._tightened(bounds[rows], _best(scores, k, 1), rows, columns, trust)
-            bounds[columns] = self._tightened(bounds[columns], _best(scores, k, 0).mT, columns, rows, trust)
+                scores.values.masked_fill_(_past(scores.values, rows, columns), self.product.lowest)
+            bounds, (values, slack, blur), k = nearest.clone(), scores, nearest.shape[1]
+            bounds[rows] = self._tightened(bounds[rows], _best(values, k, 1), slack, blur, trust)
+            bounds[columns] = self._tightened(bounds[columns], _best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
             radius = bounds[:, -1]
             found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
-            if not self._refine(len(found.first), rows, columns, CROWDED_BEFORE):
+            if len(found.first) <= CROWDED_BEFORE * _size(rows, columns) or not self.go_on():
                 return found, bounds
 
-    def _tightened(self, nearest: Tensor, best: Tensor, own: slice, others: slice, trust: float) -> Tensor:
-        """Bounds from above on the k nearest, from the tile's best scores.
+    def _tightened(
+        self, nearest: Tensor, best: Tensor, slack: tuple[Tensor, ...], blur: tuple[Tensor, ...], trust: float
+    ) -> Tensor:
+        """Bounds from above on the k nearest, from the tile's best scores; slack, blur: their own, and the others'.
 
         The worst case of all roundings to int8 is about √D times what they come to: `trust` times it is enough for all
         but freaks, and a search whose result exceeds the bounds is known to have failed.
         """
-        k, product = nearest.shape[1], self.product
-        slack = (product.slack[0][own, None] + product.slack[0][others].max()) * trust
-        blur = product.blur[0][own, None] + product.blur[0][others].max()
-        upper = product.bounds(best, slack, blur)[1] * (self.x.scale * (1 + self.rounding))
-        upper[best == product.lowest] = torch.inf
-        return torch.cat([nearest, upper], dim=1).topk(k, dim=1, largest=False).values
+        errors = [own[:, None] + others.max() for own, others in (slack, blur)]
+        upper = self.product.bounds(best, errors[0] * trust, errors[1])[1] * (self.x.scale * (1 + self.rounding))
+        upper[best == self.product.lowest] = torch.inf
+        return _nearest_of_both(nearest, upper)
 
     def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
         """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them."""
@@ -285,17 +295,23 @@ class _Search:
         result[self.x.order] = found
         return result
 
-    def neighbours_of_all(self, k: int, tile: tuple[int, int]) -> Tensor:
-        """The k smallest distances of each sample, N×k, from every pair's: for features that are full of ties."""
-        count = len(self.x.order)
-        nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=self.x.order.device)
-        for rows, columns in _tiles(count, count, tile):
-            distances = self.tile_distances(rows, columns)
-            first = max(rows.start, columns.start)
-            own = torch.arange(first, max(first, min(rows.stop, columns.stop)), device=nearest.device)
-            distances[own - rows.start, own - columns.start] = torch.inf
-            found = distances.topk(min(k, distances.shape[1]), dim=1, largest=False).values
-            nearest[rows] = torch.cat([nearest[rows], found], dim=1).topk(k, dim=1, largest=False).values
+    def neighbours_by_tile(self, k: int, tile: tuple[int, int]) -> Tensor:
+        """The k smallest distances of each sample, N×k, tile by tile: where there are too many ties to hold."""
+        count, device = len(self.x.order), self.x.order.device
+        nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # of what is measured
+        bounds = nearest
+        for rows, columns in self.tiles(tile, half=True):
+            if not self.product.exact:
+                pairs, bounds = self.candidates(rows, columns, torch.minimum(bounds, nearest), 1.0)
+                if len(pairs.first) <= ALL * _size(rows, columns):
+                    distances = self.chosen_distances(pairs)
+                    nearest = _nearest_of_both(nearest, _smallest(pairs, distances, nearest))
+                    continue
+            every = self.tile_distances(rows, columns)
+            every.masked_fill_(_past(every, rows, columns), torch.inf)
+            for own, distances in ((rows, every), (columns, every.mT)):
+                found = distances.topk(min(k, distances.shape[1]), dim=1, largest=False).values
+                nearest[own] = _nearest_of_both(nearest[own], found)
         result = torch.empty_like(nearest)
         result[self.x.order] = nearest
         return result
@@ -310,18 +326,29 @@ class _Search:
             pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
             left = _undecided(pairs, radii)
-            if not self._refine(len(left), rows, columns, CROWDED):
-                break
-        distance = pairs.upper
-        if len(left) > CROWDED * len(scores) * scores.shape[1]:  # full of ties, and there is no finer product
-            every = self.tile_distances(rows, columns)
-            distance[left] = every[pairs.first[left] - rows.start, pairs.second[left] - columns.start]
-        elif len(left):
+            if len(left) > CROWDED * _size(rows, columns) and self.go_on():
+                continue
             again = self.measure(pairs.at(left))
-            distance[left] = again.upper
+            distance = pairs.upper.index_copy(0, left, again.upper)
             left = left[_undecided(again, radii[:, left])]
-            distance[left] = self.direct(pairs.first[left], pairs.second[left])
+            if len(left) <= DEAR * _size(rows, columns) or not self.go_to_finest():
+                break
+        distance[left] = self.chosen_distances(pairs.at(left))
         return self.x.order[pairs.first], self.y.order[pairs.second], distance
+
+
+def _size(rows: slice, columns: slice) -> int:
+    return (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def _past(values: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Which of a tile's pairs have a second index that is not the greater one."""
+    return torch.ones_like(values, dtype=torch.bool).tril_(rows.start - columns.start)
+
+
+def _nearest_of_both(nearest: Tensor, others: Tensor) -> Tensor:
+    """The k smallest of each row of `nearest`, N×k, and of `others`, N×any, ascending."""
+    return torch.cat([nearest, others], dim=1).topk(nearest.shape[1], dim=1, largest=False).values
 
 
 def _smallest(pairs: Pairs, values: Tensor, nearest: Tensor) -> Tensor:
