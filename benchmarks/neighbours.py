@@ -5,8 +5,10 @@
     python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
 
 Features: 'network', like a network's (a low effective dimension, clusters, never negative); 'noise', isotropic
-Gaussians, where no bound prunes anything; or 'codes', random zeros and ones, which are full of ties. Memory is what a
-fresh process grows by above the features themselves, or what a GPU holds above them.
+Gaussians, where no bound prunes anything; 'collapsed', 20 points with noise of a thousandth; 'codes', random zeros and
+ones, which are full of ties; or 'smoothed', three ones among zeros as label smoothing has them: 0.95 and 0.05, whose
+ties no product is exact for. Memory is what a fresh process grows by above the features themselves, or what a GPU holds
+above them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,12 @@ def features(kind: str, count: int, dim: int, seed: int) -> Tensor:
         return torch.randn(count, dim, generator=rng)
     if kind == "codes":
         return torch.randint(2, (count, dim), generator=rng).float()
+    if kind == "smoothed":
+        return torch.full((count, dim), 0.05).scatter_(1, torch.rand(count, dim, generator=rng).topk(3).indices, 0.95)
     shared = torch.Generator().manual_seed(100)
+    if kind == "collapsed":
+        points = torch.randn(20, dim, generator=shared)[torch.randint(20, (count,), generator=rng)]
+        return points + 1e-3 * torch.randn(count, dim, generator=rng)
     inner = min(dim, 128)
     centres = torch.randn(200, inner, generator=shared)
     mixing = torch.randn(inner, dim, generator=shared) / inner**0.5
@@ -114,7 +121,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--features", choices=["network", "noise", "codes"], default="network")
+    parser.add_argument("--features", choices=["network", "noise", "collapsed", "codes", "smoothed"], default="network")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
