@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from trilemma_bench.features import inception
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.metrics import search
-from trilemma_bench.metrics.products import IntegerProduct, Product, Side, products
+from trilemma_bench.metrics.products import FloatProduct, IntegerProduct, LocalProduct, Product, Side
 
 Call = Callable[[], Any]
 SHOWN = 5
@@ -64,19 +64,21 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
 def search_steps(generated: Tensor, real: Tensor) -> dict[str, Call]:
     """Precision, recall, density and coverage, with more and more of the arithmetic that bounds distances."""
 
-    def by(kept: Callable[[Product], bool]) -> tuple[float, ...]:
-        def some(sides: tuple[Side, Side]) -> Iterator[Product]:
-            return filter(kept, products(sides))
+    def by(*dtypes: torch.dtype) -> tuple[float, ...]:
+        def chosen(sides: tuple[Side, Side]) -> Iterator[Callable[[], Product]]:
+            for dtype in dtypes:
+                yield partial(IntegerProduct, sides) if dtype == torch.int8 else partial(FloatProduct, sides, dtype)
+            yield partial(LocalProduct, sides)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search, "products", some)
+            patch.setattr(search, "products", chosen)
             return ours(generated, real)
 
     return {
-        "products in float64": partial(by, lambda p: p.dtype == torch.float64),
-        "in float32 first": partial(by, lambda p: getattr(p, "stored", p.dtype) in (torch.float32, torch.float64)),
-        "in bfloat16 first": partial(by, lambda p: not isinstance(p, IntegerProduct)),
-        "in int8 first": partial(by, lambda p: True),
+        "products in float64": by,
+        "in float32 first": partial(by, torch.float32),
+        "in bfloat16 first": partial(by, torch.bfloat16, torch.float32),
+        "in int8 first": partial(by, torch.int8, torch.bfloat16, torch.float32),
     }
 
 

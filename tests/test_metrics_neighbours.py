@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 
@@ -169,7 +170,7 @@ def arithmetic(request, monkeypatch):
     def chosen(sides):
         for dtype in ARITHMETICS[ARITHMETICS.index(request.param) :]:
             used.append(dtype)
-            yield product_of(sides, dtype)
+            yield functools.partial(product_of, sides, dtype)
 
     monkeypatch.setattr(search, "products", chosen)
     yield request.param
@@ -206,6 +207,8 @@ def hard_sets():
         "all equal": (torch.full((50, 8), 0.3), torch.full((40, 8), 0.3)),
         "huge": (blobs(7, 90, 16) * 1e30, blobs(8, 90, 16) * 1e30),
         "tiny": (blobs(7, 90, 16) * 1e-30, blobs(8, 90, 16) * 1e-30),
+        "underflow": (blobs(7, 90, 16).double() * 1e-162, blobs(8, 90, 16).double() * 1e-162),
+        "huge in float64": (blobs(7, 90, 16).double() * 1e140, blobs(8, 90, 16).double() * 1e140),
         "one huge": (blobs(7, 90, 16) * 1e20, blobs(8, 90, 16)),
         "float64": (blobs(7, 90, 16).double() + 1e6, blobs(8, 90, 16).double() / 3 + 1e6),
         "half precision": (blobs(7, 90, 16).half(), blobs(8, 90, 16).half()),
@@ -244,6 +247,30 @@ def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arit
     check_search(*hard_sets()[name], block)
 
 
+@pytest.mark.parametrize("crowded", [0.01, 1.0])
+@pytest.mark.parametrize("block", [16, None])
+def test_nor_does_a_product_that_takes_over_midway(block, crowded, arithmetic, monkeypatch):
+    """Clusters that only products around themselves tell apart, some of them smaller than a band of rows."""
+    monkeypatch.setattr(products, "LOCAL_ROWS", 24)
+    monkeypatch.setattr(products, "FEW_ROWS", 3)
+    for name in ("CROWDED", "CROWDED_BEFORE", "DEAR", "ALL"):
+        monkeypatch.setattr(search, name, crowded * getattr(search, name))
+    generated, reference = (
+        torch.cat([blobs(seed, 90, 32), 9 + clusters(5, seed, 60, 32, 1e-6), 30 + 1e-5 * blobs(seed, 7, 32)])
+        for seed in (1, 2)
+    )
+    check_search(generated, reference, block)
+
+
+def test_blocks_of_fewer_samples_than_neighbours_change_nothing(arithmetic):
+    check_search(blobs(0, 30, 8), clusters(3, 1, 25, 8, 1e-6), 3)
+
+
+def test_features_whose_squares_overflow_are_refused():
+    with pytest.raises(TrilemmaError, match="scale them down"):
+        nearest_distances(blobs(0, 9, 4).double() * 1e160, 2)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1, 3, 30, 200]), st.floats(0, 4), st.floats(-3, 3), st.integers(1, 5))
 def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
@@ -279,9 +306,8 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
 )
 def test_features_full_of_ties_are_not_measured_pair_by_pair(name, block, monkeypatch):
     few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
-    measured = []
-    direct = search.direct_distances
-    monkeypatch.setattr(search, "direct_distances", lambda x, y, i, j: measured.append(len(i)) or direct(x, y, i, j))
+    measured, direct = [], torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda x, y, **k: measured.append(len(x) * y.shape[-2]) or direct(x, y, **k))
     codes = torch.eye(150)[:90], torch.eye(150)[60:]
     more = {
         "few values": (few[:90], few[60:]),

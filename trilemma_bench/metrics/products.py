@@ -14,21 +14,23 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.precision import matmul_precision
 
+LARGEST = 1e150  # difference of features whose squares float64 holds
 SMALL = 2**30  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
-LOCAL_ROWS = 256  # of a tile around one of its rows
-FEW_ROWS = 32
-GAP = 0.1  # between two clusters, as a share of all of a tile's places
+LOCAL_ROWS = 256  # at most, of a band around one of its rows
+FEW_ROWS = 32  # at least, before a gap ends the band
+GAP = 0.1  # between two clusters, as a share of all of a band's places
 TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
 
 
@@ -118,6 +120,8 @@ def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
     ):
         shift = mean
         furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
+        if furthest > LARGEST:
+            raise TrilemmaError(f"features {furthest:.1e} apart are too far for distances in float64: scale them down")
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     found = [Side(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
     for side in found:
@@ -173,10 +177,6 @@ class Product:
     def values(self, rows: slice, columns: slice) -> Tensor:
         raise NotImplementedError
 
-    def rows_from(self, start: int, most: int) -> slice:
-        """The rows of the tiles that begin at `start`."""
-        return slice(start, min(start + most, len(self.sides[0].order)))
-
     def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds on d from the scores, for the sums of both sides' slack and blur; never below 0."""
         squares = scores.double() * (-2 * self.unit)
@@ -189,7 +189,9 @@ class Product:
         cut = torch.where(radius < 0, torch.inf, cut)
         if self.dtype == torch.int32:
             return (cut.floor() - 1).clamp_(1 - 2.0**31, 2.0**31 - 1).to(torch.int32)
-        return (cut - cut.abs() * 4 * roundoff(self.dtype)).nan_to_num(nan=torch.inf, posinf=torch.inf).to(self.dtype)
+        least = torch.finfo(self.dtype).min  # above the score of a pair that does not count
+        cut = (cut - cut.abs() * 4 * roundoff(self.dtype)).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=least)
+        return cut.clamp_(min=least).to(self.dtype)
 
     @property
     def lowest(self) -> float:
@@ -242,12 +244,12 @@ class FloatProduct(Product):
 
 
 class LocalProduct(Product):
-    """Scores in float64 around one of the tile's rows: samples near it lose no digits to what is far from all of them.
+    """Scores in float64 around one row of each band of rows: samples near it lose no digits to what is far from both.
 
-    A model that collapsed leaves clusters that are tiny beside what is between them. A tile's rows are of one of them:
-    they follow each other in the order of the search, without a great gap. Around the centre, d² errs by at most
-    G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack and blur,
-    and what is left is relative: see `rounding`.
+    A model that collapsed leaves clusters that are tiny beside what is between them. The rows of a band follow each
+    other in the order of the search without a great gap, and are mostly of one cluster. Around the centre, d² errs by
+    at most G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack and
+    blur, and what is left is relative: see `rounding`.
     """
 
     dtype = torch.float64
@@ -256,29 +258,46 @@ class LocalProduct(Product):
         self.sides = sides
         self._spaces = [Space(sides[0].features, self.dtype) for _ in range(3)]
 
-    def rows_from(self, start: int, most: int) -> slice:
-        places = self.sides[0].place[start : start + min(most, LOCAL_ROWS)]
-        steps = places.diff()
-        great = (steps > GAP * (places[-1] - places[0])).nonzero()[:, 0]
-        enough = great[great >= FEW_ROWS - 1]  # from where on tiles are not too many
-        return slice(start, start + (int(enough[0]) + 1 if len(enough) else len(places)))
-
     def scores(self, rows: slice, columns: slice) -> Scores:
-        (first, second), dim, u = self.sides, self.sides[0].features.shape[1], roundoff(self.dtype)
-        centre = first.features[first.order[(rows.start + rows.stop) // 2]].double()
-        x = first.around(centre, rows, self._spaces[0](rows.stop - rows.start, dim))
-        y = second.around(centre, columns, self._spaces[1](columns.stop - columns.start, dim))
-        values = torch.mm(x, y.mT, out=self._spaces[2](len(x), len(y)))
+        dim, u = self.sides[0].features.shape[1], roundoff(self.dtype)
+        values = self._spaces[2](rows.stop - rows.start, columns.stop - columns.start)
+        bands = self._bands(rows)
+        parts = zip(bands, values.split([band.stop - band.start for band in bands]), strict=True)
+        length = torch.cat([self._fill(band, columns, part) for band, part in parts])
+        blur = length.square().mul_(6.1 * (gamma(dim, self.dtype) + 8 * u)).add_(1e-300)
+        none = length.new_zeros(len(values[0]))
+        return Scores(values, (8 * u * length, none), (blur, none))
+
+    def _bands(self, rows: slice) -> list[slice]:
+        places, found = self.sides[0].place, []
+        while rows.start < rows.stop:
+            some = places[rows.start : min(rows.start + LOCAL_ROWS, rows.stop)]
+            great = (some.diff() > GAP * (some[-1] - some[0])).nonzero()[:, 0] + 1
+            ends = [*great[great >= FEW_ROWS].tolist(), len(some)]
+            found.append(slice(rows.start, rows.start + ends[0]))
+            rows = slice(found[-1].stop, rows.stop)
+        return found
+
+    def _fill(self, band: slice, columns: slice, values: Tensor) -> Tensor:
+        """Writes the scores of a band into `values`; returns the lengths of its rows, around their centre."""
+        (first, second), dim = self.sides, self.sides[0].features.shape[1]
+        centre = first.features[first.order[(band.start + band.stop) // 2]].double()
+        x = first.around(centre, band, self._spaces[0](len(values), dim))
+        y = second.around(centre, columns, self._spaces[1](len(values[0]), dim))
+        torch.mm(x, y.mT, out=values)
         length, other = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
         values.sub_(length.square()[:, None], alpha=0.5).sub_(other.square(), alpha=0.5)
-        blur = length.square().mul_(6.1 * (gamma(dim, self.dtype) + 8 * u)).add_(1e-300)
-        none = torch.zeros_like(other)
-        return Scores(values, (8 * u * length, none), (blur, none))
+        return length
 
 
 def rounding(dim: int) -> float:
     """Relative error of distances in float64: of their direct form, and of `LocalProduct`'s beside its blur."""
     return (2 * dim + 32) * torch.finfo(torch.float64).eps
+
+
+def underflow(dim: int) -> float:
+    """Absolute error of the direct form, whose squares may underflow."""
+    return math.sqrt(dim) * 2.0**-536
 
 
 class ExactProduct(Product):
@@ -450,16 +469,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def products(sides: tuple[Side, Side]) -> Iterator[Product]:
-    """From coarse to fine, those that pay."""
+def products(sides: tuple[Side, Side]) -> Iterator[Callable[[], Product]]:
+    """Makers of those that pay, from coarse to fine."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
     if sides[0].step:
-        yield ExactProduct(sides)
+        yield partial(ExactProduct, sides)
         return
     if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach.max()):
         if 128 <= dim <= 2**16 and is_fast(torch.int8, device):
-            yield IntegerProduct(sides)
+            yield partial(IntegerProduct, sides)
         if device.type == "cpu" and is_fast(torch.bfloat16, device):  # accelerators do not tell how they sum
-            yield FloatProduct(sides, torch.bfloat16)
-        yield FloatProduct(sides, torch.float32)
-    yield LocalProduct(sides)
+            yield partial(FloatProduct, sides, torch.bfloat16)
+        yield partial(FloatProduct, sides, torch.float32)
+    yield partial(LocalProduct, sides)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.copies import groups_of, with_few_copies
-from trilemma_bench.metrics.products import Scores, Space, gamma, products, rounding, sides_of, slices
+from trilemma_bench.metrics.products import Scores, Space, gamma, products, rounding, sides_of, slices, underflow
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
@@ -27,7 +27,7 @@ CROWDED = 0.06  # share of a tile's pairs left open from which a finer product i
 CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
 DEAR = 0.01  # the same of pairs that a single inner product has left open: their direct form takes much longer
 ALL = 0.1  # share of a tile's pairs from which the direct form of all, side by side, is cheaper than of single ones
-TIED = 64  # pairs a sample that are held; if there are more, it is full of ties, and goes on tile by tile
+TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
@@ -88,11 +88,13 @@ def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) ->
 def _candidates(search: _Search, k: int, tile: tuple[int, int], trust: float) -> tuple[Pairs, Tensor] | None:
     """Pairs that may be neighbours, and bounds from above on each sample's k nearest; None where there are too many."""
     count, device = len(search.x.features), search.x.features.device
-    most = (TIED + 8 * k) * count
+    most = (TIED + 4 * k) * count
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
     pool, measured = [_no_pairs(device)], _no_pairs(device)
-    for rows, columns in search.tiles(tile, half=True):
+    for rows, columns in _tiles(count, count, tile, half=True):
         found, nearest = search.candidates(rows, columns, nearest, trust)
+        if len(found.first) > CROWDED_BEFORE * _size(rows, columns):
+            return None
         pool.append(found)
         if sum(len(pairs.first) for pairs in pool) > POOL:
             pool = [_near(_join(pool), nearest)]  # the bounds have tightened since, often enough to go on
@@ -115,7 +117,7 @@ def close_pairs(
     lie outside of all radii may come too. block: as in `nearest_distances`.
     """
     search = _Search(points, centres)
-    for rows, columns in search.tiles(_tile(points, block)):
+    for rows, columns in _tiles(len(points), len(centres), _tile(points, block)):
         yield search.decided(rows, columns, around_points, around_centres)
 
 
@@ -145,6 +147,13 @@ def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
     return (block, block) if block else TILE if features.device.type == "cpu" else DEVICE_TILE
 
 
+def _tiles(count: int, others: int, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
+    for rows in slices(0, count, tile[0]):
+        for columns in slices(rows.start if half else 0, others, tile[1]):
+            yield rows, columns
+
+
 def _no_pairs(device: torch.device) -> Pairs:
     index = torch.zeros(0, dtype=torch.int64, device=device)
     return Pairs(index, index, index.double(), index.double())
@@ -166,34 +175,26 @@ class _Search:
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = self.sides = sides_of(x, y)
         self._products = products(self.sides)
-        self.product = next(self._products)
-        self.rounding = 0.0 if self.product.exact else rounding(x.shape[1])
-
-    def tiles(self, tile: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
-        start, count, others = 0, len(self.x.order), len(self.y.order)
-        while start < count:
-            rows = self.product.rows_from(start, tile[0])
-            for columns in slices(start if half else 0, others, tile[1]):
-                yield rows, columns
-            start = rows.stop
+        self.product = next(self._products)()
+        dim = x.shape[1]
+        self.errors = (0.0, 0.0) if self.product.exact else (rounding(dim), underflow(dim))  # relative and absolute
 
     def go_on(self) -> bool:
         """Goes on to a finer product; False where there is none."""
-        before, self.product = self.product, next(self._products, self.product)
-        return self.product is not before
+        make = next(self._products, None)
+        self.product = make() if make else self.product
+        return make is not None
 
     def go_to_finest(self) -> bool:
         """Goes on to the finest product: single inner products did not do, which are as fine as float32's are."""
-        before, self.product = self.product, [self.product, *self._products][-1]
-        return self.product is not before
+        makers = list(self._products)
+        self.product = makers[-1]() if makers else self.product
+        return bool(makers)
 
     def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
         """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
         product, (values, (slack_x, slack_y), (blur_x, blur_y)) = self.product, scores
-        around_x, around_y = (
-            torch.where(radius < 0, -1.0, radius * ((1 + self.rounding) / self.x.scale)) for radius in radii
-        )
+        around_x, around_y = (torch.where(radius < 0, -1.0, self._above(radius) / self.x.scale) for radius in radii)
         cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
         cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
         i, j = _reaching(values, cut_x, cut_y)
@@ -202,8 +203,14 @@ class _Search:
 
     def _pairs(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> Pairs:
         """Pairs with bounds in the features' unit, and such that the direct form's rounding is inside of them."""
-        scale = self.x.scale
-        return Pairs(i, j, lower.mul_(scale * (1 - self.rounding)), upper.mul_(scale * (1 + self.rounding)))
+        relative, absolute = self.errors
+        lower = lower.mul_(self.x.scale).mul_(1 - relative).sub_(absolute).clamp_(min=0)
+        return Pairs(i, j, lower, self._above(upper.mul_(self.x.scale)))
+
+    def _above(self, distance: Tensor) -> Tensor:
+        """Bounds from above on direct distances, of which bounds but for rounding are given."""
+        relative, absolute = self.errors
+        return distance.mul(1 + relative).add_(absolute)
 
     def direct(self, i: Tensor, j: Tensor) -> Tensor:
         """The distances of pairs, given by their positions in the search."""
@@ -254,16 +261,30 @@ class _Search:
     def candidates(self, rows: slice, columns: slice, nearest: Tensor, trust: float) -> tuple[Pairs, Tensor]:
         """Pairs of the tile that may be neighbours, and the bounds `nearest` (N×k) with what the tile says of them."""
         while True:
-            scores = self.product.scores(rows, columns)
-            if columns.start < rows.stop:
-                scores.values.masked_fill_(_past(scores.values, rows, columns), self.product.lowest)
-            bounds, (values, slack, blur), k = nearest.clone(), scores, nearest.shape[1]
-            bounds[rows] = self._tightened(bounds[rows], _best(values, k, 1), slack, blur, trust)
-            bounds[columns] = self._tightened(bounds[columns], _best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
-            radius = bounds[:, -1]
-            found = self._within(scores, rows, columns, (radius[rows], radius[columns]))
+            scores = self._scores_once(rows, columns)
+            bounds = self._bounded(scores, rows, columns, nearest, trust)
+            found = self._nearer(scores, rows, columns, bounds)
             if len(found.first) <= CROWDED_BEFORE * _size(rows, columns) or not self.go_on():
                 return found, bounds
+
+    def _scores_once(self, rows: slice, columns: slice) -> Scores:
+        """The scores of a tile, in which a pair counts once: where its second index is the greater one."""
+        scores = self.product.scores(rows, columns)
+        if columns.start < rows.stop:
+            scores.values.masked_fill_(_past(scores.values, rows, columns), self.product.lowest)
+        return scores
+
+    def _bounded(self, scores: Scores, rows: slice, columns: slice, nearest: Tensor, trust: float) -> Tensor:
+        """The bounds `nearest` with what the tile says of them, which may be heard once."""
+        bounds, (values, slack, blur), k = nearest.clone(), scores, nearest.shape[1]
+        bounds[rows] = self._tightened(bounds[rows], _best(values, k, 1), slack, blur, trust)
+        bounds[columns] = self._tightened(bounds[columns], _best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
+        return bounds
+
+    def _nearer(self, scores: Scores, rows: slice, columns: slice, bounds: Tensor) -> Pairs:
+        """The tile's pairs that may be among the nearest of one of the two."""
+        radius = bounds[:, -1]
+        return self._within(scores, rows, columns, (radius[rows], radius[columns]))
 
     def _tightened(
         self, nearest: Tensor, best: Tensor, slack: tuple[Tensor, ...], blur: tuple[Tensor, ...], trust: float
@@ -274,7 +295,8 @@ class _Search:
         but freaks, and a search whose result exceeds the bounds is known to have failed.
         """
         errors = [own[:, None] + others.max() for own, others in (slack, blur)]
-        upper = self.product.bounds(best, errors[0] * trust, errors[1])[1] * (self.x.scale * (1 + self.rounding))
+        trust = 1.0 if self.product.dtype == torch.float64 else trust
+        upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.x.scale)
         upper[best == self.product.lowest] = torch.inf
         return _nearest_of_both(nearest, upper)
 
@@ -299,13 +321,16 @@ class _Search:
         """The k smallest distances of each sample, N×k, tile by tile: where there are too many ties to hold."""
         count, device = len(self.x.order), self.x.order.device
         nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # of what is measured
-        bounds = nearest
-        for rows, columns in self.tiles(tile, half=True):
+        bounds = nearest.clone()
+        for rows, columns in () if self.product.exact else _tiles(count, count, tile, half=True):
+            bounds = self._bounded(self._scores_once(rows, columns), rows, columns, bounds, trust=1.0)
+        for rows, columns in _tiles(count, count, tile, half=True):
             if not self.product.exact:
-                pairs, bounds = self.candidates(rows, columns, torch.minimum(bounds, nearest), 1.0)
+                pairs = _near(self._nearer(self._scores_once(rows, columns), rows, columns, bounds), bounds)
                 if len(pairs.first) <= ALL * _size(rows, columns):
-                    distances = self.chosen_distances(pairs)
-                    nearest = _nearest_of_both(nearest, _smallest(pairs, distances, nearest))
+                    found = _smallest(pairs, self.chosen_distances(pairs), nearest)
+                    for part in (rows, slice(max(rows.stop, columns.start), columns.stop)):
+                        nearest[part] = _nearest_of_both(nearest[part], found[part])
                     continue
             every = self.tile_distances(rows, columns)
             every.masked_fill_(_past(every, rows, columns), torch.inf)
@@ -327,6 +352,7 @@ class _Search:
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
             left = _undecided(pairs, radii)
             if len(left) > CROWDED * _size(rows, columns) and self.go_on():
+                del scores, pairs, radii, left  # what takes their place needs the memory
                 continue
             again = self.measure(pairs.at(left))
             distance = pairs.upper.index_copy(0, left, again.upper)
