@@ -52,7 +52,7 @@ _MEASURING = [
     _FEATURE_PRECISION,
 ]
 _COMMON = [
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of training and samples."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
     click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file."),
     click.option(

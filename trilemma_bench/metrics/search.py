@@ -275,7 +275,7 @@ class _Search:
         return scores
 
     def _bounded(self, scores: Scores, rows: slice, columns: slice, nearest: Tensor, trust: float) -> Tensor:
-        """The bounds `nearest` with what the tile says of them, which may be heard once."""
+        """The bounds `nearest` with what the tile says of them; said twice, its pairs would count twice."""
         bounds, (values, slack, blur), k = nearest.clone(), scores, nearest.shape[1]
         bounds[rows] = self._tightened(bounds[rows], _best(values, k, 1), slack, blur, trust)
         bounds[columns] = self._tightened(bounds[columns], _best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
