@@ -25,7 +25,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.precision import matmul_precision
 
 LARGEST = 1e150  # difference of features whose squares float64 holds
-SMALL = 2**30  # multiplications under which float64 is fast enough
+SMALL = 2**33  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 LOCAL_ROWS = 256  # at most, of a band around one of its rows
