@@ -8,6 +8,7 @@ import torch
 from trilemma_bench.metrics import copies, search
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.copies import groups_of, with_few_copies
+from trilemma_bench.metrics.distances import all_distances
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
 
 
@@ -50,10 +51,9 @@ def test_of_each_group_the_first_few_are_kept_and_all_have_a_place_among_them():
 
 
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_distances_among_copies_are_the_direct_ones(k):
+def test_distances_among_copies_are_those_of_all_pairs(k):
     rows = repeated()
-    distances = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    expected = distances.fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
+    expected = all_distances(rows, rows).fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
     assert torch.equal(search.nearest_distances(rows, k), expected)
     assert torch.equal(search.kth_distances(rows, k), expected[:, -1])
 

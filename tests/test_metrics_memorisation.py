@@ -13,6 +13,7 @@ from PIL import Image
 from trilemma_bench.images import FRAME, save_pairs
 from trilemma_bench.metrics import memorisation
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.distances import SINGLE
 from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 
@@ -90,7 +91,7 @@ def test_nearest_pairs_are_those_of_brute_force(block, offset):
     brute = (generated.double()[:, None] - training.double()[None]).norm(dim=2)
     pairs = nearest_pairs(generated, training, block)
     assert pairs.training.tolist() == brute.argmin(dim=1).tolist()
-    torch.testing.assert_close(pairs.distances, brute.min(dim=1).values, rtol=1e-12, atol=0)
+    torch.testing.assert_close(pairs.distances, brute.min(dim=1).values, rtol=SINGLE, atol=0)
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])
@@ -102,15 +103,20 @@ def test_of_equally_near_training_samples_the_first_counts(block):
 
 
 @pytest.mark.parametrize("block", [7, 500])
-def test_codes_that_are_all_equally_far_apart_are_not_measured_pair_by_pair(block, monkeypatch):
+def test_of_codes_that_are_all_equally_far_apart_only_copies_are_measured(block, monkeypatch):
     codes = torch.eye(60)
     points = [tuple(place) for place in torch.randint(4, (40, 3), generator=torch.Generator().manual_seed(0)).tolist()]
-    monkeypatch.setattr(memorisation, "direct_distances", None)
+    measured, direct = [], memorisation.direct_distances
+    monkeypatch.setattr(
+        memorisation, "direct_distances", lambda x, y, i, j: measured.append(direct(x, y, i, j)) or measured[-1]
+    )
     assert nearest_pairs(codes[:20], codes[30:], block).training.tolist() == [0] * 20
     found = nearest_pairs(torch.tensor(points[:20]).float(), torch.tensor(points[20:]).float(), block)
     for one, nearest, distance in zip(points[:20], found.training.tolist(), found.distances.tolist(), strict=True):
         distances = [math.dist(one, other) for other in points[20:]]
-        assert (nearest, distance) == (distances.index(min(distances)), min(distances))
+        assert nearest == distances.index(min(distances))
+        assert distance == pytest.approx(min(distances), rel=SINGLE)
+    assert torch.cat(measured).count_nonzero() == 0
 
 
 def test_blocks_do_not_change_ties_of_duplicates():

@@ -1,7 +1,7 @@
 """Memorisation: how near generated samples are to the training samples (Alaa et al. 2022).
 
 Candidates for the nearest are found by a matrix product in float64, a tile of the N×M distances at a time; wherever its
-rounding could change the answer, the direct form |x − y| decides, so that the answer does not depend on the tile.
+rounding could change the answer, single pairs are measured, so that the answer does not depend on the tile.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.distances import SINGLE, direct_distances, in_single
 from trilemma_bench.metrics.intervals import share_estimate
-from trilemma_bench.metrics.products import exact_step, rounded_sqrt
-from trilemma_bench.metrics.search import direct_distances
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -64,20 +63,18 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int = BLOCK) -> Pa
             f"generated samples have {generated.shape[1]} features and training samples {training.shape[1]}: "
             "use one extractor for both"
         )
-    exact = exact_step([generated, training], torch.float64) > 0
-    nearest = [_nearest(part.double(), training, block, exact) for part in generated.split(block)]
+    nearest = [_nearest(part.double(), training, block) for part in generated.split(block)]
     indices, distances = (torch.cat(column) for column in zip(*nearest, strict=True))
     return Pairs(torch.arange(len(generated), device=generated.device), indices, distances)
 
 
-def _nearest(points: Tensor, training: Tensor, block: int, exact: bool) -> tuple[Tensor, Tensor]:
-    """Index of and distance to the nearest training sample of each of a block of points. exact: products are."""
+def _nearest(points: Tensor, training: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Index of and distance to the nearest training sample of each of a block of points."""
     distances = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
     indices = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     for start in range(0, len(training), block):
         others = training[start : start + block].double()
-        i, j, squared = _candidates(points, others, distances, exact)
-        found = rounded_sqrt(squared) if exact else direct_distances(points, others, i, j)
+        i, j, found = _candidates(points, others, distances)
         nearer = distances.scatter_reduce(0, i, found, "amin")
         best = found == nearer[i]
         first = torch.full_like(indices, len(others)).scatter_reduce(0, i[best], j[best], "amin")
@@ -86,18 +83,18 @@ def _nearest(points: Tensor, training: Tensor, block: int, exact: bool) -> tuple
     return indices, distances
 
 
-def _candidates(points: Tensor, others: Tensor, distances: Tensor, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs (i, j) that may be nearer than `distances` and be the nearest of point i among these others.
-
-    The third are the squares of their distances, but for rounding.
-    """
+def _candidates(points: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (i, j) that may be nearer than `distances` and be the nearest of point i among these, and how far apart."""
     own, norms = points.square().sum(dim=1, keepdim=True), others.square().sum(dim=1)
     squared = torch.addmm(norms, points, others.mT, alpha=-2).add_(own)
-    relative = 0.0 if exact else 8 * (points.shape[1] + 8) * torch.finfo(torch.float64).eps  # generous
-    rounding = relative * (own + norms.max())
-    limit = torch.minimum(squared.amin(dim=1), distances.square())[:, None] + 2 * rounding
-    i, j = (squared <= limit).nonzero().unbind(dim=1)
-    return i, j, squared[i, j]
+    relative = 16 * (points.shape[1] + 16) * torch.finfo(torch.float64).eps  # of this sum and of the direct one
+    error = relative * (own[:, 0] + norms.max()) + 1e-290  # squares may underflow
+    nearest = torch.minimum((squared.amin(dim=1) + error).clamp_(min=0).sqrt_(), distances) * (1 + 2 * SINGLE)
+    i, j = (squared <= (nearest.square() + error)[:, None]).nonzero().unbind(dim=1)
+    lower, upper = (in_single((squared[i, j] + sign * error[i]).clamp_(min=0).sqrt_()) for sign in (-1, 1))
+    unsure = lower < upper
+    upper[unsure] = direct_distances(points, others, i[unsure], j[unsure])
+    return i, j, upper
 
 
 AUTHENTICITY = Metric(

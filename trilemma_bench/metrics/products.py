@@ -10,40 +10,26 @@ and float32 sums their exact products.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.distances import Space
 from trilemma_bench.precision import matmul_precision
 
 LARGEST = 1e150  # difference of features whose squares float64 holds
 SMALL = 2**33  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
-LOCAL_ROWS = 256  # at most, of a band around one of its rows
-FEW_ROWS = 32  # at least, before a gap ends the band
-GAP = 0.1  # between two clusters, as a share of all of a band's places
+FEW_ROWS = 32  # at least, of a band around one of its rows
+GAP = 0.1  # between two bands, as a share of all of a tile's places that are left
 TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
-
-
-class Space:
-    """Memory for a matrix, kept from one to the next: fresh memory takes longer to come by than to fill."""
-
-    def __init__(self, like: Tensor, dtype: torch.dtype | None = None) -> None:
-        self._held = torch.empty(0, dtype=dtype or like.dtype, device=like.device)
-
-    def __call__(self, rows: int, columns: int) -> Tensor:
-        if self._held.numel() < rows * columns:
-            self._held = self._held.new_empty(rows * columns)
-        return self._held[: rows * columns].view(rows, columns)
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
@@ -60,11 +46,8 @@ class Side:
 
     values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
     the truth. centre: what tiles are centred with. reach: distances to it. order: by about the same, `place`, so that
-    outliers share their tiles, and so do the samples of a tight cluster. step: of features that are whole multiples of
-    it, neither shifted nor scaled (see `exact_step`), or 0.
+    outliers share their tiles, and so do the samples of a tight cluster.
     """
-
-    step = 0.0
 
     def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
         self.features, self.shift, self.scale = features, shift, scale
@@ -100,9 +83,12 @@ class Side:
 
     def around(self, centre: Tensor, rows: slice, out: Tensor) -> Tensor:
         """Samples less a centre in the features' own frame, in the order of the search; `out`, float64, takes them."""
-        size = part_of(out)
+        size, space = part_of(out), Space(self.features)
         for part, values in zip(slices(rows.start, rows.stop, size), out.split(size), strict=True):
-            values.copy_(self.features[self.order[part]]).sub_(centre).div_(self.scale)
+            chosen = torch.index_select(self.features, 0, self.order[part], out=space(*values.shape))
+            values.copy_(chosen).sub_(centre)
+            if self.scale != 1:
+                values.div_(self.scale)
         return out
 
 
@@ -114,18 +100,13 @@ def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
     mean = some.mean(dim=0)
     spread = float((some - mean).square().sum(dim=1).mean().sqrt())
     shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
-    step = exact_step(sides, torch.float32)
-    if not step and not (
-        1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread
-    ):
+    if not (1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread):
         shift = mean
         furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
         if furthest > LARGEST:
             raise TrilemmaError(f"features {furthest:.1e} apart are too far for distances in float64: scale them down")
         scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
     found = [Side(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
-    for side in found:
-        side.step = step
     return found[0], found[-1]
 
 
@@ -165,7 +146,6 @@ class Product:
 
     dtype: torch.dtype
     unit = 1.0
-    exact = False  # whether the scores have no error at all
     sides: tuple[Side, Side]
     slack: list[Tensor]
     blur: list[Tensor]
@@ -249,7 +229,7 @@ class LocalProduct(Product):
     A model that collapsed leaves clusters that are tiny beside what is between them. The rows of a band follow each
     other in the order of the search without a great gap, and are mostly of one cluster. Around the centre, d² errs by
     at most G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack and
-    blur, and what is left is relative: see `rounding`.
+    blur, and what is left is relative: see `distances.rounding`.
     """
 
     dtype = torch.float64
@@ -271,7 +251,7 @@ class LocalProduct(Product):
     def _bands(self, rows: slice) -> list[slice]:
         places, found = self.sides[0].place, []
         while rows.start < rows.stop:
-            some = places[rows.start : min(rows.start + LOCAL_ROWS, rows.stop)]
+            some = places[rows]
             great = (some.diff() > GAP * (some[-1] - some[0])).nonzero()[:, 0] + 1
             ends = [*great[great >= FEW_ROWS].tolist(), len(some)]
             found.append(slice(rows.start, rows.start + ends[0]))
@@ -288,76 +268,6 @@ class LocalProduct(Product):
         length, other = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
         values.sub_(length.square()[:, None], alpha=0.5).sub_(other.square(), alpha=0.5)
         return length
-
-
-def rounding(dim: int) -> float:
-    """Relative error of distances in float64: of their direct form, and of `LocalProduct`'s beside its blur."""
-    return (2 * dim + 32) * torch.finfo(torch.float64).eps
-
-
-def underflow(dim: int) -> float:
-    """Absolute error of the direct form, whose squares may underflow."""
-    return math.sqrt(dim) * 2.0**-536
-
-
-class ExactProduct(Product):
-    """Scores of samples that consist of whole steps, of which float32 sums the products exactly; see `exact_step`."""
-
-    dtype, exact = torch.float32, True
-
-    def __init__(self, sides: tuple[Side, Side]) -> None:
-        self.sides, self.step = sides, sides[0].step
-        self.unit = self.step**2
-        sums = [
-            torch.cat([part.div(self.step).square_().sum(dim=1) for part in side.values.split(part_of(side.values))])
-            for side in sides
-        ]
-        self.halves = [each[side.order] / 2 for each, side in zip(sums, sides, strict=True)]
-        self.slack = self.blur = [torch.zeros_like(side.reach) for side in sides]
-
-    def values(self, rows: slice, columns: slice) -> Tensor:
-        x, y = self._steps(0, rows), self._steps(1, columns)
-        with matmul_precision("highest"):
-            return torch.mm(x, y.mT).sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
-
-    def bounds(self, scores: Tensor, slack: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        distances = rounded_sqrt(scores.double().mul_(-2).abs_().mul_(self.unit))
-        return distances, distances
-
-    def _steps(self, side: int, part: slice) -> Tensor:
-        return self.sides[side].values[self.sides[side].order[part]].div_(self.step)
-
-
-def rounded_sqrt(squares: Tensor) -> Tensor:
-    """The float64 nearest to the root, as direct distances have it; PyTorch's own on a CPU may be its neighbour."""
-    return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
-
-
-def exact_step(values: Sequence[Tensor], dtype: torch.dtype) -> float:
-    """The step of which all values (N×D each) are whole multiples, few enough for exact squared distances; else 0.
-
-    Exact means by the direct form in float64, and by products of the numbers of steps in `dtype`, in whatever order
-    they are summed. Codes are such features, and full of ties, which no bound tells apart.
-    """
-    largest = max(abs(float(end)) for each in values for end in each.aminmax())
-    if not 2.0**-60 < largest < 2.0**60:
-        return 0.0 if largest else 1.0
-    finest = largest * math.sqrt(4 * values[0].shape[1] * torch.finfo(dtype).eps)  # if all values were the largest
-    some = torch.cat([each[:4].double().abs().flatten() for each in values])
-    steps = 2.0 ** math.ceil(math.log2(finest)), float(torch.where(some > 0, some, largest).min())
-    return next((step for step in steps if all_exact(values, step, dtype)), 0.0)
-
-
-def all_exact(values: Sequence[Tensor], step: float, dtype: torch.dtype) -> bool:
-    """Whether `step` is one for `exact_step`."""
-    numerator = step.as_integer_ratio()[0]
-    odd = numerator // (numerator & -numerator)  # the step's digits: those of a square are twice as many
-    most = min(1 / torch.finfo(dtype).eps, 2.0**52 / odd**2) / 4  # |x − y|² ≤ 4 of the longest row, in steps²
-    for part in itertools.chain(*((each[:4], *each.split(1024)) for each in values)):  # a few rows mostly tell
-        counts = (part.double() / step).round_()
-        if not ((counts * step == part) & (part.to(dtype) == part)).all() or counts.square_().sum(dim=1).max() > most:
-            return False
-    return True
 
 
 class IntegerProduct(Product):
@@ -472,9 +382,6 @@ def _one_thread() -> Iterator[None]:
 def products(sides: tuple[Side, Side]) -> Iterator[Callable[[], Product]]:
     """Makers of those that pay, from coarse to fine."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
-    if sides[0].step:
-        yield partial(ExactProduct, sides)
-        return
     if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach.max()):
         if 128 <= dim <= 2**16 and is_fast(torch.int8, device):
             yield partial(IntegerProduct, sides)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.copies import groups_of, with_few_copies
-from trilemma_bench.metrics.products import Scores, Space, gamma, products, rounding, sides_of, slices, underflow
+from trilemma_bench.metrics.distances import SINGLE, all_distances, direct_distances, in_single, rounding, underflow
+from trilemma_bench.metrics.products import Scores, gamma, products, sides_of, slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
@@ -30,7 +31,6 @@ ALL = 0.1  # share of a tile's pairs from which the direct form of all, side by 
 TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
-DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
 
 
 class Pairs(NamedTuple):
@@ -72,16 +72,15 @@ def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Te
 
 def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
     search, tile = _Search(features, features), _tile(features, block)
-    if not search.product.exact:
-        for trust in (TRUST, 1.0):
+    for trust in (TRUST, 1.0):
+        left = _candidates(search, k, tile, trust)
+        if left is None and search.go_to_finest():
             left = _candidates(search, k, tile, trust)
-            if left is None and search.go_to_finest():
-                left = _candidates(search, k, tile, trust)
-            if left is None:
-                break
-            found = search.neighbours(*left, last_only)
-            if bool(found.isfinite().all()):
-                return found
+        if left is None:
+            break
+        found = search.neighbours(*left, last_only)
+        if bool(found.isfinite().all()):
+            return found
     return search.neighbours_by_tile(k, tile)
 
 
@@ -121,28 +120,6 @@ def close_pairs(
         yield search.decided(rows, columns, around_points, around_centres)
 
 
-def direct_distances(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """|x − y| of single pairs in float64, always summed in the same order: what decides every tie."""
-    size = max(1, (DIRECT if x.device.type == "cpu" else 8 * DIRECT) // x.shape[1])
-    rows, others = _DoubleRows(x), _DoubleRows(y)
-    result = torch.empty(len(first), dtype=torch.float64, device=x.device)
-    for i, j, found in zip(first.split(size), second.split(size), result.split(size), strict=True):
-        pairs = rows(i)[:, None], others(j)[:, None]
-        found.copy_(torch.cdist(*pairs, compute_mode="donot_use_mm_for_euclid_dist")[:, 0, 0])
-    return result
-
-
-class _DoubleRows:
-    """Chosen rows in float64, each time in the same memory."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.chosen, self.doubles = values, Space(values), Space(values, torch.float64)
-
-    def __call__(self, index: Tensor) -> Tensor:
-        shape = len(index), self.values.shape[1]
-        return self.doubles(*shape).copy_(torch.index_select(self.values, 0, index, out=self.chosen(*shape)))
-
-
 def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
     return (block, block) if block else TILE if features.device.type == "cpu" else DEVICE_TILE
 
@@ -177,7 +154,7 @@ class _Search:
         self._products = products(self.sides)
         self.product = next(self._products)()
         dim = x.shape[1]
-        self.errors = (0.0, 0.0) if self.product.exact else (rounding(dim), underflow(dim))  # relative and absolute
+        self.errors = rounding(dim), underflow(dim)  # relative and absolute
 
     def go_on(self) -> bool:
         """Goes on to a finer product; False where there is none."""
@@ -194,46 +171,41 @@ class _Search:
     def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
         """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
         product, (values, (slack_x, slack_y), (blur_x, blur_y)) = self.product, scores
-        around_x, around_y = (torch.where(radius < 0, -1.0, self._above(radius) / self.x.scale) for radius in radii)
+        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.x.scale) for radius in radii)
         cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
         cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
         i, j = _reaching(values, cut_x, cut_y)
         lower, upper = product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
-        return self._pairs(i + rows.start, j + columns.start, lower, upper)
+        return Pairs(i + rows.start, j + columns.start, *self._in_features(lower, upper))
 
-    def _pairs(self, i: Tensor, j: Tensor, lower: Tensor, upper: Tensor) -> Pairs:
-        """Pairs with bounds in the features' unit, and such that the direct form's rounding is inside of them."""
+    def _in_features(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds on distances in the features' unit, for bounds in the search's but for rounding."""
         relative, absolute = self.errors
         lower = lower.mul_(self.x.scale).mul_(1 - relative).sub_(absolute).clamp_(min=0)
-        return Pairs(i, j, lower, self._above(upper.mul_(self.x.scale)))
+        return in_single(lower), self._above(upper.mul_(self.x.scale))
 
     def _above(self, distance: Tensor) -> Tensor:
-        """Bounds from above on direct distances, of which bounds but for rounding are given."""
+        """Bounds from above on distances, of which bounds but for rounding are given."""
         relative, absolute = self.errors
-        return distance.mul(1 + relative).add_(absolute)
+        return in_single(distance.mul(1 + relative).add_(absolute))
+
+    def _reach(self, radius: Tensor) -> Tensor:
+        """How far apart samples may be, but for rounding, and still lie within the radius."""
+        relative, absolute = self.errors
+        return radius.mul(1 + relative + SINGLE).add_(absolute)
 
     def direct(self, i: Tensor, j: Tensor) -> Tensor:
         """The distances of pairs, given by their positions in the search."""
         return direct_distances(self.x.features, self.y.features, self.x.order[i], self.y.order[j])
 
-    def tile_distances(self, rows: slice, columns: slice) -> Tensor:
-        """The distances of all pairs of a tile, each as `direct` has it: float64 rows×columns."""
-        if (product := self.product).exact:
-            values, (slack, _), (blur, _) = product.scores(rows, columns)
-            return product.bounds(values, slack[:, None], blur[:, None])[1]
-        return self._all_direct(rows, columns)
-
-    def _all_direct(self, rows: slice | Tensor, columns: slice | Tensor) -> Tensor:
-        x, y = self.x.features[self.x.order[rows]].double(), self.y.features[self.y.order[columns]].double()
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-
     def chosen_distances(self, pairs: Pairs) -> Tensor:
-        """The direct distances of a tile's pairs; of many among a few samples, those of all these samples."""
+        """The distances of a tile's pairs; of many among a few samples, those of all these samples."""
         rows, i = pairs.first.unique(return_inverse=True)
         columns, j = pairs.second.unique(return_inverse=True)
         if len(i) <= ALL * len(rows) * len(columns):
             return self.direct(pairs.first, pairs.second)
-        return self._all_direct(rows, columns)[i, j]
+        x, y = self.x.features[self.x.order[rows]], self.y.features[self.y.order[columns]]
+        return all_distances(x, y)[i, j]
 
     def measure(self, pairs: Pairs) -> Pairs:
         """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
@@ -251,10 +223,8 @@ class _Search:
         blur += 4 * dim * torch.finfo(torch.float32).tiny  # products that underflow
         slack = self.x.error[i] + self.y.error[j]
         lower = ((squares - blur).clamp_(min=0).sqrt_() - slack).clamp_(min=0)
-        found = self._pairs(pairs.first, pairs.second, lower, (squares + blur).clamp_(min=0).sqrt_() + slack)
-        return found._replace(
-            lower=torch.maximum(found.lower, pairs.lower), upper=torch.minimum(found.upper, pairs.upper)
-        )
+        lower, upper = self._in_features(lower, (squares + blur).clamp_(min=0).sqrt_() + slack)
+        return pairs._replace(lower=torch.maximum(lower, pairs.lower), upper=torch.minimum(upper, pairs.upper))
 
     # Neighbours within one set
 
@@ -301,15 +271,25 @@ class _Search:
         return _nearest_of_both(nearest, upper)
 
     def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
-        """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them."""
+        """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them.
+
+        Of pairs whose distance is known, no more are needed than each sample's k nearest: of many ties, a few.
+        """
         pairs = _near(pairs, nearest)
-        nearest = torch.minimum(nearest, _smallest(pairs, pairs.upper, nearest))  # bounds on the same order statistics
-        return _near(pairs, nearest), nearest
+        owner, index, rank = _first(pairs, pairs.upper, nearest.shape[1])
+        needed = pairs.lower < pairs.upper
+        needed[index] = True
+        smallest = torch.full_like(nearest, torch.inf)
+        smallest[owner, rank] = pairs.upper[index]
+        nearest = torch.minimum(nearest, smallest)  # bounds on the same order statistics
+        return _near(pairs.at(needed), nearest), nearest
 
     def neighbours(self, pairs: Pairs, nearest: Tensor, last_only: bool) -> Tensor:
         """The k smallest direct distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
         first, second, distance = pairs.first, pairs.second, pairs.upper.clone()
-        chosen = _maybe_last(pairs, nearest) if last_only else torch.arange(len(first), device=first.device)
+        chosen = (pairs.lower < pairs.upper).nonzero()[:, 0]
+        if last_only:
+            chosen = chosen[_maybe_last(pairs, nearest)[chosen]]
         distance[chosen] = self.direct(first[chosen], second[chosen])
         found = _smallest(pairs, distance, nearest)
         found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
@@ -320,26 +300,28 @@ class _Search:
     def neighbours_by_tile(self, k: int, tile: tuple[int, int]) -> Tensor:
         """The k smallest distances of each sample, N×k, tile by tile: where there are too many ties to hold."""
         count, device = len(self.x.order), self.x.order.device
-        nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # of what is measured
-        bounds = nearest.clone()
-        for rows, columns in () if self.product.exact else _tiles(count, count, tile, half=True):
-            bounds = self._bounded(self._scores_once(rows, columns), rows, columns, bounds, trust=1.0)
+        nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)
         for rows, columns in _tiles(count, count, tile, half=True):
-            if not self.product.exact:
-                pairs = _near(self._nearer(self._scores_once(rows, columns), rows, columns, bounds), bounds)
-                if len(pairs.first) <= ALL * _size(rows, columns):
-                    found = _smallest(pairs, self.chosen_distances(pairs), nearest)
-                    for part in (rows, slice(max(rows.stop, columns.start), columns.stop)):
-                        nearest[part] = _nearest_of_both(nearest[part], found[part])
-                    continue
-            every = self.tile_distances(rows, columns)
-            every.masked_fill_(_past(every, rows, columns), torch.inf)
-            for own, distances in ((rows, every), (columns, every.mT)):
-                found = distances.topk(min(k, distances.shape[1]), dim=1, largest=False).values
-                nearest[own] = _nearest_of_both(nearest[own], found)
+            distances = self._near_distances(rows, columns, nearest)
+            for part, others in ((rows, distances), (columns, distances.mT)):
+                found = others.topk(min(k, others.shape[1]), dim=1, largest=False).values
+                nearest[part] = _nearest_of_both(nearest[part], found)
         result = torch.empty_like(nearest)
         result[self.x.order] = nearest
         return result
+
+    def _near_distances(self, rows: slice, columns: slice, nearest: Tensor) -> Tensor:
+        """A tile's distances; where they cannot be among the `nearest` (N×k) of either sample, no less than these."""
+        scores = self._scores_once(rows, columns)
+        radius = self._bounded(scores, rows, columns, nearest, trust=1.0)[:, -1]
+        values, (slack_x, slack_y), (blur_x, blur_y) = scores
+        bounds = self.product.bounds(values, slack_x[:, None] + slack_y, blur_x[:, None] + blur_y)
+        lower, upper = self._in_features(*bounds)
+        upper[values == self.product.lowest] = torch.inf
+        near = lower <= torch.maximum(radius[rows, None], radius[columns])
+        i, j = (near & (lower < upper) & upper.isfinite()).nonzero().unbind(dim=1)
+        upper[i, j] = self.chosen_distances(Pairs(i + rows.start, j + columns.start, lower[i, j], upper[i, j]))
+        return upper
 
     # Balls between two sets
 
@@ -379,23 +361,28 @@ def _nearest_of_both(nearest: Tensor, others: Tensor) -> Tensor:
 
 def _smallest(pairs: Pairs, values: Tensor, nearest: Tensor) -> Tensor:
     """The k smallest of each sample's values, one a pair; N×k as `nearest`, infinite where there are fewer."""
-    values = values.repeat(2)
-    owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), values)
-    chosen = rank < nearest.shape[1]
+    owner, index, rank = _first(pairs, values, nearest.shape[1])
     found = torch.full_like(nearest, torch.inf)
-    found[owner[chosen], rank[chosen]] = values[order[chosen]]
+    found[owner, rank] = values[index]
     return found
 
 
+def _first(pairs: Pairs, values: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k pairs of each sample with the smallest values: samples, indices of the pairs, and ranks."""
+    owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), values.repeat(2))
+    chosen = rank < k
+    return owner[chosen], order[chosen] % len(values), rank[chosen]
+
+
 def _maybe_last(pairs: Pairs, nearest: Tensor) -> Tensor:
-    """Indices of the pairs that may be the k-th nearest of one of the two.
+    """Which of the pairs may be the k-th nearest of one of the two: bool P.
 
     Fewer than k pairs have a lower bound under the k-th smallest one: those whose upper bound is under it, too, stay
     among the first k − 1 at any distance within their bounds.
     """
     least, greatest = _smallest(pairs, pairs.lower, nearest)[:, -1], nearest[:, -1]
     chosen = [(least[i] <= pairs.upper) & (pairs.lower <= greatest[i]) for i in (pairs.first, pairs.second)]
-    return (chosen[0] | chosen[1]).nonzero()[:, 0]
+    return chosen[0] | chosen[1]
 
 
 def _undecided(pairs: Pairs, radii: Tensor) -> Tensor:
