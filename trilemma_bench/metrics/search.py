@@ -1,9 +1,8 @@
 """Which samples are near each other: exact, at a fraction of the price of all their distances.
 
 A matrix product in the cheapest arithmetic that serves first bounds every distance from both sides (`products.py`).
-Pairs whose bounds leave a question open are measured one by one, and what rounding could still change is decided on
-the direct form |x − y| in float64. The answers therefore depend neither on the blocks nor on the arithmetic that found
-them.
+Pairs whose bounds leave a question open are measured one by one, at last as `distances.py` defines it. The answers
+therefore depend neither on the blocks nor on the arithmetic that found them.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two C
 DEVICE_TILE = (2048, 4096)
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
-CROWDED_BEFORE = 0.25  # the same while the radii are not known: most of these pairs are never measured
-DEAR = 0.01  # the same of pairs that a single inner product has left open: their direct form takes much longer
-ALL = 0.1  # share of a tile's pairs from which the direct form of all, side by side, is cheaper than of single ones
+CROWDED_BEFORE = 0.1  # the same while the radii are not known: most of these pairs are never measured
+HELD = 0.25  # the same of pairs that are held, where there is no finer product
+DEAR = 0.01  # the same of pairs that a single inner product has left open: what decides them takes much longer
+ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
 TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
@@ -92,7 +92,7 @@ def _candidates(search: _Search, k: int, tile: tuple[int, int], trust: float) ->
     pool, measured = [_no_pairs(device)], _no_pairs(device)
     for rows, columns in _tiles(count, count, tile, half=True):
         found, nearest = search.candidates(rows, columns, nearest, trust)
-        if len(found.first) > CROWDED_BEFORE * _size(rows, columns):
+        if len(found.first) > HELD * _size(rows, columns):
             return None
         pool.append(found)
         if sum(len(pairs.first) for pairs in pool) > POOL:
@@ -285,7 +285,7 @@ class _Search:
         return _near(pairs.at(needed), nearest), nearest
 
     def neighbours(self, pairs: Pairs, nearest: Tensor, last_only: bool) -> Tensor:
-        """The k smallest direct distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
+        """The k smallest distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
         first, second, distance = pairs.first, pairs.second, pairs.upper.clone()
         chosen = (pairs.lower < pairs.upper).nonzero()[:, 0]
         if last_only:
@@ -317,9 +317,10 @@ class _Search:
         values, (slack_x, slack_y), (blur_x, blur_y) = scores
         bounds = self.product.bounds(values, slack_x[:, None] + slack_y, blur_x[:, None] + blur_y)
         lower, upper = self._in_features(*bounds)
-        upper[values == self.product.lowest] = torch.inf
+        counts = values > self.product.lowest
         near = lower <= torch.maximum(radius[rows, None], radius[columns])
-        i, j = (near & (lower < upper) & upper.isfinite()).nonzero().unbind(dim=1)
+        i, j = (near & (lower < upper) & counts).nonzero().unbind(dim=1)
+        upper[~counts] = torch.inf
         upper[i, j] = self.chosen_distances(Pairs(i + rows.start, j + columns.start, lower[i, j], upper[i, j]))
         return upper
 
