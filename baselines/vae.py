@@ -1,4 +1,4 @@
-"""A variational autoencoder (Kingma & Welling 2014) with a Gaussian likelihood of one learned variance."""
+"""A variational autoencoder (Kingma & Welling 2014): a learned prior, a Gaussian likelihood of one learned variance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
+from trilemma_bench.nn.coupling import CouplingFlow
 from trilemma_bench.nn.mlp import MLP
 
 
@@ -17,6 +19,10 @@ class VAE(Trainable):
     """A variational autoencoder (Kingma & Welling 2014): fast, covering, blurry.
 
     Encoder and decoder are perceptrons for points (hidden, layers), convolutional for images (channels).
+
+    The prior of the latents is learned, too: noise that coupling layers (couplings, prior_hidden) bring to where the
+    encoder has the data (Dinh et al. 2017; as a prior, Chen et al. 2017, arXiv:1611.02731). A plain Gaussian, which
+    couplings = 0 leaves, is in large part where no data are, and the decoder draws there what it never learned.
 
     The likelihood is N(decoder(z), σ²), with one σ for all coordinates that is learned (Rybkin et al. 2021), or kept
     at noise_std where learn_noise is false. beta: the weight of the KL term. A sample is the decoder's mean for
@@ -37,7 +43,13 @@ class VAE(Trainable):
         beta: float = 1.0,
         noise_std: float = 0.3,
         learn_noise: bool = True,
+        couplings: int = 6,
+        prior_hidden: int = 128,
     ) -> None:
+        if couplings and latent < 2:
+            raise UsageError(
+                f"coupling layers need latents of two halves: set latent to 2 or more, not {latent}, or couplings to 0"
+            )
         super().__init__(data)
         self.latent, self.lr, self.beta = latent, lr, beta
         self.unit = 1.0 if data.is_image else data.scale
@@ -48,7 +60,8 @@ class VAE(Trainable):
         else:
             self.encoder = MLP(data.shape[0], 2 * latent, hidden=hidden, layers=layers)
             decoder = MLP(latent, data.shape[0], hidden=hidden, layers=layers)
-        self.network: Likelihood = Likelihood(decoder, noise_std, learn_noise)
+        prior = CouplingFlow(latent, couplings=couplings, hidden=prior_hidden)
+        self.network: LatentModel = LatentModel(prior, decoder, noise_std, learn_noise)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -60,9 +73,10 @@ class VAE(Trainable):
         """One step on the negative evidence lower bound, in nats per coordinate (up to a constant)."""
         x = batch / self.unit
         mean, log_std = self.encoder(x).chunk(2, dim=1)
-        latents = mean + log_std.exp() * torch.randn_like(mean)
+        drawn = torch.randn_like(mean)
+        latents = mean + log_std.exp() * drawn
         reconstruction = self.network.negative_log_likelihood(x, latents)
-        divergence = gaussian_kl(mean, log_std).mean() / x[0].numel()
+        divergence = self.network.divergence(latents, drawn, log_std).mean() / x[0].numel()
         loss = reconstruction + self.beta * divergence
         optimizers["network"].zero_grad(set_to_none=True)
         loss.backward()
@@ -73,8 +87,7 @@ class VAE(Trainable):
         return "all"
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
-        mean = self.network(latents)
+        mean = self.network(torch.randn((count, self.latent), generator=rng, device=rng.device))
         if self.data.is_image:
             return mean
         noise = torch.randn(mean.shape, generator=rng, device=rng.device)
@@ -84,23 +97,26 @@ class VAE(Trainable):
         return 1
 
 
-class Likelihood(nn.Module):
-    """p(x | z) = N(decoder(z), σ²): the decoder with its σ beside it. Called, it returns the mean."""
+class LatentModel(nn.Module):
+    """p(z) p(x | z): a prior, and N(decoder(z), σ²). Called with standard normal noise, it returns the mean of an x."""
 
-    def __init__(self, decoder: nn.Module, noise_std: float, learned: bool) -> None:
+    def __init__(self, prior: CouplingFlow, decoder: nn.Module, noise_std: float, learned: bool) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.prior, self.decoder = prior, decoder
         self.log_std = nn.Parameter(torch.tensor(noise_std).log(), requires_grad=learned)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents)
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.decoder(self.prior(noise))
 
     def negative_log_likelihood(self, x: Tensor, latents: Tensor) -> Tensor:
         """−log p(x | z) per coordinate, without the constant ½ log 2π: a scalar."""
-        scaled = (x - self(latents)) * torch.exp(-self.log_std)
+        scaled = (x - self.decoder(latents)) * torch.exp(-self.log_std)
         return 0.5 * scaled.square().mean() + self.log_std
 
+    def divergence(self, latents: Tensor, drawn: Tensor, log_std: Tensor) -> Tensor:
+        """log q(z | x) − log p(z), N, whose mean is their divergence (Kingma & Welling 2014, eq. 2).
 
-def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std²) ‖ N(0, 1)) of N×latent, summed over the latents: shape N (Kingma & Welling 2014, App. B)."""
-    return (0.5 * (mean.square() + torch.exp(2 * log_std) - 1) - log_std).sum(dim=1)
+        latents: N×latent, drawn from q as its mean and its standard deviation times `drawn`, standard normal.
+        """
+        noise, log_volume = self.prior.noise_of(latents)
+        return (0.5 * (noise.square() - drawn.square()) - log_std).sum(dim=1) - log_volume

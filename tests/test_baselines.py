@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from baselines.ddpm import DDIM, DDPM
 from baselines.gan import GAN
 from baselines.real_data import RealData
 from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, predicted_x0, quadratic_steps, uniform_steps
-from baselines.vae import VAE, gaussian_kl
+from baselines.vae import VAE
 from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split
 from trilemma_bench.errors import TrilemmaError, UsageError
@@ -239,10 +241,10 @@ class TestEveryModel:
             assert not setting.is_required()
 
 
-def sampled(model: GenerativeModel, seed: int = 0) -> Tensor:
+def sampled(model: GenerativeModel, seed: int = 0, count: int = 5) -> Tensor:
     model.eval()
     with torch.no_grad():
-        return model.sample(5, rng(seed))
+        return model.sample(count, rng(seed))
 
 
 def batch_of(data: DataSpec, count: int = 16) -> Tensor:
@@ -329,11 +331,37 @@ class TestLearning:
         with pytest.raises(UsageError, match=next(iter(settings))):
             GAN(DataSpec((2,)), **settings)
 
-    def test_vae_divergence_is_the_closed_form(self):
+    @pytest.mark.parametrize("scale", [1.0, 3.0])
+    def test_vae_divergence_is_the_closed_form_on_average(self, scale):
+        """Against a prior N(0, 1) in the one coordinate and N(0, scale²) in the other."""
+        model = VAE(POINTS, latent=2, couplings=1)
+        out = model.network.prior.layers[0].out
+        out.bias.data[0] = 2 * math.atanh(math.log(scale) / 2)  # of the second coordinate, which is then the first
         mean, log_std = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.2, -0.7]])
-        posterior = torch.distributions.Normal(mean, log_std.exp())
-        expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(dim=1)
-        assert torch.allclose(gaussian_kl(mean, log_std), expected, atol=1e-6)
+        prior = torch.distributions.Normal(0.0, torch.tensor([scale, 1.0]))
+        expected = torch.distributions.kl_divergence(torch.distributions.Normal(mean, log_std.exp()), prior).sum()
+        drawn = torch.randn(200_000, 2, generator=rng())
+        with torch.no_grad():
+            found = model.network.divergence(mean + log_std.exp() * drawn, drawn, log_std)
+        assert float(found.mean()) == pytest.approx(float(expected), abs=5 * float(found.std()) / 200_000**0.5)
+
+    def test_vae_finds_a_prior_where_its_data_are(self):
+        """Two clusters, whose latents a Gaussian does not hold: hardly a sample falls between them."""
+        data = torch.tensor([1.0, -1.0])[torch.arange(256) % 2, None].expand(-1, 2) + 0.05 * torch.randn(
+            256, 2, generator=rng()
+        )
+        between = {}
+        for couplings in (0, 6):
+            torch.manual_seed(0)
+            model = VAE(DataSpec((2,), scale=1.0), hidden=64, latent=2, lr=3e-3, noise_std=0.1, couplings=couplings)
+            losses_of(model, data, 800)
+            between[couplings] = float((sampled(model, count=2000).abs().amin(dim=1) < 0.7).double().mean())
+        assert between[6] < 0.3 * between[0]
+
+    def test_vae_of_one_latent_has_no_halves_to_couple(self):
+        with pytest.raises(UsageError, match="latent"):
+            VAE(POINTS, latent=1)
+        assert sampled(VAE(POINTS, latent=1, couplings=0)).shape[1] == 2
 
     def test_vae_learns_the_noise_of_its_data_unless_it_is_fixed(self):
         data = DataSpec((2,), scale=1.0)

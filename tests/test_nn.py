@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
+from trilemma_bench.nn.coupling import CouplingFlow
 from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding
 from trilemma_bench.nn.layers import group_norm, largest_divisor, minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
@@ -258,3 +259,33 @@ class TestConv:
         alone, compared = ConvEncoder((1, 8, 8), 1, 4), ConvEncoder((1, 8, 8), 1, 4, compares_samples=True)
         assert torch.allclose(alone(images)[0], alone(changed)[0], atol=1e-6)
         assert not torch.allclose(compared(images)[0], compared(changed)[0], atol=1e-4)
+
+
+class TestCouplings:
+    @pytest.fixture(params=[2, 3, 8])
+    def flow(self, request):
+        torch.manual_seed(0)
+        flow = CouplingFlow(request.param, couplings=4, hidden=16).double()
+        for layer in flow.layers:
+            nn.init.normal_(layer.out.weight, std=0.3)
+        return flow
+
+    def test_noise_is_found_again(self, flow):
+        noise = torch.randn(50, sum(flow.halves), dtype=torch.float64)
+        found, _ = flow.noise_of(flow(noise))
+        torch.testing.assert_close(found, noise, rtol=0, atol=1e-5)  # layers' outputs are float32
+
+    def test_volume_is_that_of_the_jacobian(self, flow):
+        x = torch.randn(5, sum(flow.halves), dtype=torch.float64)
+        _, log_volume = flow.noise_of(x)
+        for one, volume in zip(x, log_volume, strict=True):
+            jacobian = torch.autograd.functional.jacobian(lambda v: flow.noise_of(v[None])[0][0], one)
+            assert float(volume.detach()) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), abs=1e-5)
+
+    def test_every_coordinate_can_change(self, flow):
+        noise = torch.randn(50, sum(flow.halves), dtype=torch.float64)
+        assert ((flow(noise) - noise).abs().amax(dim=0) > 1e-3).all()
+
+    def test_it_starts_as_noise(self):
+        noise = torch.randn(9, 6)
+        assert torch.equal(CouplingFlow(6, couplings=4, hidden=8)(noise), noise)
