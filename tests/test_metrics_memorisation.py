@@ -10,10 +10,11 @@ import torch
 from inputs import fails
 from PIL import Image
 
+from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import FRAME, save_pairs
-from trilemma_bench.metrics import memorisation
+from trilemma_bench.metrics import search
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.distances import SINGLE
+from trilemma_bench.metrics.distances import SINGLE, all_distances
 from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 
@@ -106,9 +107,9 @@ def test_of_equally_near_training_samples_the_first_counts(block):
 def test_of_codes_that_are_all_equally_far_apart_only_copies_are_measured(block, monkeypatch):
     codes = torch.eye(60)
     points = [tuple(place) for place in torch.randint(4, (40, 3), generator=torch.Generator().manual_seed(0)).tolist()]
-    measured, direct = [], memorisation.direct_distances
+    measured, direct = [], search.direct_distances
     monkeypatch.setattr(
-        memorisation, "direct_distances", lambda x, y, i, j: measured.append(direct(x, y, i, j)) or measured[-1]
+        search, "direct_distances", lambda x, y, i, j: measured.append(direct(x, y, i, j)) or measured[-1]
     )
     assert nearest_pairs(codes[:20], codes[30:], block).training.tolist() == [0] * 20
     found = nearest_pairs(torch.tensor(points[:20]).float(), torch.tensor(points[20:]).float(), block)
@@ -117,6 +118,24 @@ def test_of_codes_that_are_all_equally_far_apart_only_copies_are_measured(block,
         assert nearest == distances.index(min(distances))
         assert distance == pytest.approx(min(distances), rel=SINGLE)
     assert torch.cat(measured).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("width", [1e-6, 1e-2])
+def test_nearest_pairs_of_a_collapsed_model_are_those_of_brute_force(width):
+    """Clusters that products around the origin cannot tell apart, copies, and clusters of two sizes."""
+    training = gaussian(4, 40, seed=0).repeat(50, 1) + width * gaussian(200, 40, seed=1)
+    generated = torch.cat([training[::3].repeat(2, 1), training[:70] + 1e-3 * width * gaussian(70, 40, seed=2)])
+    distances = all_distances(generated, training)
+    for block in (16, None):
+        pairs = nearest_pairs(generated, training, block)
+        assert torch.equal(pairs.distances, distances.min(dim=1).values)
+        equal = distances == pairs.distances[:, None]
+        assert torch.equal(pairs.training, torch.where(equal, torch.arange(200), 200).amin(dim=1))
+
+
+def test_nearest_pairs_of_huge_features_are_refused():
+    with pytest.raises(TrilemmaError, match="scale them down"):
+        nearest_pairs(gaussian(5, 2, seed=0).double() * 1e160, gaussian(6, 2, seed=1).double() * 1e160)
 
 
 def test_blocks_do_not_change_ties_of_duplicates():

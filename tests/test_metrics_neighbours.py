@@ -218,7 +218,7 @@ def hard_sets():
 
 
 def check_search(generated, reference, block):
-    """Neighbours and balls against all distances."""
+    """Neighbours, nearest of the other set, and balls against all distances."""
     nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
     for found, points in zip(nearest, (reference, generated), strict=True):
         assert torch.equal(found, naive_nearest(points, 5))
@@ -226,6 +226,9 @@ def check_search(generated, reference, block):
         assert torch.equal(search.kth_distances(points, 1, block), found[:, 0])
     radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
     distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
+    index, least = search.nearest_others(generated, reference, block)
+    assert torch.equal(least, distances.amin(dim=1))
+    assert torch.equal(index, torch.where(distances == least[:, None], torch.arange(len(reference)), 999).amin(dim=1))
     for closed in ((True, False), (False, True)):
         inside = [
             distances <= radius if rule else distances < radius

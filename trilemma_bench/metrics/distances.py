@@ -1,8 +1,8 @@
 """What a distance between two samples is: |x − y|, summed in float64 in one order, to the precision of float32.
 
 Features are float32, and so are the distances that others give of them: what differs by less is as far away. The ties
-that a definition knows of (balls are closed, or open) so remain ties, where the last bits of long sums would break them
-at random: samples one-hot, and the same with label smoothing, have the same scores.
+that a definition knows of (balls are closed, or open) so remain ties, where the last bits of long sums would break most
+of them at random: of D features, a sum's error is at the edge between two roundings once in some 2²⁹ / D times.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import math
 import torch
 from torch import Tensor
 
-SINGLE = 2.0**-24  # relative error of rounding to float32's precision
+SINGLE = 2.0**-24  # relative error of rounding to float32's precision, above 2⁻¹⁰²²
 DROPPED = 29  # bits of float64's significand that float32's has not
 DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
 
 
 def in_single(distances: Tensor) -> Tensor:
-    """Distances, float64, rounded to the 24 bits of float32, at any size: the greater of two stays no less."""
+    """Distances, float64, rounded to the 24 bits of float32, beyond its range too: the greater of two stays no less."""
     return distances.view(torch.int64).add(2 ** (DROPPED - 1)).bitwise_and_(-(2**DROPPED)).view(torch.float64)
 
 

@@ -28,7 +28,6 @@ SMALL = 2**33  # multiplications under which float64 is fast enough
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 FEW_ROWS = 32  # at least, of a band around one of its rows
-GAP = 0.1  # between two bands, as a share of all of a tile's places that are left
 TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
 
 
@@ -227,9 +226,9 @@ class LocalProduct(Product):
     """Scores in float64 around one row of each band of rows: samples near it lose no digits to what is far from both.
 
     A model that collapsed leaves clusters that are tiny beside what is between them. The rows of a band follow each
-    other in the order of the search without a great gap, and are mostly of one cluster. Around the centre, d² errs by
-    at most G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack and
-    blur, and what is left is relative: see `distances.rounding`.
+    other in the order of the search without a great gap, and are mostly of a few clusters. Around the centre, d² errs
+    by at most G(|x|² + |y|²) with G = 2γ + 16u, and |y| ≤ |x| + d: that is G(3|x|² + 2d²). So rows have all the slack
+    and blur, and what is left is relative: see `distances.rounding`.
     """
 
     dtype = torch.float64
@@ -249,10 +248,12 @@ class LocalProduct(Product):
         return Scores(values, (8 * u * length, none), (blur, none))
 
     def _bands(self, rows: slice) -> list[slice]:
+        """The rows, cut at gaps that are as wide as `FEW_ROWS` of them on average; the furthest few do not count."""
         places, found = self.sides[0].place, []
         while rows.start < rows.stop:
             some = places[rows]
-            great = (some.diff() > GAP * (some[-1] - some[0])).nonzero()[:, 0] + 1
+            wide = FEW_ROWS / len(some) * (some[max(0, len(some) - FEW_ROWS)] - some[0])
+            great = (some.diff() > wide).nonzero()[:, 0] + 1
             ends = [*great[great >= FEW_ROWS].tolist(), len(some)]
             found.append(slice(rows.start, rows.start + ends[0]))
             rows = slice(found[-1].stop, rows.stop)

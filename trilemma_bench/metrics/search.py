@@ -24,13 +24,13 @@ TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two C
 DEVICE_TILE = (2048, 4096)
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
-CROWDED_BEFORE = 0.1  # the same while the radii are not known: most of these pairs are never measured
-HELD = 0.25  # the same of pairs that are held, where there is no finer product
+CROWDED_BEFORE = 0.125  # the same while the radii are not known: most of these pairs are never measured
+EVERY = 16  # of so many rows, one tells whether a tile is crowded
 DEAR = 0.01  # the same of pairs that a single inner product has left open: what decides them takes much longer
 ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
 TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
-TRUST = 0.125  # share of the worst case of rounding to int8 that a first search for neighbours reckons with
+TRUST = 0.125  # share of the worst case of rounding that a first search for neighbours reckons with
 
 
 class Pairs(NamedTuple):
@@ -91,10 +91,10 @@ def _candidates(search: _Search, k: int, tile: tuple[int, int], trust: float) ->
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
     pool, measured = [_no_pairs(device)], _no_pairs(device)
     for rows, columns in _tiles(count, count, tile, half=True):
-        found, nearest = search.candidates(rows, columns, nearest, trust)
-        if len(found.first) > HELD * _size(rows, columns):
+        if (found := search.candidates(rows, columns, nearest, trust)) is None:
             return None
-        pool.append(found)
+        pairs, nearest = found
+        pool.append(pairs)
         if sum(len(pairs.first) for pairs in pool) > POOL:
             pool = [_near(_join(pool), nearest)]  # the bounds have tightened since, often enough to go on
         if len(pool[0].first) > 0.75 * POOL:
@@ -118,6 +118,30 @@ def close_pairs(
     search = _Search(points, centres)
     for rows, columns in _tiles(len(points), len(centres), _tile(points, block)):
         yield search.decided(rows, columns, around_points, around_centres)
+
+
+def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest sample of y, M×D, to each of x, N×D: index, int64 N, the first of equally near ones, and distance.
+
+    Distances are float64 N. block: as in `nearest_distances`.
+    """
+    kept, place = with_few_copies(groups_of(x), 1)
+    others, _ = with_few_copies(groups_of(y), 1)
+    search = _Search(x[kept], y[others])
+    count, device = len(kept), x.device
+    nearest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
+    index = torch.zeros(count, dtype=torch.int64, device=device)
+    for rows, columns in _tiles(count, len(others), _tile(x, block)):
+        i, j, distance = search.nearest_in(rows, columns, nearest[rows])
+        j = others[search.y.order[j]]
+        found = nearest.scatter_reduce(0, i, distance, "amin")
+        index[found < nearest] = len(y)
+        best = distance == found[i]
+        index.scatter_reduce_(0, i[best], j[best], "amin")
+        nearest = found
+    where = torch.empty_like(index)
+    where[search.x.order] = torch.arange(count, device=device)
+    return index[where][place], nearest[where][place]
 
 
 def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
@@ -168,14 +192,18 @@ class _Search:
         self.product = makers[-1]() if makers else self.product
         return bool(makers)
 
+    def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The scores that all pairs within the first's, and within the second's radius reach."""
+        _, (slack_x, slack_y), (blur_x, blur_y) = scores
+        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.x.scale) for radius in radii)
+        cut_x = self.product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
+        return cut_x, self.product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
+
     def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
         """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
-        product, (values, (slack_x, slack_y), (blur_x, blur_y)) = self.product, scores
-        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.x.scale) for radius in radii)
-        cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
-        cut_y = product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
-        i, j = _reaching(values, cut_x, cut_y)
-        lower, upper = product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
+        values, (slack_x, slack_y), (blur_x, blur_y) = scores
+        i, j = _reaching(values, *self._cuts(scores, radii))
+        lower, upper = self.product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
         return Pairs(i + rows.start, j + columns.start, *self._in_features(lower, upper))
 
     def _in_features(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,13 +227,14 @@ class _Search:
         return direct_distances(self.x.features, self.y.features, self.x.order[i], self.y.order[j])
 
     def chosen_distances(self, pairs: Pairs) -> Tensor:
-        """The distances of a tile's pairs; of many among a few samples, those of all these samples."""
+        """The distances of a tile's pairs; of many among a few samples, those of all of these that are no copies."""
         rows, i = pairs.first.unique(return_inverse=True)
         columns, j = pairs.second.unique(return_inverse=True)
         if len(i) <= ALL * len(rows) * len(columns):
             return self.direct(pairs.first, pairs.second)
         x, y = self.x.features[self.x.order[rows]], self.y.features[self.y.order[columns]]
-        return all_distances(x, y)[i, j]
+        (some_x, place_x), (some_y, place_y) = (with_few_copies(groups_of(z), 1) for z in (x, y))
+        return all_distances(x[some_x], y[some_y])[place_x[i], place_y[j]]
 
     def measure(self, pairs: Pairs) -> Pairs:
         """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
@@ -228,14 +257,19 @@ class _Search:
 
     # Neighbours within one set
 
-    def candidates(self, rows: slice, columns: slice, nearest: Tensor, trust: float) -> tuple[Pairs, Tensor]:
-        """Pairs of the tile that may be neighbours, and the bounds `nearest` (N×k) with what the tile says of them."""
+    def candidates(self, rows: slice, columns: slice, nearest: Tensor, trust: float) -> tuple[Pairs, Tensor] | None:
+        """Pairs of the tile that may be neighbours, and the bounds `nearest` (N×k) with what the tile says of them.
+
+        None where they are too many for any product.
+        """
         while True:
             scores = self._scores_once(rows, columns)
             bounds = self._bounded(scores, rows, columns, nearest, trust)
-            found = self._nearer(scores, rows, columns, bounds)
-            if len(found.first) <= CROWDED_BEFORE * _size(rows, columns) or not self.go_on():
-                return found, bounds
+            radii = bounds[rows, -1], bounds[columns, -1]
+            if not _crowded(scores.values, *self._cuts(scores, radii)):
+                return self._within(scores, rows, columns, radii), bounds
+            if not self.go_on():
+                return None
 
     def _scores_once(self, rows: slice, columns: slice) -> Scores:
         """The scores of a tile, in which a pair counts once: where its second index is the greater one."""
@@ -251,18 +285,13 @@ class _Search:
         bounds[columns] = self._tightened(bounds[columns], _best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
         return bounds
 
-    def _nearer(self, scores: Scores, rows: slice, columns: slice, bounds: Tensor) -> Pairs:
-        """The tile's pairs that may be among the nearest of one of the two."""
-        radius = bounds[:, -1]
-        return self._within(scores, rows, columns, (radius[rows], radius[columns]))
-
     def _tightened(
         self, nearest: Tensor, best: Tensor, slack: tuple[Tensor, ...], blur: tuple[Tensor, ...], trust: float
     ) -> Tensor:
         """Bounds from above on the k nearest, from the tile's best scores; slack, blur: their own, and the others'.
 
-        The worst case of all roundings to int8 is about √D times what they come to: `trust` times it is enough for all
-        but freaks, and a search whose result exceeds the bounds is known to have failed.
+        The worst case of all roundings is about √D times what they come to: `trust` times it is enough for all but
+        freaks, and a search whose result exceeds the bounds is known to have failed.
         """
         errors = [own[:, None] + others.max() for own, others in (slack, blur)]
         trust = 1.0 if self.product.dtype == torch.float64 else trust
@@ -324,7 +353,28 @@ class _Search:
         upper[i, j] = self.chosen_distances(Pairs(i + rows.start, j + columns.start, lower[i, j], upper[i, j]))
         return upper
 
-    # Balls between two sets
+    # Nearest samples, and balls, between two sets
+
+    def nearest_in(self, rows: slice, columns: slice, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the tile's pairs that are as near as `nearest`, of the rows, or nearer, and all that tie with these.
+
+        Positions in the search, and distances; others may come too.
+        """
+        nowhere = torch.full((columns.stop - columns.start,), -1.0, dtype=nearest.dtype, device=nearest.device)
+        while True:
+            scores = self.product.scores(rows, columns)
+            best = _best(scores.values, 1, 1)
+            radius = self._tightened(nearest[:, None], best, scores.slack, scores.blur, trust=1.0)[:, 0]
+            if _crowded(scores.values, *self._cuts(scores, (radius, nowhere))) and self.go_on():
+                continue
+            pairs = self.measure(self._within(scores, rows, columns, (radius, nowhere)))
+            radius = radius.scatter_reduce(0, pairs.first - rows.start, pairs.upper, "amin")
+            pairs = pairs.at(pairs.lower <= radius[pairs.first - rows.start])
+            left = (pairs.lower < pairs.upper).nonzero()[:, 0]
+            if len(left) <= DEAR * _size(rows, columns) or not self.go_to_finest():
+                break
+        distance = pairs.upper.index_copy(0, left, self.chosen_distances(pairs.at(left)))
+        return pairs.first, pairs.second, distance
 
     def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The tile's part of `close_pairs`."""
@@ -398,6 +448,12 @@ def _best(scores: Tensor, k: int, dim: int) -> Tensor:
     groups = scores.shape[dim] // size
     greatest = scores.narrow(dim, 0, groups * size).unflatten(dim, (size, groups)).amax(dim=dim)
     return greatest.topk(min(k, groups), dim=dim).values
+
+
+def _crowded(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> bool:
+    """Whether so many of a tile's scores reach a cut that they are better not listed."""
+    reaching = scores[::EVERY] >= torch.minimum(cut_x[::EVERY, None], cut_y)
+    return int(reaching.count_nonzero()) > CROWDED_BEFORE * reaching.numel()
 
 
 def _reaching(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> tuple[Tensor, Tensor]:
