@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +17,17 @@ from torch import Tensor
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.copies import groups_of, with_few_copies
 from trilemma_bench.metrics.distances import SINGLE, all_distances, direct_distances, in_single, rounding, underflow
+from trilemma_bench.metrics.pairs import (
+    Pairs,
+    first_of_each,
+    join,
+    maybe_last,
+    near,
+    nearest_of_both,
+    no_pairs,
+    smallest,
+    undecided,
+)
 from trilemma_bench.metrics.products import Scores, gamma, products, sides_of, slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
@@ -31,18 +41,6 @@ ALL = 0.1  # share of some samples' pairs from which to measure all, side by sid
 TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 TRUST = 0.125  # share of the worst case of rounding that a first search for neighbours reckons with
-
-
-class Pairs(NamedTuple):
-    """Pairs of samples (int64 P each) and bounds on their distances (float64 P each)."""
-
-    first: Tensor
-    second: Tensor
-    lower: Tensor
-    upper: Tensor
-
-    def at(self, chosen: Tensor) -> Pairs:
-        return Pairs(*(column[chosen] for column in self))
 
 
 def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Tensor:
@@ -89,20 +87,20 @@ def _candidates(search: _Search, k: int, tile: tuple[int, int], trust: float) ->
     count, device = len(search.x.features), search.x.features.device
     most = (TIED + 4 * k) * count
     nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)  # the pairs to look at are nearer
-    pool, measured = [_no_pairs(device)], _no_pairs(device)
+    pool, measured = [no_pairs(device)], no_pairs(device)
     for rows, columns in _tiles(count, count, tile, half=True):
         if (found := search.candidates(rows, columns, nearest, trust)) is None:
             return None
         pairs, nearest = found
         pool.append(pairs)
         if sum(len(pairs.first) for pairs in pool) > POOL:
-            pool = [_near(_join(pool), nearest)]  # the bounds have tightened since, often enough to go on
+            pool = [near(join(pool), nearest)]  # the bounds have tightened since, often enough to go on
         if len(pool[0].first) > 0.75 * POOL:
-            measured, nearest = search.narrow(_join([measured, search.measure(pool[0])]), nearest)
-            pool = [_no_pairs(device)]
+            measured, nearest = search.narrow(join([measured, search.measure(pool[0])]), nearest)
+            pool = [no_pairs(device)]
             if len(measured.first) > most:
                 return None
-    measured, nearest = search.narrow(_join([measured, search.measure(_near(_join(pool), nearest))]), nearest)
+    measured, nearest = search.narrow(join([measured, search.measure(near(join(pool), nearest))]), nearest)
     return (measured, nearest) if len(measured.first) <= min(most, k * count + DEAR * count**2 / 2) else None
 
 
@@ -125,15 +123,14 @@ def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tens
 
     Distances are float64 N. block: as in `nearest_distances`.
     """
-    kept, place = with_few_copies(groups_of(x), 1)
-    others, _ = with_few_copies(groups_of(y), 1)
-    search = _Search(x[kept], y[others])
-    count, device = len(kept), x.device
+    (x, _, place), (y, kept, _) = (_distinct(side) for side in (x, y))
+    search = _Search(x, y)
+    count, device = len(x), x.device
     nearest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
     index = torch.zeros(count, dtype=torch.int64, device=device)
-    for rows, columns in _tiles(count, len(others), _tile(x, block)):
+    for rows, columns in _tiles(count, len(y), _tile(x, block)):
         i, j, distance = search.nearest_in(rows, columns, nearest[rows])
-        j = others[search.y.order[j]]
+        j = search.y.order[j]
         found = nearest.scatter_reduce(0, i, distance, "amin")
         index[found < nearest] = len(y)
         best = distance == found[i]
@@ -141,7 +138,13 @@ def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tens
         nearest = found
     where = torch.empty_like(index)
     where[search.x.order] = torch.arange(count, device=device)
-    return index[where][place], nearest[where][place]
+    return kept[index[where]][place], nearest[where][place]
+
+
+def _distinct(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(the rows without their later copies, where they are among all, where each of all is among them)."""
+    kept, place = with_few_copies(groups_of(features), 1)
+    return features if len(kept) == len(features) else features[kept], kept, place
 
 
 def _tile(features: Tensor, block: int | None) -> tuple[int, int]:
@@ -153,21 +156,6 @@ def _tiles(count: int, others: int, tile: tuple[int, int], half: bool = False) -
     for rows in slices(0, count, tile[0]):
         for columns in slices(rows.start if half else 0, others, tile[1]):
             yield rows, columns
-
-
-def _no_pairs(device: torch.device) -> Pairs:
-    index = torch.zeros(0, dtype=torch.int64, device=device)
-    return Pairs(index, index, index.double(), index.double())
-
-
-def _join(parts: list[Pairs]) -> Pairs:
-    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _near(pairs: Pairs, nearest: Tensor) -> Pairs:
-    """The pairs that can still be among the nearest of one of the two."""
-    radius = nearest[:, -1]
-    return pairs.at(pairs.lower <= torch.maximum(radius[pairs.first], radius[pairs.second]))
 
 
 class _Search:
@@ -232,9 +220,9 @@ class _Search:
         columns, j = pairs.second.unique(return_inverse=True)
         if len(i) <= ALL * len(rows) * len(columns):
             return self.direct(pairs.first, pairs.second)
-        x, y = self.x.features[self.x.order[rows]], self.y.features[self.y.order[columns]]
-        (some_x, place_x), (some_y, place_y) = (with_few_copies(groups_of(z), 1) for z in (x, y))
-        return all_distances(x[some_x], y[some_y])[place_x[i], place_y[j]]
+        x, _, place_x = _distinct(self.x.features[self.x.order[rows]])
+        y, _, place_y = _distinct(self.y.features[self.y.order[columns]])
+        return all_distances(x, y)[place_x[i], place_y[j]]
 
     def measure(self, pairs: Pairs) -> Pairs:
         """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
@@ -297,30 +285,30 @@ class _Search:
         trust = 1.0 if self.product.dtype == torch.float64 else trust
         upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.x.scale)
         upper[best == self.product.lowest] = torch.inf
-        return _nearest_of_both(nearest, upper)
+        return nearest_of_both(nearest, upper)
 
     def narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
         """The pairs that can still be neighbours, and the bounds with what the measured pairs say of them.
 
         Of pairs whose distance is known, no more are needed than each sample's k nearest: of many ties, a few.
         """
-        pairs = _near(pairs, nearest)
-        owner, index, rank = _first(pairs, pairs.upper, nearest.shape[1])
+        pairs = near(pairs, nearest)
+        owner, index, rank = first_of_each(pairs, pairs.upper, nearest.shape[1])
         needed = pairs.lower < pairs.upper
         needed[index] = True
-        smallest = torch.full_like(nearest, torch.inf)
-        smallest[owner, rank] = pairs.upper[index]
-        nearest = torch.minimum(nearest, smallest)  # bounds on the same order statistics
-        return _near(pairs.at(needed), nearest), nearest
+        least = torch.full_like(nearest, torch.inf)
+        least[owner, rank] = pairs.upper[index]
+        nearest = torch.minimum(nearest, least)  # bounds on the same order statistics
+        return near(pairs.at(needed), nearest), nearest
 
     def neighbours(self, pairs: Pairs, nearest: Tensor, last_only: bool) -> Tensor:
         """The k smallest distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
         first, second, distance = pairs.first, pairs.second, pairs.upper.clone()
         chosen = (pairs.lower < pairs.upper).nonzero()[:, 0]
         if last_only:
-            chosen = chosen[_maybe_last(pairs, nearest)[chosen]]
+            chosen = chosen[maybe_last(pairs, nearest)[chosen]]
         distance[chosen] = self.direct(first[chosen], second[chosen])
-        found = _smallest(pairs, distance, nearest)
+        found = smallest(pairs, distance, nearest)
         found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
         result = torch.empty_like(found)
         result[self.x.order] = found
@@ -334,7 +322,7 @@ class _Search:
             distances = self._near_distances(rows, columns, nearest)
             for part, others in ((rows, distances), (columns, distances.mT)):
                 found = others.topk(min(k, others.shape[1]), dim=1, largest=False).values
-                nearest[part] = _nearest_of_both(nearest[part], found)
+                nearest[part] = nearest_of_both(nearest[part], found)
         result = torch.empty_like(nearest)
         result[self.x.order] = nearest
         return result
@@ -347,8 +335,8 @@ class _Search:
         bounds = self.product.bounds(values, slack_x[:, None] + slack_y, blur_x[:, None] + blur_y)
         lower, upper = self._in_features(*bounds)
         counts = values > self.product.lowest
-        near = lower <= torch.maximum(radius[rows, None], radius[columns])
-        i, j = (near & (lower < upper) & counts).nonzero().unbind(dim=1)
+        wanted = counts & (lower < upper) & (lower <= torch.maximum(radius[rows, None], radius[columns]))
+        i, j = wanted.nonzero().unbind(dim=1)
         upper[~counts] = torch.inf
         upper[i, j] = self.chosen_distances(Pairs(i + rows.start, j + columns.start, lower[i, j], upper[i, j]))
         return upper
@@ -383,13 +371,13 @@ class _Search:
             scores = self.product.scores(rows, columns)
             pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
-            left = _undecided(pairs, radii)
+            left = undecided(pairs, radii)
             if len(left) > CROWDED * _size(rows, columns) and self.go_on():
                 del scores, pairs, radii, left  # what takes their place needs the memory
                 continue
             again = self.measure(pairs.at(left))
             distance = pairs.upper.index_copy(0, left, again.upper)
-            left = left[_undecided(again, radii[:, left])]
+            left = left[undecided(again, radii[:, left])]
             if len(left) <= DEAR * _size(rows, columns) or not self.go_to_finest():
                 break
         distance[left] = self.chosen_distances(pairs.at(left))
@@ -403,43 +391,6 @@ def _size(rows: slice, columns: slice) -> int:
 def _past(values: Tensor, rows: slice, columns: slice) -> Tensor:
     """Which of a tile's pairs have a second index that is not the greater one."""
     return torch.ones_like(values, dtype=torch.bool).tril_(rows.start - columns.start)
-
-
-def _nearest_of_both(nearest: Tensor, others: Tensor) -> Tensor:
-    """The k smallest of each row of `nearest`, N×k, and of `others`, N×any, ascending."""
-    return torch.cat([nearest, others], dim=1).topk(nearest.shape[1], dim=1, largest=False).values
-
-
-def _smallest(pairs: Pairs, values: Tensor, nearest: Tensor) -> Tensor:
-    """The k smallest of each sample's values, one a pair; N×k as `nearest`, infinite where there are fewer."""
-    owner, index, rank = _first(pairs, values, nearest.shape[1])
-    found = torch.full_like(nearest, torch.inf)
-    found[owner, rank] = values[index]
-    return found
-
-
-def _first(pairs: Pairs, values: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k pairs of each sample with the smallest values: samples, indices of the pairs, and ranks."""
-    owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), values.repeat(2))
-    chosen = rank < k
-    return owner[chosen], order[chosen] % len(values), rank[chosen]
-
-
-def _maybe_last(pairs: Pairs, nearest: Tensor) -> Tensor:
-    """Which of the pairs may be the k-th nearest of one of the two: bool P.
-
-    Fewer than k pairs have a lower bound under the k-th smallest one: those whose upper bound is under it, too, stay
-    among the first k − 1 at any distance within their bounds.
-    """
-    least, greatest = _smallest(pairs, pairs.lower, nearest)[:, -1], nearest[:, -1]
-    chosen = [(least[i] <= pairs.upper) & (pairs.lower <= greatest[i]) for i in (pairs.first, pairs.second)]
-    return chosen[0] | chosen[1]
-
-
-def _undecided(pairs: Pairs, radii: Tensor) -> Tensor:
-    """Indices of the pairs whose bounds enclose one of their radii, R×P; where both are one, that is the distance."""
-    enclosed = (pairs.lower <= radii) & (radii <= pairs.upper) & (pairs.lower < pairs.upper)
-    return enclosed.any(dim=0).nonzero()[:, 0]
 
 
 def _best(scores: Tensor, k: int, dim: int) -> Tensor:
@@ -463,14 +414,6 @@ def _reaching(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> tuple[Tensor, Ten
     i, group = (parts.amax(dim=1) >= torch.minimum(cut_x[:, None], cuts.amin(dim=0))).nonzero().unbind(dim=1)
     found, part = (parts[i, :, group] >= torch.minimum(cut_x[i, None], cuts.mT[group])).nonzero().unbind(dim=1)
     return i[found], part * cuts.shape[1] + group[found]
-
-
-def _ranked(owner: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sorts by owner, then by value: the sorted owners, the order, and the rank of each among its owner's."""
-    order = value.argsort()
-    order = order[owner[order].argsort(stable=True)]
-    owner = owner[order]
-    return owner, order, torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
 
 
 def _inner_products(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
