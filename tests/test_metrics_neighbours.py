@@ -142,6 +142,27 @@ def test_the_same_distribution_twice_scores_high():
     assert min(ours.values()) > 0.9
 
 
+@pytest.mark.parametrize(("dim", "shift"), [(2, 0.5), (16, 0.2)])
+def test_standard_errors_are_the_spread_over_draws(dim, shift):
+    """Of other samples against the same reference; by the jackknife they err on the wide side."""
+    reference = blobs(1000, 250, dim)
+    found = {name: [] for name in METRICS}
+    for seed in range(120):
+        comparison = Comparison(blobs(seed, 200, dim, shift), reference)
+        for name, metric in METRICS.items():
+            found[name].append(metric.estimate(comparison))
+    for name, estimates in found.items():
+        values = np.array([each.value for each in estimates])
+        ratio = np.mean([each.standard_error for each in estimates]) / values.std(ddof=1)
+        assert 0.8 < ratio < (1.25 if name in ("precision", "density") else 1.8), name
+
+
+def test_a_recall_of_nothing_has_an_interval():
+    far = RECALL.estimate(Comparison(blobs(0, 60, 4, 1e3), blobs(1, 100, 4)))
+    assert (far.value, far.interval[0]) == (0.0, pytest.approx(0.0, abs=1e-15))
+    assert 0.01 < far.interval[1] < 0.05
+
+
 def naive_distances(x, y):
     """Every distance by the rule that decides: summed in float64, to float32's precision."""
     i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))

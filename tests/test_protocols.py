@@ -162,6 +162,28 @@ def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monk
     ]
 
 
+def test_memorisation_is_of_the_training_data_whatever_the_reference(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    protocol = Protocol("own", "one", samples=40, metrics=("fd", "authenticity"))
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    dataset = open_dataset(own_images[0])
+    export_reference(
+        reference(dataset, "train", Projection("one", "cpu"), count=10), tmp_path / "ten.safetensors", "features"
+    )
+    plain, given = (
+        tb.evaluate(
+            own_images[1], dataset=own_images[0], protocol="own", references=files, out=tmp_path / "out", progress=False
+        )
+        for files in ([], [tmp_path / "ten.safetensors"])
+    )
+    assert plain.scores["authenticity"] == given.scores["authenticity"]
+    assert given.protocol.metrics == {
+        "fd_one": "one, 10 of its given reference",
+        "authenticity": "one, all of the train split",
+    }
+    assert given.scores["fd_one"] != plain.scores["fd_one"]
+
+
 def test_an_extractor_has_the_name_that_it_is_registered_by(own_images, tmp_path, monkeypatch):
     monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, "another"))
     with pytest.raises(UsageError, match="'pixels' calls itself 'another'"):

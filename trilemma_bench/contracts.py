@@ -253,7 +253,8 @@ class Metric:
     """A pure function of a `Comparison` with its facts beside it.
 
     compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'moments' where
-    those are all that it reads of the reference, 'samples' for features of the generated side alone, or 'modes'.
+    those are all that it reads of the reference, 'training' for features of the train split instead of the reference,
+    'samples' for features of the generated side alone, or 'modes'.
     range: the values it can take. source: the paper it comes from.
     output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
     carry it.
@@ -262,7 +263,7 @@ class Metric:
     name: str
     compute: Callable[[Comparison], float | Estimate]
     better: Better
-    needs: Literal["features", "moments", "samples", "modes"]
+    needs: Literal["features", "moments", "training", "samples", "modes"]
     unit: str
     title: str
     range: tuple[float, float]

@@ -159,8 +159,9 @@ class Evaluator:
     def _wanted(self, extractor: str) -> Wanted:
         """What the metrics read of the reference: an output's features as soon as one needs more than moments."""
         read = [(metric.output, metric.needs) for metric, use in self.metrics.values() if use.extractor == extractor]
-        outputs = {output for output, needs in read if needs in ("moments", "features")}
-        return {output: "features" if (output, "features") in read else "moments" for output in outputs}
+        whole = {output for output, needs in read if needs in ("features", "training")}
+        outputs = whole | {output for output, needs in read if needs == "moments"}
+        return {output: "features" if output in whole else "moments" for output in outputs}
 
     def _protocol_part(self, samples: int) -> ProtocolPart:
         protocol = self.protocol
@@ -189,7 +190,9 @@ class Evaluator:
         parts += [f"{use.samples} samples"] if use.samples else []
         given = self.given.get((str(use.extractor), metric.output))
         count = use.reference_samples or self.protocol.reference_samples
-        if given is not None and metric.needs in ("features", "moments"):
+        if metric.needs == "training":
+            parts += ["all of the train split"]
+        elif given is not None and metric.needs in ("features", "moments"):
             parts += [f"{min(len(given), count or len(given))} of its given reference"]
         elif use.reference_samples:
             parts += [f"{use.reference_samples} of the reference"]

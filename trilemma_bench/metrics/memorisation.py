@@ -62,6 +62,6 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int | None = None)
 
 
 AUTHENTICITY = Metric(
-    "authenticity", authenticity, "higher", "features", "share", "Authenticity", (0.0, 1.0),
+    "authenticity", authenticity, "higher", "training", "share", "Authenticity", (0.0, 1.0),
     "Alaa et al. 2022, arXiv:2102.08921",
 )  # fmt: skip
