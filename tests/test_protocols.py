@@ -14,7 +14,7 @@ from PIL import Image
 
 import trilemma_bench as tb
 from trilemma_bench import registry
-from trilemma_bench.contracts import FeatureExtractor
+from trilemma_bench.contracts import FeatureExtractor, Metric
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
@@ -199,6 +199,24 @@ def test_a_distance_that_no_memory_holds_leaves_the_other_scores(own_images, tmp
     assert {"kid", "precision", "recall", "coverage"} <= record.scores.keys()
 
 
+def test_a_score_without_an_interval_says_why(own_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
+    simple = Metric("width", lambda comparison: 6.0, "higher", "features", "", "Width", (0.0, 9.0), "here")
+    known = registry.metrics.get
+    monkeypatch.setattr(registry.metrics, "get", lambda name: simple if name == "width" else known(name))
+    protocol = Protocol("own", "one", samples=10, metrics=("inception_score", "width", "precision"))
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    scores = tb.evaluate(
+        own_images[1][:10], dataset=own_images[0], protocol="own", out=tmp_path / "out", progress=False
+    ).scores
+    assert [(scores[name].interval, scores[name].note) for name in ("inception_score", "width")] == [
+        (None, "too few samples for an interval"),
+        (None, "the metric gives no interval"),
+    ]
+    assert scores["precision"].interval
+    assert scores["precision"].note == ""
+
+
 def test_one_sample_is_not_measured(own_images, tmp_path):
     with pytest.raises(UsageError, match="1 given or asked for, and at least 2"):
         tb.evaluate(own_images[1][:1], dataset=own_images[0], protocol="pixels", out=tmp_path / "out", progress=False)
@@ -241,6 +259,22 @@ def test_scores_do_not_depend_on_the_batch(batch_size, own_images, tmp_path, mon
     assert {name: score.value for name, score in parts.scores.items()} == {
         name: score.value for name, score in whole.scores.items()
     }
+
+
+def test_nor_do_they_through_a_network_but_for_its_rounding(tmp_path, monkeypatch):
+    """float32 sums in another order for another shape of batch: 1e-6 of a feature, up to 1e-4 of a distance."""
+    generated = open_dataset("digits").load("test").samples[:200]
+    options = {"dataset": "digits", "protocol": "digits", "progress": False}
+    found = []
+    original = extraction._batches
+    for size in (256, 7):
+        monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / f"cache-{size}"))
+        monkeypatch.setattr(extraction, "_batches", lambda samples, _, *rest, size=size: original(samples, size, *rest))
+        found.append(tb.evaluate(generated, **options, out=tmp_path / f"{size}").scores)
+    whole, parts = found
+    assert whole.keys() == parts.keys()
+    for name, score in whole.items():
+        assert parts[name].value == pytest.approx(score.value, rel=1e-4), name
 
 
 @needs_real_data

@@ -278,10 +278,21 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
         title=metric.title,
         standard_error=estimate.standard_error,
         interval=estimate.interval or _normal_interval(estimate, metric.range),
-        interval_method=estimate.method or None,
-        note=estimate.note,
+        interval_method=(estimate.method or None) if _is_sure(estimate) else None,
+        note=estimate.note or _doubt(estimate),
         **facts,
     )
+
+
+def _is_sure(estimate: Estimate) -> bool:
+    return estimate.standard_error is not None or estimate.interval is not None
+
+
+def _doubt(estimate: Estimate) -> str:
+    """Why there is no interval, where there is none."""
+    if _is_sure(estimate):
+        return ""
+    return "too few samples for an interval" if estimate.method else "the metric gives no interval"
 
 
 def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float] | None:

@@ -126,13 +126,14 @@ def _jackknifed(groups: Tensor, generated: int) -> Estimate:
     """
     least, greatest = groups
     value = float((greatest >= 0).double().mean())
-    if (used := min(GROUPS, generated)) < 2:
-        return Estimate(value)
+    method = f"jackknife over {(used := min(GROUPS, generated))} groups of the generated samples"
+    if used < 2:
+        return Estimate(value, method=method)
     if not (least == greatest).any():
         return share_estimate(value, len(least))
     lost = torch.bincount(least[least == greatest], minlength=used).double() / len(least)
     error = math.sqrt((used - 1) / used * float((lost - lost.mean()).square().sum()))
-    return Estimate(value, error, f"jackknife over {used} groups of the generated samples")
+    return Estimate(value, error, method)
 
 
 def _require(metric: str, k: int, side: str, count: int) -> None:
