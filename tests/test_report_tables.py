@@ -53,6 +53,7 @@ def test_seconds(value, text):
         (2e-5, (1e-5, 3e-5), ("2.00e-05", "±1.0e-05")),
         (5.0, (4.9999999, 5.0000001), ("5.0000", "±1e-07")),
         (1.0, (1.0, 1.0), ("1.00", "")),
+        (25.0, (24.99999996, 25.0), ("25.0", "")),
     ],
 )
 def test_a_value_is_as_exact_as_its_interval(value, interval, shown):

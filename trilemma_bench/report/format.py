@@ -37,9 +37,10 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     # two digits of the value however unsure it is, five however sure
     digits = 1 - math.floor(math.log10(abs(value) or largest))
     places = max(0, min(max(_places(half), digits), digits + 3))
-    text = "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
-    ends = f"[{low:,.{places}f}, {high:,.{places}f}]"
-    return f"{value:,.{places}f}", text if _symmetric(value, low, high) else ends
+    shown, *ends = (f"{each:,.{places}f}" for each in (value, low, high))
+    if _symmetric(value, low, high):
+        return shown, "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
+    return (figure(value), "") if ends == [shown, shown] else (shown, f"[{', '.join(ends)}]")
 
 
 def _places(error: float) -> int:
