@@ -371,12 +371,12 @@ def test_codes_and_the_same_with_label_smoothing_have_the_same_ties(name):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1e30), min_size=2, max_size=20))
 def test_distances_are_rounded_as_float32_is(values):
-    rounded = distances.in_single(torch.tensor(values, dtype=torch.float64))
+    exact = torch.tensor(values, dtype=torch.float64)
+    rounded = distances.in_single(exact)
     near = rounded.float().double()
     assert torch.equal(near[near > 2.0**-126], rounded[near > 2.0**-126])  # float32 holds them
-    error = (rounded - torch.tensor(values, dtype=torch.float64)).abs()
-    assert (error <= distances.SINGLE * torch.tensor(values, dtype=torch.float64) + 2.0**-1040).all()
-    assert rounded[torch.tensor(values, dtype=torch.float64).argsort()].diff().min() >= 0
+    assert ((rounded - exact).abs() <= distances.SINGLE * exact + 2.0**-1040).all()
+    assert rounded[exact.argsort()].diff().min() >= 0
 
 
 def test_rounding_has_no_range():
