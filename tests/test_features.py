@@ -17,7 +17,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.features import cifar_resnet
 from trilemma_bench.features.cifar_resnet import CifarResNet56, ResNet
 from trilemma_bench.features.digit_classifier import DATA, DigitsCNN, MnistCNN
-from trilemma_bench.features.extraction import extract, extract_all, in_batches
+from trilemma_bench.features.extraction import BATCH, extract, extract_all, in_blocks
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.features.raw import Pixels, Points
 
@@ -146,8 +146,36 @@ def test_a_named_precision_is_that_of_its_extractor_alone():
     assert seen == [("bf16", True, "highest"), ("tf32", False, "high"), ("float32", False, "highest")]
 
 
-def test_in_batches_keeps_the_type_and_the_order():
-    assert in_batches(lambda x: x * 2, torch.arange(10), 3).tolist() == list(range(0, 20, 2))
+@pytest.mark.parametrize("extractor", [DigitsCNN, MnistCNN])
+def test_a_samples_features_depend_on_nothing_but_the_sample(extractor):
+    """Bit for bit: not on how many are read at once, on how many there are, or on their order."""
+    made = extractor()
+    digits = images(BATCH + 7, channels=1, side=made.size)
+    features = extract(made, digits)
+    assert len(features.unique(dim=0)) > BATCH / 2  # of noise: they are told apart
+    for batch_size in (1, 5, 100):
+        assert torch.equal(extract(made, digits[:110], batch_size), features[:110])
+    order = torch.randperm(len(digits))
+    assert torch.equal(extract(made, digits[order]), features[order])
+
+
+def test_an_extractor_always_sees_as_many_samples():
+    class Counts(Pixels):
+        cpu_block = 4
+
+        def __call__(self, batch):
+            seen.append(len(batch))
+            return super().__call__(batch) + seen[-1]
+
+    seen: list[int] = []
+    source = images(9)
+    assert torch.equal(extract(Counts(), source, batch_size=6), extract(Pixels(), source) + 4)
+    assert seen == [4] * 3
+    assert torch.equal(in_blocks(lambda batch: batch * len(batch), source.int(), 4), source.int() * 4)
+
+
+def test_in_blocks_keeps_the_type_and_the_order():
+    assert in_blocks(lambda x: x * 2, torch.arange(10), 3).tolist() == list(range(0, 20, 2))
 
 
 # Raw features

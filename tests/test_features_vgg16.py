@@ -26,5 +26,4 @@ def test_vgg16_is_torch_fidelitys(monkeypatch):
     assert relative_error(found, expected) < 1e-5
     assert found.min() == 0
     assert (extractor.dim, extractor.resize, extractor.weights_sha256) == (found.shape[1], "tf1-bilinear-224", made)
-    # fc1 sums 25,088 products in float32, in an order that the processor chooses by the batch's size
-    assert relative_error(extract(extractor, samples, batch_size=1), found) < 1e-5
+    assert torch.equal(extract(extractor, samples.flip(0)[:2]), found.flip(0)[:2])

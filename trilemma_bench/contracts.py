@@ -210,6 +210,7 @@ class FeatureExtractor(ABC):
 
     dim: number of features D. weights_sha256: hash of the weights, None without weights. resize: the resize applied
     before the network, in words ('none', 'tf1-bilinear-299', …). precision: of the arithmetic, in words.
+    cpu_block: samples that it is given at once on a CPU, where more may not fit the caches; never fewer.
     outputs: what one pass can give; the first, 'features', is what a metric reads unless it names another.
     """
 
@@ -218,6 +219,7 @@ class FeatureExtractor(ABC):
     weights_sha256: str | None = None
     resize: str = "none"
     precision: str = "float32"
+    cpu_block: ClassVar[int] = 64
     outputs: ClassVar[tuple[str, ...]] = ("features",)
 
     @abstractmethod

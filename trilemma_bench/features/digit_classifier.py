@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trilemma_bench.contracts import DataSpec, FeatureExtractor
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.features.extraction import in_batches
+from trilemma_bench.features.extraction import in_blocks
 from trilemma_bench.weights import sha256_of
 
 DATA = Path(__file__).parents[1] / "data"
@@ -88,9 +88,9 @@ class DigitClassifier(FeatureExtractor):
             )
         self.dim = FEATURES * data.shape[0]
 
-    def classify(self, images: Tensor, batch_size: int = 1024) -> Tensor:
+    def classify(self, images: Tensor) -> Tensor:
         """The digit in each channel of uint8 images N×C×H×W: int64 N×C, on the CPU."""
-        return in_batches(self._classify, images, batch_size, device=self.device)
+        return in_blocks(self._classify, images, self.cpu_block, self.device)
 
     def _classify(self, images: Tensor) -> Tensor:
         return self.network(self._digits(images)).argmax(dim=1).unflatten(0, (len(images), -1))

@@ -15,6 +15,7 @@ from trilemma_bench.contracts import FeatureExtractor
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.precision import feature_arithmetic, resolved
 
+BATCH = 256  # samples read at once, and computed at once on anything but a CPU
 Request = tuple[FeatureExtractor, Sequence[str]]
 Outputs = dict[tuple[str, str], Tensor]
 
@@ -47,7 +48,7 @@ class HashedSamples:
 def extract(
     extractor: FeatureExtractor,
     samples: Samples,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     progress: bool = False,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -59,24 +60,22 @@ def extract(
 def extract_all(
     requests: Sequence[Request],
     samples: Samples,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     progress: bool = False,
     device: torch.device | str = "cpu",
 ) -> Outputs:
     """Every asked output of every extractor, in one pass: (extractor's name, output) → float32 N×D on the CPU.
 
-    samples: uint8 N×C×H×W or float N×D, in memory or read slice by slice. device: where the extractors live; one
-    batch is there at a time, while the next is being read. Raises TrilemmaError when there are no samples, or an
-    extractor does not return one row of floats for each, and whatever reading raises.
+    samples: uint8 N×C×H×W or float N×D, in memory or read slice by slice, `batch_size` at a time; features do not
+    depend on it. device: where the extractors live; one batch is there at a time, while the next is being read.
+    Raises TrilemmaError when there are no samples, or an extractor does not return one row of floats for each, and
+    whatever reading raises.
     """
     gathered: Outputs = {}
     title = ", ".join(extractor.name for extractor, _ in requests)
     for start, batch in _batches(samples, batch_size, progress, device, title):
         for extractor, outputs in requests:
-            with feature_arithmetic(extractor.precision, device):
-                found = extractor.compute(batch, outputs)
-            for output, values in found.items():
-                _check(extractor, values, len(batch))
+            for output, values in _computed(extractor, outputs, batch).items():
                 key = extractor.name, output
                 if key not in gathered:  # one allocation of the final size: gathering parts would need it twice
                     gathered[key] = torch.empty(len(samples), values.shape[1])
@@ -84,14 +83,39 @@ def extract_all(
     return gathered
 
 
-def in_batches(
-    function: Callable[[Tensor], Tensor], samples: Samples, batch_size: int = 256, device: torch.device | str = "cpu"
+def _computed(extractor: FeatureExtractor, outputs: Sequence[str], batch: Tensor) -> dict[str, Tensor]:
+    """The asked outputs of a batch, in the extractor's precision, block by block."""
+    parts = []
+    for count, block in _blocks(batch, extractor.cpu_block):
+        with feature_arithmetic(extractor.precision, batch.device):
+            found = extractor.compute(block, outputs)
+        for values in found.values():
+            _check(extractor, values, len(block))
+        parts.append({output: values[:count] for output, values in found.items()})
+    return {output: torch.cat([part[output] for part in parts]) for output in parts[0]}
+
+
+def in_blocks(
+    function: Callable[[Tensor], Tensor], samples: Samples, cpu_block: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """`function` of all samples, computed `batch_size` at a time on `device`, gathered on the CPU.
+    """`function`, one row a sample, of all samples on `device`, gathered on the CPU: see `extract_all`, `cpu_block`.
 
     Raises TrilemmaError when there are no samples.
     """
-    return torch.cat([function(batch).cpu() for _, batch in _batches(samples, batch_size, False, device, "")])
+    batches = (batch for _, batch in _batches(samples, BATCH, False, device, ""))
+    return torch.cat([function(block)[:count].cpu() for batch in batches for count, block in _blocks(batch, cpu_block)])
+
+
+def _blocks(batch: Tensor, cpu_block: int) -> Iterator[tuple[int, Tensor]]:
+    """The batch in blocks of one size, each with how many of its samples count.
+
+    A network's last digits depend on how many samples it sees at once, not on which: a smaller rest is filled up with
+    copies of its last sample, so that a sample's features do not depend on how many others there are.
+    """
+    size = cpu_block if batch.device.type == "cpu" else BATCH
+    for part in batch.split(size):
+        missing = size - len(part)
+        yield len(part), torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 
 
 def _batches(

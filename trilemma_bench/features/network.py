@@ -1,4 +1,4 @@
-"""What extractors with a published network of RGB images share: weights, device, batches, the check of the data."""
+"""What extractors with a published network of RGB images share: weights, device, the check of the data."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageNetwork(FeatureExtractor):
     """Features of uint8 RGB images of any size, by a network with published weights.
 
-    weights_name: its entry in `weights.WEIGHTS`. cpu_images: images that the network sees at once on a CPU, where
-    more would not fit the caches. Raises TrilemmaError when the weights are missing or damaged.
+    weights_name: its entry in `weights.WEIGHTS`. Raises TrilemmaError when the weights are missing or damaged.
     """
 
     weights_name: ClassVar[str]
-    cpu_images: ClassVar[int] = 16
+    cpu_block = 16
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -49,9 +48,7 @@ class ImageNetwork(FeatureExtractor):
             raise TrilemmaError(
                 f"extractor '{self.name}' needs uint8 images N×3×H×W, got {samples.dtype} {tuple(samples.shape)}"
             )
-        count = self.cpu_images if self.device.type == "cpu" else max(1, len(samples))
-        parts = [self.forward(part.to(self.device), outputs) for part in samples.split(count)]
-        return {output: torch.cat([part[output] for part in parts]) for output in outputs}
+        return self.forward(samples.to(self.device), outputs)
 
     def check(self, data: DataSpec) -> None:
         if not data.is_image or data.shape[0] != 3:

@@ -20,7 +20,7 @@ from trilemma_bench.metrics.neighbours import nearest_distances
 from trilemma_bench.metrics.reference import Reference, subset_rows
 from trilemma_bench.source import package_digest
 
-FORMAT = "trilemma-bench/reference/2"
+FORMAT = "trilemma-bench/reference/3"
 Wanted = Mapping[str, Literal["features", "moments"]]
 NEIGHBOURS = 5  # as many as the usual metrics need, so that they share one file
 
