@@ -240,8 +240,9 @@ class DDGAN(Trainable):
 class SIDDM(DDGAN):
     """SIDDM (Xu et al. 2023): DDGAN whose discriminator judges x_t alone, with x_{t+1} matched by a forward step.
 
-    siddm: weight of that term, E‖√(1−β_{t+1}) x_t − x_{t+1}‖² as a mean over coordinates. It is the cross-entropy
-    between forward steps; the paper's entropy term, a network that only regularises, is left out. Others: as DDGAN's.
+    siddm: weight of that term, E‖√(1−β_{t+1}) x_t − x_{t+1}‖² as a mean over coordinates: the cross-entropy between
+    forward steps without its factor 1/(2β_{t+1}). The paper's entropy term, a network that only regularises, is left
+    out. Others: as DDGAN's.
     """
 
     def __init__(self, data: DataSpec, *, siddm: float = 1.0, **settings: Any) -> None:
