@@ -4,13 +4,13 @@ et al. 2022).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.denoiser import Denoiser, column, one_of
+from baselines.denoiser import Denoiser, column
 from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, quadratic_steps, uniform_steps
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
@@ -42,10 +42,16 @@ class NoisePredictor(Denoiser):
         noisy = column(self._signal[time], x) * x + column(self._noise[time], x) * noise
         return {"loss": F.mse_loss(self.predict(noisy, time), noise)}
 
-    def checked_steps(self, steps: int, least: int = 1) -> int:
-        """`steps`, if the chain has so many."""
-        if not least <= steps <= self.diffusion_steps:
-            raise UsageError(f"sampling_steps = {steps}: choose {least} to diffusion_steps = {self.diffusion_steps}")
+    def predictions(self) -> int | None:
+        return self.sampling_steps
+
+    def checked_steps(self, steps: int, least: int = 1, spare: int = 0) -> int:
+        """`steps`, if the chain has so many, and `spare` more."""
+        most = self.diffusion_steps - spare
+        if not least <= steps <= most:
+            raise UsageError(
+                f"sampling_steps = {steps}: choose {least} to {most} (diffusion_steps = {self.diffusion_steps})"
+            )
         return steps
 
 
@@ -59,22 +65,21 @@ class DDPM(NoisePredictor):
     sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset({"sampling_steps", "variance"})
 
     def __init__(
-        self, data: DataSpec, *, sampling_steps: int | None = None, variance: str = "large", **settings: Any
+        self,
+        data: DataSpec,
+        *,
+        sampling_steps: int | None = None,
+        variance: Literal["large", "small"] = "large",
+        **settings: Any,
     ) -> None:
         super().__init__(data, **settings)
-        self.variance = one_of("variance", variance, "large", "small")
+        self.variance = variance
         self.sampling_steps = self.checked_steps(self.diffusion_steps if sampling_steps is None else sampling_steps)
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         steps = even_steps(self.diffusion_steps, self.sampling_steps)
         is_image = self.data.is_image
         return ancestral(self.predict, noise, self.alphas_bar, steps, rng, variance=self.variance, clip=is_image)
-
-    def predictions(self) -> int | None:
-        return self.sampling_steps
-
-    def describe_sampler(self) -> str:
-        return f"{self.sampling_steps} steps"
 
 
 class DDIM(NoisePredictor):
@@ -95,24 +100,18 @@ class DDIM(NoisePredictor):
         *,
         sampling_steps: int = 50,
         eta: float = 0.0,
-        spacing: str = "quadratic",
+        spacing: Literal["uniform", "quadratic"] = "quadratic",
         **settings: Any,
     ) -> None:
         super().__init__(data, **settings)
         self.sampling_steps = self.checked_steps(sampling_steps, least=2)
         if not 0 <= eta <= 1:
             raise UsageError(f"eta = {eta}: choose 0 (deterministic) to 1 (as noisy as DDPM)")
-        self.eta, self.spacing = eta, one_of("spacing", spacing, *SPACINGS)
+        self.eta, self.spacing = eta, spacing
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         steps = SPACINGS[self.spacing](self.diffusion_steps, self.sampling_steps)
         return ddim(self.predict, noise, self.alphas_bar, steps, rng, eta=self.eta)
-
-    def predictions(self) -> int | None:
-        return self.sampling_steps
-
-    def describe_sampler(self) -> str:
-        return f"{self.sampling_steps} steps"
 
 
 class DPMSolver(NoisePredictor):
@@ -124,10 +123,17 @@ class DPMSolver(NoisePredictor):
     trained_as: ClassVar[str | None] = "ddpm"
     sampling_settings: ClassVar[frozenset[str]] = Denoiser.sampling_settings | frozenset({"sampling_steps", "spacing"})
 
-    def __init__(self, data: DataSpec, *, sampling_steps: int = 20, spacing: str = "even", **settings: Any) -> None:
+    def __init__(
+        self,
+        data: DataSpec,
+        *,
+        sampling_steps: int = 20,
+        spacing: Literal["even", "quadratic"] = "even",
+        **settings: Any,
+    ) -> None:
         super().__init__(data, **settings)
-        self.sampling_steps = self.checked_steps(sampling_steps, least=2)
-        self.spacing = one_of("spacing", spacing, "even", "quadratic")
+        self.sampling_steps = self.checked_steps(sampling_steps, least=2, spare=spacing == "even")
+        self.spacing = spacing
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
         if self.spacing == "even":
@@ -135,9 +141,3 @@ class DPMSolver(NoisePredictor):
         else:
             steps = quadratic_steps(self.diffusion_steps, self.sampling_steps)
         return dpm_solver(self.predict, noise, self.alphas_bar, steps)
-
-    def predictions(self) -> int | None:
-        return self.sampling_steps
-
-    def describe_sampler(self) -> str:
-        return f"{self.sampling_steps} steps"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.networks import time_network
+from baselines.networks import Architecture, time_network
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.labels import draw_labels, label_count
@@ -39,13 +39,14 @@ class Denoiser(Trainable):
     }
     sampling_settings: ClassVar[frozenset[str]] = frozenset({"guidance"})
     network: nn.Module
+    sampling_steps: int
     times: ClassVar[int] = 1
 
     def __init__(
         self,
         data: DataSpec,
         *,
-        architecture: str = "ddpm",
+        architecture: Architecture = "ddpm",
         channels: int = 64,
         channel_multipliers: tuple[int, ...] = (1, 2, 2),
         res_blocks: int = 2,
@@ -98,9 +99,9 @@ class Denoiser(Trainable):
     def predictions(self) -> int | None:
         """How often `denoise` asks `predict`; None where it decides as it goes."""
 
-    @abstractmethod
     def describe_sampler(self) -> str:
         """The sampler's settings in a few words, as `describe` has them."""
+        return f"{self.sampling_steps} step{'s' if self.sampling_steps > 1 else ''}"
 
     def predict(self, x: Tensor, time: Tensor) -> Tensor:
         """The network's output in float32, for the labels of the samples at hand; guided, where samples are drawn."""
@@ -171,13 +172,6 @@ class Denoiser(Trainable):
             )
         if self.guidance and not self.label_dropout:
             raise UsageError("label_dropout = 0: guidance needs a network that has seen samples without labels")
-
-
-def one_of(setting: str, value: str, *known: str) -> str:
-    """`value`, if it is known. Raises UsageError that names the setting and its choices."""
-    if value not in known:
-        raise UsageError(f"{setting} = '{value}': choose {' or '.join(known)}")
-    return value
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

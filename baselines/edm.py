@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from baselines import ode
 from baselines.denoiser import Denoiser, column
+from baselines.networks import Architecture
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
@@ -40,7 +41,7 @@ class EDM(Denoiser):
         self,
         data: DataSpec,
         *,
-        architecture: str = "ddpm++",
+        architecture: Architecture = "ddpm++",
         channels: int = 128,
         channel_multipliers: tuple[int, ...] = (2, 2, 2),
         res_blocks: int = 4,
@@ -87,9 +88,6 @@ class EDM(Denoiser):
 
     def predictions(self) -> int | None:
         return 2 * self.sampling_steps - 1
-
-    def describe_sampler(self) -> str:
-        return f"{self.sampling_steps} steps"
 
     def _slope(self, x: Tensor, sigma: float) -> Tensor:
         """dx/dσ = (x − D(x, σ))/σ (Karras et al. 2022, eq. 1 and 3 with σ(t) = t)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines import ode
-from baselines.denoiser import Denoiser, column, one_of
+from baselines.denoiser import Denoiser, column
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
@@ -36,17 +36,16 @@ class FlowMatching(Denoiser):
         self,
         data: DataSpec,
         *,
-        coupling: str = "ot",
+        coupling: Literal["ot", "independent"] = "ot",
         sampling_steps: int = 50,
-        solver: str = "euler",
+        solver: Literal["euler", "heun", "adaptive"] = "euler",
         tolerance: float = 1e-5,
         **settings: Any,
     ) -> None:
         super().__init__(data, **settings)
         if sampling_steps < 1 or tolerance <= 0:
             raise UsageError(f"sampling_steps = {sampling_steps}, tolerance = {tolerance}: both must be positive")
-        self.coupling = one_of("coupling", coupling, "ot", "independent")
-        self.solver = one_of("solver", solver, "euler", "heun", "adaptive")
+        self.coupling, self.solver = coupling, solver
         self.sampling_steps, self.tolerance = sampling_steps, tolerance
         self._noise = torch.empty(0)  # of the step at hand
 

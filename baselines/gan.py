@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from baselines.denoiser import one_of
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.adversarial import (
@@ -34,6 +33,17 @@ DISCRIMINATOR_LOSSES = {
 }
 
 
+class Usual(NamedTuple):
+    """What a loss's paper trains with, where a setting is not given."""
+
+    r1_interval: int
+    critic_steps: int
+    beta1: float
+
+
+USUAL = {"non-saturating": Usual(16, 1, 0.5), "wgan-gp": Usual(16, 5, 0.0), "relativistic": Usual(1, 1, 0.0)}
+
+
 class GAN(Trainable):
     """A GAN: one step from noise to data, with a generator and a discriminator that compete.
 
@@ -42,9 +52,11 @@ class GAN(Trainable):
     loss: 'non-saturating' (Goodfellow et al. 2014) with the R1 penalty (Mescheder et al. 2018), 'wgan-gp' (Gulrajani et
     al. 2017), or 'relativistic' with R1 and R2, as R3GAN (Huang et al. 2024). latent: width of z. r1: the penalties'
     weight γ (half of it multiplies each), applied every r1_interval steps and then that many times stronger (Karras et
-    al. 2020); gp: of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator; WGAN-GP's are 5.
-    lr, lr_discriminator: learning rates of Adam, whose betas are (beta1, beta2). class_conditional: learns from labels,
-    which samples get evenly: a vector as wide as z stands beside it, and the discriminator projects on another.
+    al. 2020); gp: of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator. lr,
+    lr_discriminator: learning rates of Adam, whose betas are (beta1, beta2). Where they are not given, r1_interval,
+    critic_steps and beta1 are those of the loss's paper: 16, 1 and 0.5; WGAN-GP's 5 critic steps without momentum;
+    R3GAN's penalties in every step without momentum. class_conditional: learns from labels, which samples get evenly: a
+    vector as wide as z stands beside it, and the discriminator projects on another.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "10000kimg", "ema_decay": 0.999}
@@ -53,7 +65,7 @@ class GAN(Trainable):
         self,
         data: DataSpec,
         *,
-        loss: str = "non-saturating",
+        loss: Literal["non-saturating", "wgan-gp", "relativistic"] = "non-saturating",
         latent: int = 64,
         hidden: int = 256,
         layers: int = 3,
@@ -61,15 +73,19 @@ class GAN(Trainable):
         lr: float = 2e-4,
         lr_discriminator: float = 2e-4,
         r1: float = 0.1,
-        r1_interval: int = 16,
+        r1_interval: int | None = None,
         gp: float = 10.0,
-        critic_steps: int = 1,
-        beta1: float = 0.5,
+        critic_steps: int | None = None,
+        beta1: float | None = None,
         beta2: float = 0.9,
         class_conditional: bool = False,
     ) -> None:
         super().__init__(data)
-        self.loss = one_of("loss", loss, *DISCRIMINATOR_LOSSES)
+        self.loss = loss
+        usual = USUAL[loss]
+        r1_interval = usual.r1_interval if r1_interval is None else r1_interval
+        critic_steps = usual.critic_steps if critic_steps is None else critic_steps
+        beta1 = usual.beta1 if beta1 is None else beta1
         if critic_steps < 1 or r1_interval < 1:
             raise UsageError(f"critic_steps = {critic_steps}, r1_interval = {r1_interval}: choose at least 1")
         self.gp, self.critic_steps = gp, critic_steps

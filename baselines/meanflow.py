@@ -85,9 +85,6 @@ class MeanFlow(Denoiser):
     def predictions(self) -> int | None:
         return self.sampling_steps
 
-    def describe_sampler(self) -> str:
-        return f"{self.sampling_steps} step{'s' if self.sampling_steps > 1 else ''}"
-
     def _times(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(r, t) of each sample, r ≤ t."""
         one, other = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,14 +12,14 @@ from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.ncsnpp import NCSNpp
 from trilemma_bench.nn.unet import UNet
 
-ARCHITECTURES = ("ddpm", "ddpm++", "ncsn++")
+Architecture = Literal["ddpm", "ddpm++", "ncsn++"]
 TIME_DIM = 64  # of the perceptron's time embedding
 
 
 def time_network(
     data: DataSpec,
     *,
-    architecture: str,
+    architecture: Architecture,
     channels: int,
     channel_multipliers: tuple[int, ...],
     res_blocks: int,
@@ -37,11 +37,9 @@ def time_network(
 
     architecture: 'ddpm' (Ho et al. 2020), 'ddpm++' or 'ncsn++' (Song et al. 2021). time_fourier_scale: of the two
     latter's random Fourier features of the time, in cycles per unit; 0 for sinusoids. times: how many a sample has;
-    above 1 the network takes N×times. classes: of labels, 0 for none. Raises UsageError for another architecture, for
-    several times where it takes one, and for images that cannot be halved as often as there are multipliers.
+    above 1 the network takes N×times. classes: of labels, 0 for none. Raises UsageError for Fourier features of several
+    times, and for images that cannot be halved as often as there are multipliers.
     """
-    if architecture not in ARCHITECTURES:
-        raise UsageError(f"architecture = '{architecture}': choose {' or '.join(ARCHITECTURES)}")
     if not data.is_image:
         dim, features = data.shape[0], {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
         embedded = {"time_dim": TIME_DIM, "times": times, "classes": classes}
@@ -55,11 +53,10 @@ def time_network(
         "res_blocks": res_blocks,
         "attention_resolutions": attention_resolutions,
         "dropout": dropout,
+        "times": times,
         "classes": classes,
     }
     if architecture == "ddpm":
-        return UNet(data.shape[0], size, times=times, **common)
-    if times > 1:
-        raise UsageError(f"architecture = '{architecture}' takes one time for each sample: choose ddpm")
+        return UNet(data.shape[0], size, **common)
     fir = architecture == "ncsn++"
     return NCSNpp(data.shape[0], size, fir=fir, fourier_scale=time_fourier_scale, **common)

@@ -65,7 +65,7 @@ def ancestral(
             x0 = x0.clamp(-1, 1)
         x = to_x0[k] * x0 + to_xt[k] * x
         if k > 0:
-            x = x + noise_scale[k] * _noise_like(x, rng)
+            x = x + noise_scale[k] * noise_like(x, rng)
     return x
 
 
@@ -88,7 +88,7 @@ def ddim(
         x0 = predicted_x0(x, epsilon, bar[k])
         x = bar_previous**0.5 * x0 + (1 - bar_previous - sigma**2) ** 0.5 * epsilon
         if sigma > 0:
-            x = x + sigma * _noise_like(x, rng)
+            x = x + sigma * noise_like(x, rng)
     return x
 
 
@@ -124,5 +124,6 @@ def _step(step: int, x: Tensor) -> Tensor:
     return torch.full((1,), step, device=x.device)
 
 
-def _noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
+def noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal noise of x's shape, type and device."""
     return torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from baselines.denoiser import Denoiser, column, one_of
+from baselines.denoiser import Denoiser, column
+from baselines.networks import Architecture
 from baselines.sde import SDE, VarianceExploding, VariancePreserving, predictor_corrector, probability_flow
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
@@ -35,7 +36,7 @@ class ScoreSDE(Denoiser):
         self,
         data: DataSpec,
         *,
-        sampler: str = "pc",
+        sampler: Literal["pc", "ode"] = "pc",
         sampling_steps: int = 1000,
         corrector: bool = True,
         snr: float = 0.16,
@@ -51,7 +52,7 @@ class ScoreSDE(Denoiser):
             raise UsageError(
                 f"sampling_steps = {sampling_steps}, tolerance = {tolerance}, snr = {snr}: all must be positive"
             )
-        self.sampler = one_of("sampler", sampler, "pc", "ode")
+        self.sampler = sampler
         self.sampling_steps, self.corrector, self.snr, self.tolerance = sampling_steps, corrector, snr, tolerance
 
     @property
@@ -104,7 +105,7 @@ class ScoreVP(ScoreSDE):
         self,
         data: DataSpec,
         *,
-        architecture: str = "ddpm++",
+        architecture: Architecture = "ddpm++",
         beta_min: float = 0.1,
         beta_max: float = 20.0,
         **settings: Any,
@@ -133,7 +134,7 @@ class ScoreVE(ScoreSDE):
         self,
         data: DataSpec,
         *,
-        architecture: str = "ncsn++",
+        architecture: Architecture = "ncsn++",
         sigma_min: float = 0.02,
         sigma_max: float = 100.0,
         time_fourier_scale: float = 16.0,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from baselines import ode
+from baselines.samplers import noise_like
 from trilemma_bench.nn.schedules import vp_log_mean_coefficient
 
 Score = Callable[[Tensor, float], Tensor]
@@ -112,7 +113,7 @@ def predictor_corrector(
             x = _langevin(score(x, now), x, ratio**2, snr, rng)
         x = (2 - ratio) * x + std**2 * score(x, now)
         if then > 0:
-            x = x + std * _noise_like(x, rng)
+            x = x + std * noise_like(x, rng)
     return x
 
 
@@ -130,12 +131,8 @@ def _langevin(slope: Tensor, x: Tensor, alpha: float, snr: float, rng: torch.Gen
 
     A score of zero, as an untrained network gives, moves nothing.
     """
-    noise = _noise_like(x, rng)
+    noise = noise_like(x, rng)
     noise_norm, slope_norm = (each.flatten(1).norm(dim=1).mean() for each in (noise, slope))
     ratio = torch.where(slope_norm > 0, noise_norm / slope_norm, 0.0)
     size = 2 * alpha * (snr * ratio) ** 2
     return x + size * slope + (2 * size).sqrt() * noise
-
-
-def _noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)

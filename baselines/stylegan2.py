@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from baselines.augment import ada_augment, diff_augment
-from baselines.denoiser import one_of
 from baselines.stylegan2_networks import Discriminator, Generator, MappingNetwork, Synthesis
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
@@ -65,14 +64,14 @@ class StyleGAN2(Trainable):
         lr: float = 2.5e-3,
         r1_gamma: float = 0.01,
         r1_interval: int = 16,
-        augment: str = "none",
+        augment: Literal["none", "diffaugment", "ada"] = "none",
         ada_target: float = 0.6,
         ada_kimg: float = 500.0,
         class_conditional: bool = False,
         truncation: float = 1.0,
     ) -> None:
         super().__init__(data)
-        self.augment = one_of("augment", augment, "none", "diffaugment", "ada")
+        self.augment = augment
         if augment != "none" and not data.is_image:
             raise UsageError(f"augment = '{augment}' is for images: choose none")
         if r1_interval < 1 or r1_gamma < 0 or ada_kimg <= 0:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_origin
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from baselines.ddpm import DDIM, DDPM
+from baselines.ddpm import DDIM, DDPM, DPMSolver
+from baselines.flow_matching import FlowMatching
 from baselines.gan import GAN
 from baselines.real_data import RealData
 from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, predicted_x0, quadratic_steps, uniform_steps
+from baselines.score_sde import ScoreVP
 from baselines.vae import VAE
 from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split
@@ -235,9 +239,9 @@ class TestEveryModel:
         assert torch.allclose(sampled(large), 10 * sampled(small), rtol=1e-5)
 
     def test_settings_are_annotated_keywords_with_defaults(self, model_class):
-        known = (int, float, bool, str, tuple[int, ...], int | None)
+        known = (int, float, bool, tuple[int, ...], int | None, float | None)
         for setting in model_schema(model_class).model_fields.values():
-            assert setting.annotation in known
+            assert setting.annotation in known or get_origin(setting.annotation) is Literal
             assert not setting.is_required()
 
 
@@ -315,6 +319,7 @@ class TestLearning:
             layers=2,
             loss=loss,
             critic_steps=2,
+            beta1=0.5,
             lr=2e-3,
             lr_discriminator=2e-3,
         )
@@ -326,7 +331,15 @@ class TestLearning:
         assert names == {(0, "discriminator"), (1, "discriminator"), (1, "generator")}
         assert sampled(model).mean(dim=0).tolist() == pytest.approx([2.0, -1.0], abs=0.5)
 
-    @pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"critic_steps": 0}])
+    def test_what_is_not_given_is_the_losss_papers(self):
+        plain, wgan, relativistic = (
+            GAN(POINTS, loss=loss, hidden=8) for loss in ("non-saturating", "wgan-gp", "relativistic")
+        )
+        assert [(each.r1_interval, each.betas[0]) for each in (plain, relativistic)] == [(16, 0.5), (1, 0.0)]
+        assert (plain.critic_steps, wgan.critic_steps, wgan.betas) == (1, 5, (0.0, 0.9))
+        assert GAN(POINTS, loss="wgan-gp", hidden=8, critic_steps=2, beta1=0.5).betas[0] == 0.5
+
+    @pytest.mark.parametrize("settings", [{"r1_interval": 0}, {"critic_steps": 0}])
     def test_a_wrong_setting_of_the_gan_is_named(self, settings):
         with pytest.raises(UsageError, match=next(iter(settings))):
             GAN(DataSpec((2,)), **settings)
@@ -395,9 +408,13 @@ class TestDDPMSettings:
     @pytest.mark.parametrize(
         ("model_class", "data", "settings", "message"),
         [
-            (DDPM, POINTS, {"sampling_steps": 1001}, "sampling_steps = 1001: choose 1 to diffusion_steps = 1000"),
-            (DDPM, POINTS, {"variance": "huge"}, "variance = 'huge': choose large or small"),
-            (DDIM, POINTS, {"spacing": "cubic"}, "spacing = 'cubic': choose uniform or quadratic"),
+            (
+                DDPM,
+                POINTS,
+                {"sampling_steps": 1001},
+                "sampling_steps = 1001: choose 1 to 1000 (diffusion_steps = 1000)",
+            ),
+            (DPMSolver, POINTS, {"diffusion_steps": 9, "sampling_steps": 9}, "choose 2 to 8 (diffusion_steps = 9)"),
             (DDIM, POINTS, {"sampling_steps": 1}, "sampling_steps = 1: choose 2 to"),
             (DDIM, POINTS, {"eta": 2.0}, "eta = 2.0"),
             (DDPM, DataSpec((1, 28, 28)), {"channel_multipliers": (1, 2, 2, 2)}, "too many to halve 28 pixels"),
@@ -408,6 +425,26 @@ class TestDDPMSettings:
             model_class(data, **settings)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_dpm_solver_takes_as_many_steps_as_the_chain_has_to_give(self):
+        for spacing, most in (("even", 8), ("quadratic", 9)):
+            model = DPMSolver(POINTS, hidden=8, diffusion_steps=9, sampling_steps=most, spacing=spacing)
+            assert sampled(model).isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("model_class", "setting", "choices"),
+        [
+            (DDPM, "variance", "'large' or 'small'"),
+            (DDIM, "spacing", "'uniform' or 'quadratic'"),
+            (DDPM, "architecture", r"'ddpm', 'ddpm\+\+' or 'ncsn\+\+'"),
+            (FlowMatching, "coupling", "'ot' or 'independent'"),
+            (ScoreVP, "sampler", "'pc' or 'ode'"),
+            (GAN, "loss", "'non-saturating', 'wgan-gp' or 'relativistic'"),
+        ],
+    )
+    def test_a_wrong_choice_is_told_the_right_ones(self, model_class, setting, choices):
+        with pytest.raises(ValidationError, match=choices):
+            model_schema(model_class)(**{setting: "best"})
 
 
 class TestRealData:

@@ -91,10 +91,7 @@ def test_transport_keeps_inside_labels():
     assert order.tolist() == [1, 0, 2]
 
 
-WRONG = [{"solver": "rk4"}, {"coupling": "best"}, {"sampling_steps": 0}, {"tolerance": 0.0}]
-
-
-@pytest.mark.parametrize("settings", WRONG)
+@pytest.mark.parametrize("settings", [{"sampling_steps": 0}, {"tolerance": 0.0}])
 def test_a_wrong_setting_is_named(settings):
     with pytest.raises(UsageError, match=str(next(iter(settings)))):
         FlowMatching(DataSpec((2,)), **settings)

@@ -8,6 +8,7 @@ from exact import Mixture
 from torch import nn
 
 from baselines.meanflow import TIME_SCALE, MeanFlow
+from trilemma_bench import config
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
@@ -135,6 +136,25 @@ def test_a_wrong_setting_is_named(settings):
         model(**settings)
 
 
-def test_a_network_of_one_time_is_refused():
-    with pytest.raises(UsageError, match="takes one time"):
-        MeanFlow(DataSpec((1, 8, 8)), architecture="ncsn++", channels=8, channel_multipliers=(1, 2))
+@pytest.mark.parametrize("architecture", ["ddpm", "ddpm++", "ncsn++"])
+def test_every_network_sees_both_times(architecture):
+    made = MeanFlow(DataSpec((1, 8, 8)), architecture=architecture, channels=8, channel_multipliers=(1, 2))
+    for parameter in made.network.parameters():  # the last layers start as zero, and hide all the others
+        nn.init.normal_(parameter, std=0.1)
+    made.eval()
+    x, times = torch.randn(1, 1, 8, 8), ((0.2, 0.9), (0.2, 0.5), (0.6, 0.9))
+    found = [made._mean_velocity(x, torch.tensor([earlier]), torch.tensor([later])) for earlier, later in times]
+    assert all(not torch.allclose(found[0], other, rtol=1e-3) for other in found[1:])
+
+
+def test_random_features_of_two_times_are_refused():
+    with pytest.raises(UsageError, match="time_fourier_scale"):
+        MeanFlow(DataSpec((1, 8, 8)), architecture="ncsn++", channels=8, time_fourier_scale=1.0)
+
+
+def test_the_cifar10_recipe_has_its_papers_network():
+    """EDM's DDPM++ of 55.73 M parameters, and 65,536 more for the second time."""
+    settings = config.resolve(MeanFlow, model="meanflow", dataset="cifar10")
+    with torch.device("meta"):
+        made = MeanFlow(DataSpec((3, 32, 32)), **settings.model)
+    assert sum(parameter.numel() for parameter in made.network.parameters()) == 55_798_275

@@ -224,6 +224,14 @@ class TestUNet:
         # The port with 35.87 M counts a fixed table of 1000 × 128 embeddings too.
         assert sum(each.numel() for each in network.parameters()) + 1000 * 128 == 35_874_307
 
+    def test_queries_keys_and_values_start_as_three_layers_would(self):
+        """Each of Glorot's variance, 1 over its width: the fused layer as a whole would have half of it."""
+        network = UNet(3, 8, channels=64, multipliers=(1,), res_blocks=1, attention_resolutions=(8,))
+        (weight, *_) = (each for name, each in network.named_parameters() if name.endswith("qkv.weight"))
+        assert weight.shape == (3 * 64, 64, 1, 1)
+        for part in weight.chunk(3):
+            assert part.var().item() == pytest.approx(1 / 64, rel=0.1)
+
     @pytest.mark.parametrize("size", [8, 28, 32, 64])
     def test_shape_and_silent_start(self, size):
         network = UNet(3, size, channels=8, res_blocks=1)

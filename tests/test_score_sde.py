@@ -119,7 +119,7 @@ def test_the_loss_of_exact_predictions_is_zero_and_that_of_none_is_the_noises():
     assert model.losses(torch.zeros(100, 2))["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"sampler": "em"}, {"sampling_steps": 0}, {"snr": 0.0}, {"beta_min": 30.0}])
+@pytest.mark.parametrize("settings", [{"sampling_steps": 0}, {"snr": 0.0}, {"beta_min": 30.0}])
 def test_a_wrong_setting_is_named(settings):
     with pytest.raises(UsageError, match=next(iter(settings))):
         ScoreVP(DataSpec((2,)), **settings)

@@ -49,6 +49,7 @@ PAPERS = [
         "rho": 7.0,
     }),
     ("meanflow", "cifar10", {
+        "architecture": "ddpm++", "channel_multipliers": (2, 2, 2), "res_blocks": 4,
         "lr": 6e-4, "max_grad_norm": 0.0, "two_times": 0.75, "adaptive": 0.75, "time_mean": -0.6, "earlier_mean": -4.0,
         "time_std": 1.6, "batch_size": 1024, "budget": "819200kimg", "ema_decay": 0.99995, "lr_warmup_steps": 10_000,
     }),
@@ -70,8 +71,25 @@ def chosen(settings, keys):
     return {key: found[key] for key in keys}
 
 
+@pytest.mark.parametrize(
+    ("folder", "stated"),
+    [
+        ("celeba-hq-256", {"batch_size": 32, "budget": "24000kimg"}),
+        ("lsun-church-256", {"batch_size": 64, "budget": "38400kimg"}),
+    ],
+)
+def test_ddgan_at_256_pixels_has_the_papers_figures(folder, stated):
+    stated |= {
+        "steps": 4, "channels": 64, "channel_multipliers": (1, 1, 2, 2, 4, 4), "discriminator": "large",
+        "lr_generator": 2e-4, "lr_discriminator": 1e-4, "r1_gamma": 1.0, "r1_every": 10, "ema_decay": 0.999,
+    }  # fmt: skip
+    config = configs_dir() / folder / "ddgan.toml"
+    assert chosen(resolve(registry.models.get("ddgan"), model="ddgan", dataset="own", config=config), stated) == stated
+
+
 def test_the_relativistic_gan_ends_as_r3gan_does():
     model = registry.models.get("gan")
     settings = resolve(model, model="gan", dataset="cifar10", config=configs_dir() / "cifar10" / "gan-r3gan.toml")
     stated = {"loss": "relativistic", "lr": 5e-5, "beta1": 0.0, "beta2": 0.99, "r1": 0.005, "r1_interval": 1}
+    stated["ema_decay"] = round(0.5 ** (512 / 5e6), 5)  # half of it is forgotten in 5 million images
     assert chosen(settings, stated) == stated

@@ -172,7 +172,7 @@ def test_adams_are_slowed_for_lazy_steps_and_r1_has_a_step_of_its_own():
     assert len(steps) == 17 + 2
 
 
-WRONG = [{"augment": "mixup"}, {"r1_interval": 0}, {"ada_kimg": 0.0}]
+WRONG = [{"r1_interval": 0}, {"ada_kimg": 0.0}]
 
 
 @pytest.mark.parametrize("settings", WRONG)

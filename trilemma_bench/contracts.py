@@ -179,7 +179,8 @@ class Trainable(GenerativeModel):
 
     def before_step(self, batch: Tensor, **labels: Tensor) -> dict[str, Tensor]:
         """Further tensors, on the model's device, that `training_step` is called with by name: what waits for the
-        device, and so has to be done before the part of a step that is recorded. By default there are none.
+        device, and so has to be done before the part of a step that is recorded, or needs the global batch where
+        several processes share it: each gets its rows of what this makes. By default there are none.
         """
         return {}
 

@@ -117,6 +117,15 @@ def share(batch: Tensor) -> Tensor:
     return batch[rank() :: world()] if world() > 1 else batch
 
 
+def whole(part: Tensor) -> Tensor:
+    """The global batch of which `share` gave this process `part`, in all of them."""
+    if world() == 1:
+        return part
+    parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
 def check_batch(size: int) -> None:
     """Raises UsageError unless the global batch can be shared out evenly, two samples a process at least."""
     if size % world() or (world() > 1 and size < 2 * world()):

@@ -69,10 +69,17 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
 
     def _further(self, step: int, batch: Split) -> dict[str, Tensor]:
-        """The tensors that the model's step is called with beside the batch, by name."""
+        """The tensors that the model's step is called with beside the batch, by name.
+
+        What the model does before a step, such as pairing samples, it does with the global batch.
+        """
         labels = {"labels": batch.labels} if self.model.wants_labels and batch.labels is not None else {}
-        with self._around(step):
-            return labels | self.model.before_step(batch.samples, **labels)
+        if type(self.model).before_step is Trainable.before_step:
+            return labels
+        everyones = {name: distributed.whole(values) for name, values in labels.items()}
+        with arithmetic(self.settings.precision, self.device):
+            made = self.model.before_step(distributed.whole(batch.samples), **everyones)
+        return labels | {name: distributed.share(values) for name, values in made.items()}
 
     def _update(self, step: int, names: tuple[str, ...], samples: Tensor, *further: Tensor) -> dict[str, Tensor]:
         self._norms = {}

@@ -30,8 +30,8 @@ class NCSNpp(nn.Module):
     residual input pyramid of NCSN++; without it, the 2×2 means and nearest neighbours of DDPM++. fourier_scale:
     standard deviation of the frequencies of random Fourier features of the time, in cycles; 0 for sinusoids with
     wavelengths from 2π to 2π·10⁴. style_dim: width of the style that sets gain and bias of every normalisation in the
-    residual blocks (Xiao et al. 2022, App. C); 0 for none. classes: of labels, 0 for none. Raises UsageError for a size
-    that cannot be halved so often.
+    residual blocks (Xiao et al. 2022, App. C); 0 for none. times: how many times a sample has, 1 with Fourier features.
+    classes: of labels, 0 for none. Raises UsageError for a size that cannot be halved so often.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class NCSNpp(nn.Module):
         fir: bool = True,
         fourier_scale: float = 0.0,
         style_dim: int = 0,
+        times: int = 1,
         classes: int = 0,
     ) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class NCSNpp(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, style_dim, dropout)
-        self.time = Conditioning(_time_layers(channels, fourier_scale), 4 * channels, classes)
+        self.time = Conditioning(_time_layers(channels, fourier_scale, times), 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         down, up = (FIRDownsample(), FIRUpsample()) if fir else (nn.AvgPool2d(2), NearestUpsample())
@@ -70,7 +71,7 @@ class NCSNpp(nn.Module):
         init_zero(self.last)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, style: Tensor | None = None) -> Tensor:
-        """time: shape (N,), or (1,) where all are the same; labels: int64 N; style: N×style_dim."""
+        """time: shape (N,), N×times if several, N = 1 where all are the same; labels: int64 N; style: N×style_dim."""
         time = self.time(time, labels)
         pyramid, h = x, self.first(x)
         skips = [h]
@@ -171,11 +172,13 @@ def _check_size(size: int, levels: int) -> None:
         raise UsageError(f"{size} pixels cannot be halved {levels - 1} times: use fewer than {levels} multipliers")
 
 
-def _time_layers(channels: int, fourier_scale: float) -> nn.Module:
-    """Times (N,) → N×4·channels."""
+def _time_layers(channels: int, fourier_scale: float, times: int) -> nn.Module:
+    """Times (N,), or N×times if several → N×4·channels."""
     hidden = 4 * channels
     if not fourier_scale:
-        return TimestepEmbedding(channels, hidden)
+        return TimestepEmbedding(channels, hidden, times=times)
+    if times > 1:
+        raise UsageError("time_fourier_scale: random Fourier features are of one time a sample; choose 0")
     features = FourierEmbedding(channels, fourier_scale)
     return nn.Sequential(features, nn.Linear(2 * channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 

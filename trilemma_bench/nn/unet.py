@@ -172,5 +172,8 @@ def _up_path(
 def _init_ddpm(module: nn.Module) -> None:
     """Weights of Glorot's uniform kind, biases 0; a residual branch starts as 0."""
     init_fan_average(module)
+    if isinstance(module, Attention):
+        bound = (3 / module.last.in_channels) ** 0.5  # Glorot's of queries, keys and values each, not of all in one
+        nn.init.uniform_(module.qkv.weight, -bound, bound)
     if isinstance(module, ResBlock | Attention):
         init_zero(module.last)
