@@ -255,6 +255,26 @@ def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch, changed
     assert counting.seen == 2 * SIZE
 
 
+def typed(scale):
+    """An extractor as it is typed into a notebook: of a module that no file holds."""
+    namespace = {"__name__": "typed_into_a_notebook", "Counting": Counting}
+    exec(f"class Mine(Counting):\n def __call__(self, samples): return super().__call__(samples) * {scale}", namespace)
+    made = namespace["Mine"]()
+    made.check(Toy.spec)
+    return made
+
+
+def test_features_of_code_that_cannot_be_read_are_not_kept():
+    for scale in (1, 2):
+        found = reference(Toy(), "train", typed(scale), wanted={"features": "features", "squares": "features"})
+        with pytest.warns(UserWarning, match="'pixels' are not cached, for its code cannot be read"):
+            features = found.features
+        assert torch.equal(features, scale * pixels())
+        assert torch.equal(found.moments.mean, moments(features).mean)
+        assert torch.equal(found.nearest(3), nearest_distances(features, 3))
+    assert not list(paths.cache_dir().rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("kind", ["features", "moments", "nearest"])
 @pytest.mark.parametrize("damage", ["cut", "bit", "header", "text", "empty"])
 def test_a_damaged_file_is_made_again_with_a_warning(counting, kind, damage):

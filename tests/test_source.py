@@ -1,13 +1,15 @@
-"""Changed code is other code: the digest follows what a model imports, and nothing else."""
+"""Changed code is other code: the digest follows what a model or an extractor imports, and nothing else."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 import pytest
 
-from trilemma_bench.source import source_digest
+from trilemma_bench.registry import load_file
+from trilemma_bench.source import features_digest, source_digest
 
 
 @pytest.fixture
@@ -59,3 +61,83 @@ def test_the_shared_blocks_and_the_training_loop_count(package, monkeypatch):
 def test_code_without_a_source_has_no_digest():
     assert source_digest("math") is None
     assert source_digest("not_loaded") is None
+
+
+PLUGIN = """
+from trilemma_bench.contracts import FeatureExtractor
+from nearby import scale
+
+
+class Mine(FeatureExtractor):
+    name, dim = "mine", 1
+
+    def __call__(self, samples):
+        return scale(samples.flatten(1).float().sum(dim=1, keepdim=True))
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A plugin file that imports a module beside it, which imports one of a package beside both."""
+    siblings = {"nearby.py": "import beside.deep\ndef scale(x):\n    return x\n", "beside/deep.py": "VALUE = 1\n"}
+    (tmp_path / "beside").mkdir()
+    for name, text in siblings.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "unrelated.py").write_text("VALUE = 1\n")
+    (tmp_path / "plug.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield load_file(tmp_path / "plug.py")
+    for name in ("nearby", "beside", "beside.deep"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("digest", [source_digest, lambda module: features_digest([module])])
+def test_a_plugin_file_is_followed_to_the_files_beside_it(plugin, tmp_path, digest):
+    digests = [digest(plugin.__name__)]
+    for changed in ("plug.py", "nearby.py", "beside/deep.py"):
+        with (tmp_path / changed).open("a") as file:
+            file.write("OTHER = 2\n")
+        digests.append(digest(plugin.__name__))
+    assert len(set(digests)) == 4
+    (tmp_path / "unrelated.py").write_text("VALUE = 2\n")
+    assert digest(plugin.__name__) == digests[-1]
+
+
+def test_what_is_installed_beside_a_module_is_not_its_own(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_one.py").write_text("import installed_other\n")
+    (folder / "installed_other.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(folder)
+    before = features_digest(["installed_one"])
+    assert before
+    (folder / "installed_other.py").write_text("VALUE = 2\n")
+    assert features_digest(["installed_one"]) == before
+
+
+def test_an_extractor_of_a_package_is_followed_through_the_whole_of_it(package):
+    (package / "parts" / "extractor.py").write_text("from outside_models.block import deep\n")
+    before = features_digest(["outside_models.parts.extractor"])
+    (package / "block.py").write_text("from .parts import deep\nVALUE = 2\n")
+    assert features_digest(["outside_models.parts.extractor"]) != before
+
+
+def test_a_script_is_read_and_what_is_typed_is_not(tmp_path, monkeypatch):
+    script = ModuleType("a_script")
+    script.__spec__, script.__file__ = None, str(tmp_path / "script.py")
+    typed = ModuleType("typed")
+    monkeypatch.setitem(sys.modules, "a_script", script)
+    monkeypatch.setitem(sys.modules, "typed", typed)
+    (tmp_path / "script.py").write_text("VALUE = 1\n")
+    before = features_digest(["a_script"])
+    assert before
+    (tmp_path / "script.py").write_text("VALUE = 2\n")
+    assert features_digest(["a_script"]) not in (None, before)
+    assert features_digest(["typed"]) is None
+    assert source_digest("typed") is None
+
+
+def test_a_relative_import_outside_any_package_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "lonely.py").write_text("try:\n    from .x import y\nexcept ImportError:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert source_digest("lonely")

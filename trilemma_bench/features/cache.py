@@ -26,6 +26,7 @@ Facts = dict[str, str]
 Tensors = dict[str, Tensor]
 
 NAMED_ONLY = ("dataset_name", "content")  # facts that help a reader, but do not decide which file it is
+UNREAD = "unread "  # begins the fact `code` where no source could be read: nothing of it is kept
 SECONDS_BEFORE_NOTICE = 2
 
 
@@ -50,8 +51,16 @@ def stored(
     """The tensors with these facts: from their file, or computed by one process while the others wait, and written.
 
     lock: what processes wait for, the file itself unless given. enough: whether the file's tensors will do. A file
-    that is damaged is made again, and one that cannot be written is done without, each with a warning.
+    that is damaged is made again, and one that cannot be written, or never told from that of edited code, is done
+    without, each with a warning.
     """
+    if _is_unread(facts):
+        warnings.warn(
+            f"features of extractor '{facts['extractor']}' are not cached, for its code cannot be read: "
+            "define it in a .py file",
+            stacklevel=2,
+        )
+        return compute()
     try:
         held = _acquire(Path(f"{lock or path_of(facts)}.lock"))
     except OSError as error:
@@ -110,6 +119,8 @@ def write(facts: Facts, tensors: Tensors) -> None:
 
     Only the process that holds the lock writes, so that what a crash left behind is written over.
     """
+    if _is_unread(facts):
+        return
     path = path_of(facts)
     temporary = path.with_suffix(".partial")
     try:
@@ -155,6 +166,10 @@ def _header(path: Path) -> Facts:
             return file.metadata() or {}
     except (SafetensorError, OSError):
         return {}
+
+
+def _is_unread(facts: Facts) -> bool:
+    return facts.get("code", "").startswith(UNREAD)
 
 
 def _identity(facts: Mapping[str, str]) -> Facts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +20,7 @@ from trilemma_bench.features.extraction import extract_all
 from trilemma_bench.metrics.frechet import Moments, moments
 from trilemma_bench.metrics.neighbours import nearest_distances
 from trilemma_bench.metrics.reference import Reference, subset_rows
-from trilemma_bench.source import package_digest
+from trilemma_bench.source import HARNESS, features_digest
 
 FORMAT = "trilemma-bench/reference/3"
 Wanted = Mapping[str, Literal["features", "moments"]]
@@ -166,10 +168,27 @@ class DatasetReference(Reference):
 
     @cached_property
     def _code(self) -> str:
-        """A hash of the extractor's source, so that who edits one gets new features."""
-        classes = [cls for cls in type(self.extractor).__mro__ if issubclass(cls, FeatureExtractor)]
-        modules = [cls.__module__ for cls in classes if cls is not FeatureExtractor]
-        return package_digest(modules) or type(self.extractor).__qualname__
+        return code_of(self.extractor)
+
+
+def code_of(extractor: FeatureExtractor) -> str:
+    """A hash of the extractor's source, so that who edits one gets new features.
+
+    Where no source can be read, as of a class typed into a notebook, what no other class and no other process has.
+    """
+    classes = [cls for cls in type(extractor).__mro__ if issubclass(cls, FeatureExtractor)]
+    modules = [cls.__module__ for cls in classes if cls is not FeatureExtractor]
+    return features_digest(modules) or _unread(type(extractor))
+
+
+@functools.cache
+def _unread(_: type) -> str:
+    return f"{cache.UNREAD}{uuid.uuid4().hex[:12]}"
+
+
+def is_shipped(extractor: FeatureExtractor) -> bool:
+    """Whether it is one of ours, whose name says what it computes."""
+    return type(extractor).__module__.startswith(f"{HARNESS}.")
 
 
 def extractor_facts(extractor: FeatureExtractor) -> cache.Facts:
