@@ -267,7 +267,7 @@ def typed(scale):
 def test_features_of_code_that_cannot_be_read_are_not_kept():
     for scale in (1, 2):
         found = reference(Toy(), "train", typed(scale), wanted={"features": "features", "squares": "features"})
-        with pytest.warns(UserWarning, match="'pixels' are not cached, for its code cannot be read"):
+        with pytest.warns(UserWarning, match="code of extractor 'pixels' cannot be read"):
             features = found.features
         assert torch.equal(features, scale * pixels())
         assert torch.equal(found.moments.mean, moments(features).mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inputs import REAL_DATA, images, needs_real_data
+from inputs import REAL_DATA, fails, images, needs_real_data
 from PIL import Image
 
 import trilemma_bench as tb
@@ -20,6 +21,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
+from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics import frechet
 from trilemma_bench.protocol import Protocol, Use
@@ -122,7 +124,7 @@ def test_a_named_precision_is_measured_recorded_cached_and_ranked_apart(own_imag
     assert len({entry.name for entry in cache.entries()}) == 2
     one, other = comparable([exact, lower])
     assert one.differences(other) == ["extractors · clip-vit-b-32 · precision: float32, not bf16"]
-    assert dict(protocol_facts(other))["features"].endswith("in bf16, weights 000000000000")
+    assert "in bf16, weights 000000000000" in dict(protocol_facts(other))["features"]
     assert "bf16" not in dict(protocol_facts(one))["features"]
 
 
@@ -139,6 +141,46 @@ def test_the_record_says_what_libraries_settle_differently(own_images, tmp_path,
         "precision": "one, distance ≤ radius",
         "density": "one, distance < radius",
     }
+
+
+PLUGIN = """
+import torch
+from trilemma_bench.contracts import FeatureExtractor
+from sibling import scale
+
+
+class Mine(FeatureExtractor):
+    name, dim = "mine", 3
+
+    def __init__(self, device):
+        pass
+
+    def __call__(self, samples):
+        return scale(samples.flatten(2).float().mean(dim=2))
+"""
+
+
+def test_an_extractor_of_edited_code_is_another(own_images, tmp_path, monkeypatch):
+    (tmp_path / "plug.py").write_text(PLUGIN)
+    (tmp_path / "sibling.py").write_text("def scale(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sibling", raising=False)
+    known = registry.load_file(tmp_path / "plug.py").Mine
+    monkeypatch.setattr(registry.extractors, "get", lambda name: known if name == "mine" else Pixels)
+    protocol = Protocol("own", "mine", samples=40, metrics=("fd", Use("precision", "pixels")))
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    options = {"dataset": own_images[0], "protocol": "own", "device": "cpu", "progress": False}
+    before = tb.evaluate(own_images[1], **options, out=tmp_path / "a")
+    (tmp_path / "sibling.py").write_text("def scale(x):\n    return 2 * x\n")
+    monkeypatch.setattr(sys.modules["sibling"], "scale", lambda x: 2 * x)
+    monkeypatch.setattr(sys.modules[known.__module__], "scale", lambda x: 2 * x)
+    after = tb.evaluate(own_images[1], **options, out=tmp_path / "b")
+    assert after.scores["fd_mine"].value == pytest.approx(4 * before.scores["fd_mine"].value)
+    with fails("cannot be compared", "B has extractors · mine · code: ", kind=UsageError):
+        tb.compare(tmp_path / "a", tmp_path / "b")
+    code = after.protocol.extractors["mine"].code
+    assert f"mine, code {code[:12]}" in dict(protocol_facts(comparable([after])[0]))["features"]
+    assert after.protocol.extractors["pixels"].code is None
 
 
 def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monkeypatch):

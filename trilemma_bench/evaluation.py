@@ -23,7 +23,7 @@ from trilemma_bench.features.extraction import (
     extract_all,
     use_precision,
 )
-from trilemma_bench.features.reference import Wanted, reference
+from trilemma_bench.features.reference import Wanted, code_of, is_shipped, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
@@ -168,12 +168,7 @@ class Evaluator:
         return ProtocolPart(
             name=protocol.name,
             extractor=protocol.extractor,
-            extractors={
-                name: ExtractorPart(
-                    weights_sha256=extractor.weights_sha256, resize=extractor.resize, precision=extractor.precision
-                )
-                for name, extractor in self.extractors.items()
-            },
+            extractors={name: _extractor_part(extractor) for name, extractor in self.extractors.items()},
             metrics={name: self._use_text(metric, use) for name, (metric, use) in self.metrics.items()},
             quantisation=protocol.quantisation,
             **self._reference_facts(),
@@ -226,6 +221,15 @@ class ModeNumbers(FeatureExtractor):
 
     def __call__(self, samples: Tensor) -> Tensor:
         return self.rule.assign(samples.cpu()).float()[:, None]
+
+
+def _extractor_part(extractor: FeatureExtractor) -> ExtractorPart:
+    return ExtractorPart(
+        weights_sha256=extractor.weights_sha256,
+        resize=extractor.resize,
+        precision=extractor.precision,
+        code=None if is_shipped(extractor) else code_of(extractor),
+    )
 
 
 def _built(protocol: Protocol, device: torch.device) -> dict[str, FeatureExtractor]:

@@ -45,11 +45,14 @@ class DatasetPart(_Part):
 
 
 class ExtractorPart(_Part):
-    """The features that scores were measured on. precision: of the arithmetic."""
+    """The features that scores were measured on. precision: of the arithmetic. code: sha256 of the extractor's source;
+    None for one of ours, whose name says what it computes.
+    """
 
     weights_sha256: str | None
     resize: str
     precision: str = "float32"
+    code: str | None = None
 
 
 class ProtocolPart(_Part):

@@ -51,15 +51,9 @@ def stored(
     """The tensors with these facts: from their file, or computed by one process while the others wait, and written.
 
     lock: what processes wait for, the file itself unless given. enough: whether the file's tensors will do. A file
-    that is damaged is made again, and one that cannot be written, or never told from that of edited code, is done
-    without, each with a warning.
+    that is damaged is made again, and one that cannot be written is done without, each with a warning.
     """
     if _is_unread(facts):
-        warnings.warn(
-            f"features of extractor '{facts['extractor']}' are not cached, for its code cannot be read: "
-            "define it in a .py file",
-            stacklevel=2,
-        )
         return compute()
     try:
         held = _acquire(Path(f"{lock or path_of(facts)}.lock"))

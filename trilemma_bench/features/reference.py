@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,15 +175,21 @@ class DatasetReference(Reference):
 def code_of(extractor: FeatureExtractor) -> str:
     """A hash of the extractor's source, so that who edits one gets new features.
 
-    Where no source can be read, as of a class typed into a notebook, what no other class and no other process has.
+    Where no source can be read, as of a class typed into a notebook, what no other class and no other process has, with
+    a warning, once for each class.
     """
     classes = [cls for cls in type(extractor).__mro__ if issubclass(cls, FeatureExtractor)]
     modules = [cls.__module__ for cls in classes if cls is not FeatureExtractor]
-    return features_digest(modules) or _unread(type(extractor))
+    return features_digest(modules) or _unread(type(extractor), extractor.name)
 
 
 @functools.cache
-def _unread(_: type) -> str:
+def _unread(_: type, name: str) -> str:
+    warnings.warn(
+        f"the code of extractor '{name}' cannot be read: its features are not cached, and its scores compare with "
+        "those of no other run; define it in a .py file",
+        stacklevel=3,
+    )
     return f"{cache.UNREAD}{uuid.uuid4().hex[:12]}"
 
 

@@ -90,12 +90,13 @@ def _features(group: Group) -> str:
 
 
 def _extractor(group: Group, name: str) -> str:
-    weights, resize, precision = (
-        group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize", "precision")
+    weights, resize, precision, code = (
+        group[BELOW.join(("extractors", name, field))] for field in ("weights_sha256", "resize", "precision", "code")
     )
     shown = "" if resize in (None, "none") else f", resize {resize}"
     shown += "" if precision in (None, "float32") else f", in {precision}"
-    return f"{name}{shown}" + (f", weights {weights[:12]}" if weights else "")
+    shown += f", weights {weights[:12]}" if weights else ""
+    return f"{name}{shown}" + (f", code {code[:12]}" if code else "")
 
 
 def separations(groups: Sequence[Group]) -> list[list[str]]:
