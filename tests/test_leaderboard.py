@@ -17,6 +17,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 COMMITTED = sorted(each for each in RESULTS.glob("*") if each.is_dir() and each.name not in ("demo", "report"))
 
 
+GIVEN = {"dataset": "gaussians25", "fingerprint": "a", "split": "test", "samples": 10_000, "sha256": "b"}
+
+
 def committed_row():
     """A record of the repository, on data that every machine has."""
     return next(path for path in sorted(RESULTS.glob("gaussians25/ddgan/*/record.json")))
@@ -65,10 +68,28 @@ def test_a_whole_row_has_no_problem(row):
         ({"samples_sha256": None}, "no hash of its samples"),
         ({"samples_sha256": "abc"}, "no hash of its samples"),
         ({"protocol__k_precision_recall": 5}, "k_precision_recall = 5, but protocol 'points' has 3"),
+        (
+            {"protocol__reference_split": "train"},
+            "against the train split, but protocol 'points' compares with the test",
+        ),
+        ({"protocol__reference_samples": 99}, "99 reference samples, but protocol 'points' has 10,000"),
+        ({"protocol__reference_sha256": "e" * 64}, "eeeeeeeeeeee…, not the fingerprint of gaussians25"),
+        (
+            {"protocol__references": {"points": GIVEN}},
+            "against given files, but protocol 'points' compares with the test",
+        ),
+        (
+            {"protocol__metrics__recall": "pixels"},
+            "recall: pixels, but protocol 'points' has: points, distance ≤ radius",
+        ),
+        ({"protocol__metrics__kid": "points"}, "kid: points, but protocol 'points' has: not measured"),
         ({"protocol__samples": 100}, "100 samples, but protocol 'points' has 10,000"),
         ({"protocol__name": "mine"}, "unknown protocol 'mine'"),
         ({"protocol__extractors__points__precision": "bf16"}, "features of 'points' in bf16"),
-        ({"dataset__fingerprint": "0" * 64}, "fingerprint 000000000000…, not that of gaussians25"),
+        (
+            {"dataset__fingerprint": "0" * 64, "protocol__reference_sha256": "0" * 64},
+            "fingerprint 000000000000…, not that of gaussians25",
+        ),
         ({"scores__recall__interval": None, "scores__recall__standard_error": None}, "recall has no interval"),
         ({"scores": {}}, "no scores"),
         ({"seed": "many"}, "seed"),

@@ -28,6 +28,7 @@ from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
 from trilemma_bench.report.notes import protocol_facts
 from trilemma_bench.statistics import comparable
+from trilemma_bench.weights import sha256_of
 
 RESULTS = Path(__file__).parent.parent / "results"
 CPU = torch.device("cpu")
@@ -197,6 +198,19 @@ def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monk
     )
     assert not record.missing
     assert record.protocol.reference_samples == 60
+    assert {name: part.model_dump() for name, part in record.protocol.references.items()} == {
+        name: {
+            "dataset": dataset.name,
+            "fingerprint": dataset.fingerprint(),
+            "split": "train",
+            "samples": samples,
+            "sha256": sha256_of(file),
+            "source": "",
+        }
+        for name, samples, file in zip(("one", "other"), (60, 10), files, strict=True)
+    }
+    shown = dict(protocol_facts(comparable([record])[0]))["samples"]
+    assert shown == f"40 generated against 60 of given references ({dataset.name} train)"
     texts = record.protocol.metrics.values()
     assert [*texts] == [
         "one, 60 of its given reference",

@@ -16,7 +16,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.features import cache
 from trilemma_bench.features.exchange import Claims, export_reference, import_npz, open_reference, open_references
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import code_of, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import frechet_distance, moments
 from trilemma_bench.metrics.neighbours import PRECISION, nearest_distances
@@ -112,7 +112,7 @@ def test_each_output_is_a_file_of_its_own(extractor, tmp_path):
         export_reference(reference(Toy(), "train", extractor, output), tmp_path / f"{output}.safetensors", "features")
         for output in outputs
     ]
-    found = open_references(files, {"pixels": extractor})
+    found = open_references(files, {"pixels": extractor}, Toy(), "train")
     assert list(found) == [("pixels", output) for output in outputs]
     assert torch.equal(found["pixels", "squares"].features, pixels().square())
 
@@ -258,7 +258,7 @@ def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path)
     with fails("absent", "does not exist", kind=UsageError):
         open_reference(tmp_path / "absent.safetensors", extractor)
     with fails("second reference", "pixels", kind=UsageError):
-        open_references([ours, ours], {"pixels": extractor})
+        open_references([ours, ours], {"pixels": extractor}, Toy(), "train")
 
 
 @pytest.mark.parametrize("fact", ["name", "weights_sha256", "resize", "precision"])
@@ -267,6 +267,51 @@ def test_a_reference_of_another_extractor_is_refused(ours, fact):
     setattr(other, fact, "b" * 64)
     with fails("ours.safetensors", "another extractor", "bbbbbbbbbbbb…"):
         open_reference(ours, other)
+
+
+def of_code(extractor, path, code):
+    """A file of `extractor`'s features that names another code."""
+    known = reference(Toy(), "train", extractor)
+    cache.save(path, {**known.facts("features"), "code": code}, {"features": pixels()})
+    return path
+
+
+def test_a_reference_of_other_code_is_refused_where_no_weights_say_what_it_is(extractor, tmp_path):
+    path = of_code(extractor, tmp_path / "ours.safetensors", "b" * 64)
+    with fails("ours.safetensors", "other code of extractor 'pixels'", "again"):
+        open_reference(path, extractor)
+    of_code(extractor, path, code_of(extractor))
+    assert torch.equal(open_reference(path, extractor).features, pixels())
+
+
+def test_other_code_around_equal_weights_is_a_warning(extractor, tmp_path):
+    extractor.weights_sha256 = "a" * 64
+    path = of_code(extractor, tmp_path / "ours.safetensors", "b" * 64)
+    with pytest.warns(UserWarning, match="other code of extractor 'pixels' with equal weights"):
+        found = open_reference(path, extractor)
+    assert torch.equal(found.features, pixels())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "message"),
+    [
+        (Toy(seed=5), "train", "'toy' of other content, not of 'toy'"),
+        (Toy(), "test", "the train split, not of the test split"),
+    ],
+)
+def test_a_reference_of_other_data_is_a_warning(ours, extractor, dataset, split, message):
+    with pytest.warns(UserWarning, match=f"ours.safetensors is a reference of {message}"):
+        open_references([ours], {"pixels": extractor}, dataset, split)
+
+
+def test_of_an_imported_reference_the_name_is_compared(extractor, tmp_path, recwarn):
+    path = imported(write_npz(tmp_path / "stats.npz", **gaussian()), extractor)
+    open_references([path], {"pixels": extractor}, Toy(seed=5), "train")
+    assert not recwarn
+    other = Toy()
+    other.name = "another"
+    with pytest.warns(UserWarning, match="a reference of 'toy', not of 'another'"):
+        open_references([path], {"pixels": extractor}, other, "train")
 
 
 def test_a_reference_of_another_output_or_width_is_refused(ours, extractor):
@@ -279,7 +324,7 @@ def test_a_reference_of_another_output_or_width_is_refused(ours, extractor):
 
 def test_a_file_that_the_protocol_has_no_use_for_is_refused(ours, extractor):
     with fails("'pixels'", "inception, vgg16"):
-        open_references([ours], {"inception": extractor, "vgg16": extractor})
+        open_references([ours], {"inception": extractor, "vgg16": extractor}, Toy(), "train")
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "fact", "text", "empty"])

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,12 +119,18 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
     ctx.exit(code)
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the code."""
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.version_option(package_name="trilemma-bench")
 def main(debug: bool) -> None:
     """Quality, coverage and speed of generative models, measured alike."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = _warn
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, the first speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
@@ -415,8 +422,8 @@ def reference_import(source: Path, **options: Any) -> None:
     _load_plugins(options["plugins"])
     from trilemma_bench.features.exchange import Claims, import_npz
 
-    _, extractor = _data_and_extractor(options, "cpu")
-    claims = Claims(options["dataset"], options["split"], options["output"], options["count"])
+    dataset, extractor = _data_and_extractor(options, "cpu")
+    claims = Claims(dataset.name, options["split"], options["output"], options["count"])
     click.echo(import_npz(source, options["path"], claims, extractor))
 
 

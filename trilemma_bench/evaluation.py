@@ -29,7 +29,7 @@ from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import DeviceReference, Reference
 from trilemma_bench.protocol import Protocol, Use
-from trilemma_bench.record import ExtractorPart, ProtocolPart, Score
+from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
 MODES = "modes of the dataset"
 COPIES = 50  # pairs of a generated and a training sample that are kept to be looked at
@@ -70,11 +70,11 @@ class Evaluator:
                 f"which '{dataset.name}' lacks; it has {', '.join(dataset.splits)}"
             )
         self.mode_rule = dataset.mode_rule()
-        self.metrics = _metrics(protocol, has_modes=self.mode_rule is not None)
+        self.metrics = metrics_of(protocol, has_modes=self.mode_rule is not None)
         self.extractors = _built(protocol, device)
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
-        self.given = open_references(files, self.extractors)
+        self.given = open_references(files, self.extractors, dataset, protocol.reference)
         for given in self.given.values():
             given.compute_on = device
         self._references: dict[Any, Reference] = {}
@@ -164,12 +164,12 @@ class Evaluator:
         return {output: "features" if output in whole else "moments" for output in outputs}
 
     def _protocol_part(self, samples: int) -> ProtocolPart:
-        protocol = self.protocol
+        protocol, uses = self.protocol, self.metrics.items()
         return ProtocolPart(
             name=protocol.name,
             extractor=protocol.extractor,
             extractors={name: _extractor_part(extractor) for name, extractor in self.extractors.items()},
-            metrics={name: self._use_text(metric, use) for name, (metric, use) in self.metrics.items()},
+            metrics={name: use_text(metric, use, self._given_count(metric, use)) for name, (metric, use) in uses},
             quantisation=protocol.quantisation,
             **self._reference_facts(),
             samples=samples,
@@ -179,20 +179,12 @@ class Evaluator:
             mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
 
-    def _use_text(self, metric: Metric, use: Use) -> str:
-        """What a score was measured on, and how: 'vgg16, 10000 of the reference, distance ≤ radius'."""
-        parts = [str(use.extractor) if metric.output == "features" else f"{use.extractor}:{metric.output}"]
-        parts += [f"{use.samples} samples"] if use.samples else []
+    def _given_count(self, metric: Metric, use: Use) -> int | None:
+        """How many samples of its given reference the metric reads; None where it reads none."""
         given = self.given.get((str(use.extractor), metric.output))
-        count = use.reference_samples or self.protocol.reference_samples
-        if metric.needs == "training":
-            parts += ["all of the train split"]
-        elif given is not None and metric.needs in ("features", "moments"):
-            parts += [f"{min(len(given), count or len(given))} of its given reference"]
-        elif use.reference_samples:
-            parts += [f"{use.reference_samples} of the reference"]
-        parts += [metric.convention] if metric.convention else []
-        return ", ".join(parts)
+        if given is None or metric.needs not in ("features", "moments"):
+            return None
+        return min(len(given), use.reference_samples or self.protocol.reference_samples or len(given))
 
     def _reference_facts(self) -> dict[str, Any]:
         """Which reference it is, how many samples of it are used, and the sha256 of its content."""
@@ -208,6 +200,7 @@ class Evaluator:
             "reference_split": split,
             "reference_samples": min(size, limit or size),
             "reference_sha256": content,
+            "references": {_features_name(*of): _reference_part(given) for of, given in self.given.items()},
         }
 
 
@@ -221,6 +214,23 @@ class ModeNumbers(FeatureExtractor):
 
     def __call__(self, samples: Tensor) -> Tensor:
         return self.rule.assign(samples.cpu()).float()[:, None]
+
+
+def _features_name(extractor: str, output: str) -> str:
+    """'inception', or 'inception:spatial' for what is not its first output."""
+    return extractor if output == "features" else f"{extractor}:{output}"
+
+
+def _reference_part(given: Reference) -> ReferencePart:
+    stated = given.stated
+    return ReferencePart(
+        dataset=stated["dataset_name"],
+        fingerprint=stated["dataset"],
+        split=stated["split"],
+        samples=len(given),
+        sha256=str(given.sha256),
+        source=stated.get("source", ""),
+    )
 
 
 def _extractor_part(extractor: FeatureExtractor) -> ExtractorPart:
@@ -253,7 +263,7 @@ def _built(protocol: Protocol, device: torch.device) -> dict[str, FeatureExtract
     return built
 
 
-def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
+def metrics_of(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
     """The protocol's metrics by the names of their scores; a second use of a metric is named by its extractor too."""
     chosen: dict[str, tuple[Metric, Use]] = {}
     for use in protocol.uses:
@@ -263,6 +273,23 @@ def _metrics(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use
         name = metric.score_name(str(use.extractor))
         chosen[f"{name}_{use.extractor}" if name in chosen else name] = metric, use
     return chosen
+
+
+def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
+    """What a score is measured on, and how: 'vgg16, 10000 of the reference, distance ≤ radius'.
+
+    given: how many samples of a given reference, where there is one.
+    """
+    parts = [_features_name(str(use.extractor), metric.output)]
+    parts += [f"{use.samples} samples"] if use.samples else []
+    if metric.needs == "training":
+        parts += ["all of the train split"]
+    elif given is not None:
+        parts += [f"{given} of its given reference"]
+    elif use.reference_samples:
+        parts += [f"{use.reference_samples} of the reference"]
+    parts += [metric.convention] if metric.convention else []
+    return ", ".join(parts)
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:

@@ -9,7 +9,8 @@ from pathlib import Path
 from trilemma_bench import registry
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.protocol import FEATURE_PRECISIONS
+from trilemma_bench.evaluation import metrics_of, use_text
+from trilemma_bench.protocol import FEATURE_PRECISIONS, Protocol
 from trilemma_bench.record import ProtocolPart, Record
 from trilemma_bench.results import find_records
 from trilemma_bench.weights import sha256_of
@@ -47,10 +48,12 @@ def _problems(path: Path, record: Record) -> Iterator[str]:
 def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
     """What differs from the registered protocol of that name."""
     try:
-        known = registry.protocols.get(protocol.name)
+        known: Protocol = registry.protocols.get(protocol.name)
     except TrilemmaError as error:
         yield str(error)
         return
+    yield from _reference_problems(record, protocol, known)
+    yield from _metric_problems(protocol, known)
     for field in PROTOCOL_FIELDS:
         if (here := getattr(protocol, field)) != (there := getattr(known, field)):
             yield f"{field} = {here}, but protocol '{known.name}' has {there}"
@@ -59,6 +62,46 @@ def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
             yield f"features of '{name}' in {part.precision}, but protocol '{known.name}' has {known.precision}"
     if protocol.samples != known.samples and record.model.name != FINITE:
         yield f"{protocol.samples:,} samples, but protocol '{known.name}' has {known.samples:,}"
+
+
+def _reference_problems(record: Record, protocol: ProtocolPart, known: Protocol) -> Iterator[str]:
+    """What was not compared with the dataset's own samples, or with other than the protocol's."""
+    if protocol.references or protocol.reference_split != known.reference:
+        what = "given files" if protocol.references else f"the {protocol.reference_split} split"
+        yield f"measured against {what}, but protocol '{known.name}' compares with the {known.reference} split"
+        return
+    if protocol.reference_sha256 != record.dataset.fingerprint:
+        yield f"reference_sha256 = {protocol.reference_sha256[:12]}…, not the fingerprint of {record.dataset.name}"
+    size, limit = _size_of(record, known.reference), known.reference_samples
+    if size and protocol.reference_samples != (expected := min(size, limit or size)):
+        yield f"{protocol.reference_samples:,} reference samples, but protocol '{known.name}' has {expected:,}"
+
+
+def _size_of(record: Record, split: str) -> int | None:
+    """The samples in a split of the record's dataset; None where the data would have to be fetched to know."""
+    if split == record.dataset.split:
+        return record.dataset.size
+    try:
+        dataset = open_dataset(record.dataset.name)
+        return len(dataset.load(split)) if dataset.available() == "bundled" else None
+    except TrilemmaError:
+        return None  # `_content_problems` says so
+
+
+def _metric_problems(protocol: ProtocolPart, known: Protocol) -> Iterator[str]:
+    """Which metrics were measured on something else, or in another way."""
+    if protocol.references:
+        return
+    try:
+        uses = metrics_of(known, has_modes=protocol.mode_rule is not None)
+    except TrilemmaError as error:
+        yield str(error)
+        return
+    expected = {name: use_text(metric, use) for name, (metric, use) in uses.items()}
+    for name in {**expected, **protocol.metrics}:
+        here, there = (metrics.get(name, "not measured") for metrics in (protocol.metrics, expected))
+        if here != there:
+            yield f"{name}: {here}, but protocol '{known.name}' has: {there}"
 
 
 def _score_problems(record: Record) -> Iterator[str]:

@@ -55,11 +55,25 @@ class ExtractorPart(_Part):
     code: str | None = None
 
 
+class ReferencePart(_Part):
+    """A reference that was given as a file, as that says of itself. fingerprint: of the dataset, 'unknown' where others
+    computed the file that it was imported from; source: that file.
+    """
+
+    dataset: str
+    fingerprint: str
+    split: str
+    samples: int = Field(ge=0)
+    sha256: str
+    source: str = ""
+
+
 class ProtocolPart(_Part):
     """Everything that must be equal before two scores may be compared.
 
     metrics: score → what of the protocol is its own (extractor, samples on each side, convention where libraries
-    differ). reference_sha256: of the reference's content. kid: how KID is averaged.
+    differ). reference_sha256: of the reference's content; references: features → the file that they were given as,
+    where they are not the dataset's own. kid: how KID is averaged.
     """
 
     name: str
@@ -70,6 +84,7 @@ class ProtocolPart(_Part):
     reference_split: str
     reference_samples: int = Field(ge=0)
     reference_sha256: str
+    references: dict[str, ReferencePart] = {}
     samples: int = Field(ge=0)
     k_precision_recall: int
     k_density_coverage: int

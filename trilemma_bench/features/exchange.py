@@ -7,6 +7,7 @@ that do not: `mu` and `sigma` (pytorch-fid, TTUR, EDM), with `mu_s` and `sigma_s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trilemma_bench import checkpoint
-from trilemma_bench.contracts import FeatureExtractor
+from trilemma_bench.contracts import Dataset, FeatureExtractor
 from trilemma_bench.datasets.arrays import shape_text
 from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.features import cache
-from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, extractor_facts
+from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, code_of, extractor_facts
 from trilemma_bench.metrics.frechet import Moments
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 from trilemma_bench.weights import sha256_of
@@ -31,7 +32,8 @@ from trilemma_bench.weights import sha256_of
 Kind = Literal["moments", "features"]
 
 SUFFIX = ".safetensors"
-FACTS = {"samples", "output", "extractor", "weights", "resize", "precision"}
+UNKNOWN = "unknown"  # the dataset's fingerprint, where others computed the reference
+FACTS = {"dataset", "dataset_name", "split", "samples", "output", "extractor", "weights", "resize", "precision"}
 ROUNDING = 1e-5  # of the largest eigenvalue or entry: what a covariance kept in float32 may be off by
 
 
@@ -87,7 +89,7 @@ def import_npz(source: Path, path: Path, claimed: Claims, extractor: FeatureExtr
     facts = {
         "format": FORMAT,
         "kind": "features" if "features" in tensors else "moments",
-        "dataset": "unknown",
+        "dataset": UNKNOWN,
         "dataset_name": claimed.dataset,
         "split": claimed.split,
         "samples": str(len(reference)),
@@ -99,11 +101,12 @@ def import_npz(source: Path, path: Path, claimed: Claims, extractor: FeatureExtr
 
 
 def open_references(
-    files: Sequence[Path], extractors: Mapping[str, FeatureExtractor]
+    files: Sequence[Path], extractors: Mapping[str, FeatureExtractor], dataset: Dataset, split: str
 ) -> dict[tuple[str, str], Reference]:
     """(extractor's name, output) → the reference in each of our `files`; `extractors`: those of the protocol, by name.
 
-    Raises TrilemmaError for a file that the protocol has no use for, and for two of the same features.
+    dataset, split: what the protocol compares with; a file of something else is used, with a warning. Raises
+    TrilemmaError for a file that the protocol has no use for, and for two of the same features.
     """
     found: dict[tuple[str, str], Reference] = {}
     for path in files:
@@ -117,14 +120,27 @@ def open_references(
         if (name, output) in found:
             raise UsageError(f"{path} is the second reference of {name}'s {output}: give one")
         found[name, output] = open_reference(path, extractors[name], output)
+        if other := _other_data(facts, dataset, split):
+            warnings.warn(f"{path} is a reference of {other}: the record says so", stacklevel=2)
     return found
+
+
+def _other_data(facts: cache.Facts, dataset: Dataset, split: str) -> str:
+    """What a file says that it is of, where that is not the dataset's split; '' where it is."""
+    name = facts["dataset_name"]
+    same = name == dataset.name if facts["dataset"] == UNKNOWN else facts["dataset"] == dataset.fingerprint()
+    if not same:
+        content = " of other content" if name == dataset.name else ""
+        return f"'{name}'{content}, not of '{dataset.name}'"
+    return f"the {facts['split']} split, not of the {split} split" if facts["split"] != split else ""
 
 
 def open_reference(path: Path, extractor: FeatureExtractor, output: str = "features") -> Reference:
     """The reference in a file of ours, with the file's sha256; features are mapped, not read into memory.
 
     Raises TrilemmaError when the file is damaged, holds values that cannot be, or is of another extractor: its name,
-    weights, resize, precision and output must be equal.
+    weights, resize, precision and output must be equal, and without weights its code. Other code around equal weights
+    is worth a warning.
     """
     tensors, facts = _load(path)
     for name, wanted in {**extractor_facts(extractor), "output": output}.items():
@@ -133,10 +149,21 @@ def open_reference(path: Path, extractor: FeatureExtractor, output: str = "featu
                 f"{path} is of another extractor: its {name} is '{_short(facts[name])}', not '{_short(wanted)}'; "
                 "export the reference again with this one"
             )
+    _check_code(path, facts, extractor)
     reference = _build(tensors, int(facts["samples"]), path)
     _check_width(reference, extractor, output, path)
-    reference.sha256 = sha256_of(path)
+    reference.sha256, reference.stated = sha256_of(path), facts
     return reference
+
+
+def _check_code(path: Path, facts: cache.Facts, extractor: FeatureExtractor) -> None:
+    """An .npz that was imported names no code."""
+    if facts.get("code", now := code_of(extractor)) == now:
+        return
+    problem = f"{path} is of other code of extractor '{extractor.name}'"
+    if extractor.weights_sha256 is None:
+        raise TrilemmaError(f"{problem}, which may give other features: export the reference again")
+    warnings.warn(f"{problem} with equal weights: export the reference again to be sure", stacklevel=3)
 
 
 def _load(path: Path) -> tuple[cache.Tensors, cache.Facts]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,12 +18,13 @@ from trilemma_bench.metrics.neighbours import nearest_distances
 class Reference:
     """Features of M real samples: float M×D, on one device. Moments and distances are computed when first asked for.
 
-    nearest: distances to the nearest others, ascending, float64 M×k, where they are known already. sha256: of the file
-    that the reference was read from; None for one computed from a dataset. compute_on: where moments and distances are
-    computed, where that is not the features' device.
+    nearest: distances to the nearest others, ascending, float64 M×k, where they are known already. sha256, stated: of
+    the file that the reference was read from, and what that says of itself; None and nothing for one computed from a
+    dataset. compute_on: where moments and distances are computed, where that is not the features' device.
     """
 
     sha256: str | None = None
+    stated: Mapping[str, str] = MappingProxyType({})
     compute_on: torch.device | None = None
     _nearest: Tensor | None = None
 

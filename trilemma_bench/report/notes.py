@@ -70,7 +70,7 @@ def _score_notes(score: Score) -> list[str]:
 
 def protocol_facts(group: Group) -> list[tuple[str, str]]:
     """The conditions that all rows of a group share, as (field, value) for people."""
-    reference = f"{group['reference_samples'] or 0:,} of the {group['reference_split']} split"
+    reference = f"{group['reference_samples'] or 0:,} of {_reference(group)}"
     neighbours = f"k = {group['k_precision_recall']} for precision and recall"
     facts = [
         ("protocol", group["protocol"]),
@@ -83,6 +83,15 @@ def protocol_facts(group: Group) -> list[tuple[str, str]]:
         ("device", group["device"] or "not timed"),
     ]
     return [(field, fmt.plain(value)) for field, value in facts if value and group["protocol"]]
+
+
+def _reference(group: Group) -> str:
+    """'the train split', or of which data the given files are."""
+    given = [
+        " ".join(str(group[BELOW.join(("references", name, field))]) for field in ("dataset", "split"))
+        for name in group.names_below("references")
+    ]
+    return f"given references ({', '.join(dict.fromkeys(given))})" if given else f"the {group['reference_split']} split"
 
 
 def _features(group: Group) -> str:
