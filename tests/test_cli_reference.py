@@ -59,12 +59,14 @@ def test_list_shows_what_is_cached(tmp_path):
     assert "digits" not in succeeds("list")
     succeeds("export", *DIGITS, "--device", "cpu", "--to", tmp_path / "a.npz")
     succeeds("export", *DIGITS, "--split", "test", "--count", "200", "--device", "cpu", "--to", tmp_path / "b.npz")
+    weights = DigitsCNN().weights_sha256[:12]
     sizes = [entry.size for entry in cache.entries()]
     rows = succeeds("list").splitlines()[1:-1]
     assert len(rows) == 2
     for row, split, samples, size in zip(rows, ("test", "train"), ("200", "1297"), sizes, strict=True):
-        for word in ("digits", Digits().fingerprint()[:12], split, "digits-cnn", samples, "moments"):
-            assert word in row
+        known = Digits().fingerprint()[:12], split, "digits-cnn", weights, "float32", samples, "moments"
+        for word in ("digits", *known):
+            assert word in row.split()
         assert f"{size:,}" in row
 
 
@@ -85,6 +87,8 @@ def test_list_survives_a_file_that_cannot_be_read(tmp_path):
         ),
         (2, "Did you mean 'features'?", ["export", *DIGITS, "--output", "feature", "--to", "a.npz"]),
         (2, "moments only", ["export", *DIGITS, "--kind", "features", "--to", "a.npz"]),
+        (2, "radii are distances between features", ["export", *DIGITS, "--radii", "--to", "a.npz"]),
+        (2, "the train split of digits has 1,297", ["export", *DIGITS, "--count", "999999", "--to", "a.npz"]),
         (2, "written as .safetensors or .npz", ["export", *DIGITS, "--to", "a.pkl"]),
         (2, "absent.npz does not exist", ["import", "absent.npz", *DIGITS, "--count", "5", "--to", "a.safetensors"]),
         (2, "--count N", ["import", "stats.npz", *DIGITS, "--to", "a.safetensors"]),

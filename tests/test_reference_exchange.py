@@ -18,7 +18,7 @@ from trilemma_bench.features.exchange import Claims, export_reference, import_np
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import code_of, reference
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.frechet import frechet_distance, moments
+from trilemma_bench.metrics.frechet import FD, frechet_distance, moments
 from trilemma_bench.metrics.neighbours import PRECISION, nearest_distances
 
 RNG = np.random.default_rng(3)
@@ -154,7 +154,7 @@ def test_metrics_that_need_features_say_why_they_cannot(extractor, tmp_path):
     comparison = Comparison(pixels(), found)
     with fails("mean and covariance only", "needs features"):
         PRECISION.estimate(comparison)
-    with fails("mean and covariance only"):
+    with fails("mean and covariance of 500 samples", "the protocol compares with 100", "one of features"):
         found.subset(100)
     assert found.subset(500) is found
 
@@ -201,6 +201,8 @@ def broken(name, value):
     [
         (("mu holds NaN",), broken("mu", np.nan)),
         (("sigma holds NaN or infinity",), broken("sigma", np.inf)),
+        (("mu holds 1e+39", "at most 3.4e+38"), broken("mu", 1e39)),
+        (("sigma holds 1e+300", "at most 1.16e+77"), lambda given: {**given, "sigma": 1e300 * np.eye(DIM)}),
         (("not symmetric",), broken("sigma", 1e6)),
         (("eigenvalue -", "no covariance"), lambda given: {**given, "sigma": given["sigma"] - 1e4 * np.eye(DIM)}),
         (("mu is 6 and sigma 6×5",), lambda given: {**given, "sigma": given["sigma"][:, 1:]}),
@@ -235,8 +237,16 @@ def test_a_damaged_npz_is_refused(extractor, tmp_path, content):
 def test_what_is_only_an_array_is_refused(extractor, tmp_path):
     with (tmp_path / "stats.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with fails("stats.npz", "no .npz"):
+    with fails("stats.npz is one array, no .npz", "mu and sigma", kind=UsageError):
         imported(tmp_path / "stats.npz", extractor)
+
+
+def test_the_largest_moments_of_float32_features_can_be_computed_with(extractor, tmp_path):
+    largest = float(np.finfo(np.float32).max)
+    source = write_npz(tmp_path / "stats.npz", mu=np.full(DIM, largest), sigma=largest**2 * np.eye(DIM))
+    found = FD.estimate(Comparison(torch.randn(100, DIM), open_reference(imported(source, extractor), extractor)))
+    assert found.value == pytest.approx(2 * DIM * largest**2)
+    assert np.isfinite(found.standard_error)
 
 
 def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path):
@@ -257,6 +267,17 @@ def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path)
         open_reference(source, extractor)
     with fails("absent", "does not exist", kind=UsageError):
         open_reference(tmp_path / "absent.safetensors", extractor)
+    with fails("is a folder", kind=UsageError):
+        open_reference(tmp_path, extractor)
+    (tmp_path / "array.npy").touch()
+    with fails("array.npy is no .safetensors", "reference export", kind=UsageError):
+        open_reference(tmp_path / "array.npy", extractor)
+    with fails("is a folder", "give an .npz file", kind=UsageError):
+        import_npz(tmp_path, tmp_path / "x.safetensors", Claims("toy", count=500), extractor)
+    with fails("radii", "moments", kind=UsageError):
+        export_reference(known, tmp_path / "x.safetensors", radii=True)
+    with fails("13 samples were asked for, and the train split of toy has 12", kind=UsageError):
+        export_reference(reference(Toy(), "train", extractor, count=13), tmp_path / "x.safetensors")
     with fails("second reference", "pixels", kind=UsageError):
         open_references([ours, ours], {"pixels": extractor}, Toy(), "train")
 

@@ -359,11 +359,14 @@ def reference_list() -> None:
     """What is cached: of which data and extractor, which kinds, and how large."""
     from trilemma_bench.features import cache
 
-    rows: list[tuple[str, ...]] = [("DATASET", "SPLIT", "EXTRACTOR", "OUTPUT", "SAMPLES", "KINDS", "BYTES")]
+    rows: list[tuple[str, ...]] = [
+        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "OUTPUT", "SAMPLES", "KINDS", "BYTES")
+    ]
     for entry in cache.entries():
         facts = entry.facts
         data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
-        known = (facts.get(name, "?") for name in ("split", "extractor", "output", "samples"))
+        names = ("split", "extractor", "weights", "precision", "output", "samples")
+        known = (facts.get(name, "?")[:12] if name == "weights" else facts.get(name, "?") for name in names)
         rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

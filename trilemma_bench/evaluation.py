@@ -293,10 +293,12 @@ def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
-    """The metric's value with its facts. Raises TrilemmaError when the value is not a finite number."""
+    """The metric's value with its facts. Raises TrilemmaError when the value or its error is not a finite number."""
     estimate = metric.estimate(comparison)
     if not math.isfinite(estimate.value):
         raise TrilemmaError(f"{metric.name} is {estimate.value}")
+    if not all(map(math.isfinite, (estimate.standard_error or 0.0, *(estimate.interval or ())))):
+        raise TrilemmaError(f"the error of {metric.name} is no finite number")
     facts: dict[str, Any] = {}
     if metric.name == "mode_kl" and rule:
         facts["floor"] = mode_kl_floor(len(comparison.generated), rule.count)

@@ -34,6 +34,7 @@ Kind = Literal["moments", "features"]
 SUFFIX = ".safetensors"
 UNKNOWN = "unknown"  # the dataset's fingerprint, where others computed the reference
 FACTS = {"dataset", "dataset_name", "split", "samples", "output", "extractor", "weights", "resize", "precision"}
+LARGEST = torch.finfo(torch.float32).max
 ROUNDING = 1e-5  # of the largest eigenvalue or entry: what a covariance kept in float32 may be off by
 
 
@@ -50,8 +51,16 @@ class Claims:
 def export_reference(reference: DatasetReference, path: Path, kind: Kind = "moments", radii: bool = False) -> Path:
     """Writes the reference into `path`: ours, or an .npz with `mu` and `sigma` in float64 for moments; returns it.
 
-    radii: with the features, the distances to the nearest others too, so that nobody computes them again.
+    radii: with the features, the distances to the nearest others too, so that nobody computes them again. Raises
+    UsageError for what the file cannot hold, and for a subset of more samples than there are.
     """
+    if radii and kind == "moments":
+        raise UsageError("radii are distances between features: leave them out of moments, or export features")
+    if reference.count and reference.count > len(reference):
+        raise UsageError(
+            f"{reference.count:,} samples were asked for, and the {reference.split} split of {reference.dataset.name} "
+            f"has {len(reference):,}: ask for so many, or leave the number out"
+        )
     if path.suffix == ".npz" and kind == "features":
         raise UsageError(f"{path}: an .npz takes moments only; name the file {path.stem}{SUFFIX} for features")
     if path.suffix not in (SUFFIX, ".npz"):
@@ -169,12 +178,15 @@ def _check_code(path: Path, facts: cache.Facts, extractor: FeatureExtractor) -> 
 def _load(path: Path) -> tuple[cache.Tensors, cache.Facts]:
     """What a file of ours holds and says of itself, verified against each other."""
     if not path.is_file():
-        raise UsageError(f"{path} does not exist: give the file that `trilemma-bench reference export` wrote")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"{path} {what}: give the file that `trilemma-bench reference export` wrote")
     if path.suffix == ".npz":
         raise UsageError(
             f"{path} does not say what it is of: `trilemma-bench reference import {path} --dataset NAME "
             "--extractor NAME --to FILE.safetensors` makes a file that does"
         )
+    if path.suffix != SUFFIX:
+        raise UsageError(f"{path} is no {SUFFIX}: give the file that `trilemma-bench reference export` wrote")
     try:
         tensors, facts = cache.load(path)
     except (SafetensorError, OSError) as error:
@@ -210,6 +222,8 @@ def _check_moments(mean: Tensor, covariance: Tensor, where: Path) -> None:
         )
     _check_finite("mu", mean, where)
     _check_finite("sigma", covariance, where)
+    _check_size("mu", mean, LARGEST, where)
+    _check_size("sigma", covariance, LARGEST**2, where)
     if (covariance - covariance.mT).abs().max() > ROUNDING * covariance.abs().max():
         raise TrilemmaError(f"{where}: sigma is not symmetric, so it is no covariance")
     values = torch.linalg.eigvalsh(covariance)
@@ -220,6 +234,12 @@ def _check_moments(mean: Tensor, covariance: Tensor, where: Path) -> None:
 def _check_finite(name: str, values: Tensor, where: Path) -> None:
     if not values.isfinite().all():
         raise TrilemmaError(f"{where}: {name} holds NaN or infinity")
+
+
+def _check_size(name: str, values: Tensor, largest: float, where: Path) -> None:
+    """What no float32 features have, and float64 arithmetic on their moments would overflow with."""
+    if (found := float(values.abs().max())) > largest:
+        raise TrilemmaError(f"{where}: {name} holds {found:.3g}, and features in float32 give at most {largest:.3g}")
 
 
 def _check_width(reference: Reference, extractor: FeatureExtractor, output: str, where: Path) -> None:
@@ -234,14 +254,18 @@ def _check_width(reference: Reference, extractor: FeatureExtractor, output: str,
 def _read_npz(path: Path, output: str) -> cache.Tensors:
     """The features, else mean and covariance of `output`, in an .npz; only what is needed of it is read."""
     mu, sigma = ("mu_s", "sigma_s") if output == "spatial" else ("mu", "sigma")
+    if not path.is_file():
+        raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give an .npz file")
     try:
         with path.open("rb") as opened:
             arrays = np.load(opened, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise UsageError(f"{path} is one array, no .npz: give one with {mu} and {sigma} (or pool_3)")
             names = list(arrays.files)
             wanted = ["pool_3"] if output == "features" and "pool_3" in names else [mu, sigma]
             found = {name: arrays[name] for name in wanted if name in names}
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist") from error
+    except UsageError:
+        raise
     except Exception as error:
         raise TrilemmaError(f"{path} is damaged or no .npz of plain arrays ({reason(error)})") from error
     if len(found) < len(wanted):

@@ -91,6 +91,14 @@ class MomentsReference(Reference):
     def moments(self) -> Moments:
         return self._moments
 
+    def subset(self, count: int) -> Reference:
+        if count < len(self):
+            raise TrilemmaError(
+                f"this reference holds the mean and covariance of {len(self):,} samples, and the protocol compares "
+                f"with {count:,}: give a reference of so many, or one of features"
+            )
+        return self
+
 
 class DeviceReference(Reference):
     """A reference whose tensors are copied to `device` when they are asked for."""
