@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields, replace
 from functools import partial
@@ -25,6 +26,7 @@ from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics import frechet
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.reference import subset_rows
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
 from trilemma_bench.report.notes import protocol_facts
@@ -132,17 +134,38 @@ def test_a_named_precision_is_measured_recorded_cached_and_ranked_apart(own_imag
 
 def test_the_record_says_what_libraries_settle_differently(own_images, tmp_path, monkeypatch):
     monkeypatch.setattr(registry.extractors, "get", lambda extractor: partial(Projection, extractor))
-    metrics = ("fd", "inception_score", "precision", "density")
+    metrics = ("fd", "kid", "inception_score", "precision", "density", "authenticity", "vendi", "fd_infinity")
     monkeypatch.setattr(registry.protocols, "get", lambda _: Protocol("own", "one", samples=40, metrics=metrics))
     record = tb.evaluate(
         own_images[1], dataset=own_images[0], protocol="own", device="cpu", out=tmp_path / "out", progress=False
     )
     assert record.protocol.metrics == {
         "fd_one": "one",
+        "kid": "one, kernel (x·y / D + 1)³, unbiased",
         "inception_score": "one:logits, 10 splits, shuffled",
         "precision": "one, distance ≤ radius",
         "density": "one, distance < radius",
+        "authenticity": "one, all of the train split, distance > the training sample's to its nearest other",
+        "vendi": "one, cosine kernel, order 1",
+        "fd_infinity_one": "one, 15 nested sizes n from max(N/10, 2D) to N, a line in 1/n at 0",
     }
+
+
+def test_the_record_says_which_subset_of_the_reference_it_is(own_images, tmp_path, monkeypatch):
+    """Also one that was written before it said so."""
+    monkeypatch.setattr(registry.protocols, "get", lambda _: Protocol("own", "pixels", samples=40, reference_samples=9))
+    record = tb.evaluate(own_images[1], dataset=own_images[0], protocol="own", out=tmp_path / "out", progress=False)
+    said = record.protocol.reference_subset
+    seed = int(re.fullmatch(r"the first M of torch.randperm with seed (\d+)", said)[1])
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(seed))[:9]
+    assert torch.equal(subset_rows(60, 9), rows)
+    assert ProtocolPart.model_fields["reference_subset"].default == said
+
+
+def test_the_record_says_how_kid_draws_its_subsets():
+    assert Protocol("own", "one", 9).kid == "all pairs"
+    said = registry.protocols.get("clean").kid
+    assert said == "100 subsets of 1000, NumPy's choice with seed 2020"
 
 
 PLUGIN = """
@@ -236,7 +259,7 @@ def test_memorisation_is_of_the_training_data_whatever_the_reference(own_images,
     assert plain.scores["authenticity"] == given.scores["authenticity"]
     assert given.protocol.metrics == {
         "fd_one": "one, 10 of its given reference",
-        "authenticity": "one, all of the train split",
+        "authenticity": "one, all of the train split, distance > the training sample's to its nearest other",
     }
     assert given.scores["fd_one"] != plain.scores["fd_one"]
 

@@ -62,12 +62,16 @@ def test_equal_conditions_share_a_group():
     assert [[record.model.name for record in group.records] for group in groups] == [["a", "b"]]
 
 
+GIVEN = {"dataset": "gaussians25", "fingerprint": "unknown", "split": "test", "samples": 10_000, "sha256": "f" * 64}
+BASE = {"references": {"points": GIVEN}}
 FIELDS = {
     "name": "other",
     "extractor": "pixels",
     "extractors": {"points": {"weights_sha256": None, "resize": "clean"}},
     "metrics": {"fd_points": "points", "precision": "points, 500 samples"},
     "reference_sha256": "e" * 64,
+    "reference_subset": "the first M",
+    "references": {"points": {**GIVEN, "source": "stats.npz"}},
     "kid": "100 subsets of 1000",
     "quantisation": "floor",
     "reference_split": "train",
@@ -79,7 +83,11 @@ FIELDS = {
 }
 
 
-NESTED = {"extractors": "extractors · points · resize", "metrics": "metrics · precision"}
+NESTED = {
+    "extractors": "extractors · points · resize",
+    "metrics": "metrics · precision",
+    "references": "references · points · source",
+}
 
 
 def test_every_field_of_the_protocol_is_tried_below():
@@ -89,7 +97,7 @@ def test_every_field_of_the_protocol_is_tried_below():
 @pytest.mark.parametrize("field", FIELDS)
 def test_each_field_of_the_protocol_separates_and_is_named(field):
     one, other = comparable(
-        [make_record(speed=CPU), make_record(speed=CPU, protocol={field: FIELDS[field]}, samples=10_000)]
+        [make_record(speed=CPU, protocol=changes, samples=10_000) for changes in (BASE, {**BASE, field: FIELDS[field]})]
     )
     value, name = FIELDS[field], {"name": "protocol", **NESTED}.get(field, field)
     while isinstance(value, dict):

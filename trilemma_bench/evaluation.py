@@ -27,7 +27,7 @@ from trilemma_bench.features.reference import Wanted, code_of, is_shipped, refer
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
-from trilemma_bench.metrics.reference import DeviceReference, Reference
+from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
@@ -172,6 +172,7 @@ class Evaluator:
             metrics={name: use_text(metric, use, self._given_count(metric, use)) for name, (metric, use) in uses},
             quantisation=protocol.quantisation,
             **self._reference_facts(),
+            reference_subset=SUBSET,
             samples=samples,
             k_precision_recall=protocol.k_precision_recall,
             k_density_coverage=protocol.k_density_coverage,

@@ -8,6 +8,7 @@ NEIGHBOUR_METRICS = ("precision", "recall", "density", "coverage")
 FEATURE_METRICS = ("fd", "kid", *NEIGHBOUR_METRICS, "authenticity")
 MODE_METRICS = ("modes", "mode_kl")
 FEATURE_PRECISIONS = ("float32", "tf32", "bf16")
+KID_SUBSETS_SEED = 2020  # torch-fidelity's, so that both average over the same subsets
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Protocol:
     @property
     def kid(self) -> str:
         """How KID is averaged, in words."""
-        return f"{self.kid_subsets} subsets of {self.kid_subset_size}" if self.kid_subsets else "all pairs"
+        if not self.kid_subsets:
+            return "all pairs"
+        return f"{self.kid_subsets} subsets of {self.kid_subset_size}, NumPy's choice with seed {KID_SUBSETS_SEED}"
 
     @property
     def extractors(self) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ class ProtocolPart(_Part):
 
     metrics: score → what of the protocol is its own (extractor, samples on each side, convention where libraries
     differ). reference_sha256: of the reference's content; references: features → the file that they were given as,
-    where they are not the dataset's own. kid: how KID is averaged.
+    where they are not the dataset's own; reference_subset: which M samples, where they are fewer than all. kid: how KID
+    is averaged.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ProtocolPart(_Part):
     reference_split: str
     reference_samples: int = Field(ge=0)
     reference_sha256: str
+    reference_subset: str = "the first M of torch.randperm with seed 310705017453353769"  # as before this was recorded
     references: dict[str, ReferencePart] = {}
     samples: int = Field(ge=0)
     k_precision_recall: int

@@ -92,4 +92,5 @@ def _standard_error(jackknife: Jackknife, sizes: list[int], weights: Tensor) -> 
 FD_INFINITY = Metric(
     "fd_infinity", fd_infinity, "lower", "moments", "", "Fréchet distance at infinitely many samples",
     (-math.inf, math.inf), "Chong & Forsyth 2020, arXiv:1911.07023",
+    convention=f"{SIZES} nested sizes n from max(N/10, 2D) to N, a line in 1/n at 0",
 )  # fmt: skip

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.protocol import KID_SUBSETS_SEED
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 BLOCK = 512  # samples along each side of a tile of kernel values: 2 MiB
-SUBSETS_SEED = 2020  # torch-fidelity's, so that both average over the same subsets
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
 _METHOD = "projection of the U-statistic, to second order"
@@ -172,7 +172,7 @@ def _subsets(n: int, m: int, count: int, size: int) -> Iterator[tuple[Tensor, Te
             f"kid over {count} subsets of {size} needs at least {max(2, size)} samples on each side, got {n} generated "
             f"and {m} reference: measure more, or use all pairs (0 subsets)"
         )
-    rng = np.random.RandomState(SUBSETS_SEED)
+    rng = np.random.RandomState(KID_SUBSETS_SEED)
     for _ in range(count):
         rows = rng.choice(n, size, replace=False)
         yield torch.from_numpy(rows), torch.from_numpy(rng.choice(m, size, replace=False))
@@ -212,7 +212,7 @@ def cmmd(comparison: Comparison) -> Estimate:
 
 KID = Metric(
     "kid", kid, "lower", "features", "", "Kernel distance (KID)", (-math.inf, math.inf),
-    "Bińkowski et al. 2018, arXiv:1801.01401",
+    "Bińkowski et al. 2018, arXiv:1801.01401", convention="kernel (x·y / D + 1)³, unbiased",
 )  # fmt: skip
 CMMD = Metric(
     "cmmd", cmmd, "lower", "features", "", "CLIP kernel distance (CMMD)", (0.0, math.inf),

@@ -131,6 +131,9 @@ def as_reference(features: Tensor | Reference) -> Reference:
     return Reference(features) if isinstance(features, torch.Tensor) else features
 
 
+SUBSET = f"the first M of torch.randperm with seed {seeding.stream_seed('reference')}"
+
+
 def subset_rows(size: int, count: int) -> Tensor:
-    """Which `count` of `size` samples are the fixed random subset (int64, CPU)."""
+    """Which `count` of `size` samples are the fixed random subset (int64, CPU); `SUBSET` says it in words."""
     return seeding.permutation(size, "reference")[:count]

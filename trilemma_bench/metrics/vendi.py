@@ -62,5 +62,5 @@ def _logs(eigenvalues: Tensor) -> Tensor:
 
 VENDI = Metric(
     "vendi", vendi, "higher", "samples", "effective samples", "Vendi score", (1.0, math.inf),
-    "Friedman & Dieng 2023, arXiv:2210.02410",
+    "Friedman & Dieng 2023, arXiv:2210.02410", convention="cosine kernel, order 1",
 )  # fmt: skip
