@@ -187,7 +187,7 @@ def code_of(extractor: FeatureExtractor) -> str:
 def _unread(_: type, name: str) -> str:
     warnings.warn(
         f"the code of extractor '{name}' cannot be read: its features are not cached, and its scores compare with "
-        "those of no other run; define it in a .py file",
+        "those of no other process; define it in a .py file",
         stacklevel=3,
     )
     return f"{cache.UNREAD}{uuid.uuid4().hex[:12]}"
