@@ -22,7 +22,6 @@ from trilemma_bench.datasets.cifar10 import CIFAR10
 from trilemma_bench.datasets.folder import FolderDataset, NpzDataset, array_samples, load_samples
 from trilemma_bench.datasets.images import ImageFiles
 from trilemma_bench.datasets.mnist import MNIST
-from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features.extraction import HashedSamples, extract
@@ -263,7 +262,7 @@ def test_points_are_read_as_float32(tmp_path):
     np.savez(tmp_path / "points.npz", points=points)
     np.save(tmp_path / "points.npy", points)
     for name in ("points.npz", "points.npy"):
-        samples = load_samples(tmp_path / name, Gaussians25().spec, "gaussians25")
+        samples = load_samples(tmp_path / name, open_dataset("gaussians25").spec, "gaussians25")
         assert samples.dtype == torch.float32
         assert np.array_equal(samples.numpy(), points.astype(np.float32))
 
@@ -307,7 +306,7 @@ def test_the_conversion_that_a_message_recommends_works():
 def test_samples_of_another_shape_than_the_dataset(tmp_path):
     np.save(tmp_path / "images.npy", images(2, 64))
     np.save(tmp_path / "points.npy", RNG.random((5, 3)))
-    cifar, toy = CIFAR10(tmp_path).spec, Gaussians25().spec
+    cifar, toy = CIFAR10(tmp_path).spec, open_dataset("gaussians25").spec
     line = "samples are 3×64×64, dataset cifar10 is 3×32×32: resize them or name another dataset"
     with pytest.raises(TrilemmaError) as caught:
         load_samples(tmp_path / "images.npy", cifar, "cifar10")
