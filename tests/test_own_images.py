@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import zipfile
 import zlib
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
 import trilemma_bench as tb
-from trilemma_bench import registry
+from trilemma_bench import read_record, registry
+from trilemma_bench.cli import main
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import arrays, open_dataset
 from trilemma_bench.datasets import images as module
@@ -27,6 +30,7 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features.extraction import HashedSamples, extract
 from trilemma_bench.features.raw import Pixels
+from trilemma_bench.leaderboard import check_records
 
 # The user's own images
 
@@ -133,6 +137,28 @@ def test_what_was_trained_on_own_images_is_found_again(relative, tmp_path, monke
     tb.train(model="ddim", settings=settings, **options, say=said.append)
     assert said[-1].startswith("already trained")
     assert tb.sample(tmp_path / "s.npz", model="ddim", settings=settings, samples=3, **options).is_file()
+
+
+def test_results_on_own_images_lie_where_their_record_says(tmp_path, monkeypatch):
+    """Under a name that tells data of one file name apart, and the same data nowhere."""
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    pixels, out = images(40), tmp_path / "out"
+    for folder, content in (("a", pixels), ("b", pixels), ("c", images(40))):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "own.npz", images=content)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["evaluate", "--samples", "c/own.npz", "--out", str(out), "--device", "cpu", "--quiet", "--dataset"]
+    names = []
+    for dataset in ("npz:a/own.npz", f"npz:{tmp_path}/a/own.npz", "npz:b/own.npz", "npz:c/own.npz"):
+        result = CliRunner().invoke(main, [*arguments, dataset])
+        assert result.exit_code == 0, result.output
+        folder = Path(result.stdout.splitlines()[-1])
+        assert folder == out / read_record(folder / "record.json").place
+        names.append(folder.parts[-3])
+    assert names[0] == names[1] == names[2] != names[3]
+    assert all(re.fullmatch(r"npz-own\.npz-[0-9a-f]{6}", name) for name in names)
+    _, problems = check_records([out])
+    assert not [problem for problem in problems if "lie in" in problem or "dataset" in problem]
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "JPEG"])

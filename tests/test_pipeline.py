@@ -13,6 +13,7 @@ import torch
 import trilemma_bench as tb
 from trilemma_bench import checkpoint, pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
 
@@ -39,7 +40,7 @@ def go(out, model="ddgan", dataset="gaussians25", **options):
 
 
 def folder_of(record, out):
-    return out / record.dataset.name / record.model.name / record.id
+    return out / record.place
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,50 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
         go(tmp_path, settings={"lr_generator": 1e30})
     (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
     assert read_record(folder / "record.json").status == "failed"
+
+
+@pytest.fixture
+def other_name():
+    """A dataset that is registered by another name than its class has, and whose content cannot be read."""
+
+    class Unreadable(Gaussians25):
+        readable = True
+
+        def load(self, split):
+            if not self.readable:
+                raise tb.TrilemmaError("the disk is broken")
+            return super().load(split)
+
+        @property
+        def official(self):
+            return bool(self.load("train"))
+
+    tb.register_dataset("registered")(Unreadable)
+    yield Unreadable
+    del registry.datasets._local["registered"]
+    registry.datasets._loaded.pop("registered", None)
+
+
+def test_a_dataset_has_the_name_that_it_is_registered_by(other_name, tmp_path):
+    record = go(tmp_path, model="real-data", dataset="registered", samples=100, budget=None)
+    assert record.dataset.name == "registered"
+    assert (tmp_path / record.place / "record.json").is_file()
+
+
+def test_a_run_that_fails_on_its_data_is_recorded(other_name, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "give_weights", lambda *_: monkeypatch.setattr(other_name, "readable", False))
+    with pytest.raises(tb.TrilemmaError, match="the disk is broken"):
+        go(tmp_path, dataset="registered", settings={"preview_seconds": 0})
+    (path,) = tmp_path.rglob("record.json")
+    assert path.parts[-4] == "registered"
+    assert (read_record(path).status, read_record(path).error) == ("failed", "the disk is broken")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_a_name_that_no_folder_can_have_is_wrong_usage(name, tmp_path):
+    with pytest.raises(tb.UsageError, match="cannot be a name"):
+        tb.evaluate(np.zeros((3, 2), np.float32), dataset="gaussians25", name=name, out=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):

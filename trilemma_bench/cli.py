@@ -136,7 +136,7 @@ def run(**options: Any) -> None:
     from trilemma_bench.report.terminal import terminal_table
 
     record = pipeline.run(_options(options))
-    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
 @main.command()
@@ -195,7 +195,7 @@ def evaluate(source: Path, name: str, **options: Any) -> None:
     settings = _options({**options, "model": name})
     samples = load_samples(source.expanduser(), open_dataset(settings.dataset).spec, settings.dataset)
     record = pipeline.evaluate(settings, samples, str(source))
-    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
 @main.command()
@@ -434,11 +434,6 @@ def _data_and_extractor(options: dict[str, Any], device: Any) -> tuple[Any, Any]
     if options["output"] not in extractor.outputs:
         raise unknown_name(f"output of {extractor.name}", options["output"], extractor.outputs)
     return dataset, extractor
-
-
-def _folder(record: Any, options: dict[str, Any]) -> Path:
-    """Where the run's results lie."""
-    return options["out"] / record.dataset.name / record.model.name / record.id
 
 
 def _options(options: dict[str, Any]) -> Any:

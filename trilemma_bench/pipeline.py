@@ -86,7 +86,7 @@ def evaluate(options: Options, samples: Samples, source: str) -> Record:
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
     evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)
-    part = ModelPart(name=options.model, parameters=0, settings={"samples": source}, plugin="", version="")
+    part = ModelPart(name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="")
     with recorded_failure(job):
         return _measure(job, evaluator, samples, part, None)
 

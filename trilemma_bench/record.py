@@ -166,6 +166,11 @@ class Record(_Part):
         """The name of this run's row: the model, and its variant in brackets where it has one."""
         return f"{self.model.name} ({self.model.variant})" if self.model.variant else self.model.name
 
+    @property
+    def place(self) -> Path:
+        """The run's folder, below the folder of all results."""
+        return Path(self.dataset.name, self.model.name, self.id)
+
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
