@@ -60,19 +60,10 @@ def evaluate(
 def options_of(
     model: str, dataset: str, settings: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> pipeline.Options:
-    """The run's options, with settings as the overrides that `--set` gives, and paths as paths."""
+    """The run's options, with paths as paths."""
     options = dict(options)
     for key in ("config", "checkpoint", "out"):
         if options.get(key) is not None:
             options[key] = Path(options[key]).expanduser()
     options["references"] = tuple(Path(path).expanduser() for path in options.get("references", ()))
-    overrides = tuple(f"{key}={_toml(value)}" for key, value in (settings or {}).items())
-    return pipeline.Options(model=model, dataset=dataset, overrides=overrides, **options)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return str(value)
+    return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **options)

@@ -440,8 +440,10 @@ def _options(options: dict[str, Any]) -> Any:
     """The options of a command as `pipeline.Options`, with its plugins loaded."""
     options = _apply_places(options)
     _load_plugins(options.pop("plugins"))
+    from trilemma_bench.config import parse_overrides
     from trilemma_bench.pipeline import Options
 
+    options["overrides"] = parse_overrides(options.get("overrides", ()))
     return Options(**options, say=click.echo)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ class Options:
     model: str
     dataset: str
     config: Path | None = None
-    overrides: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     samples: int | None = None
     seed: int = 0
