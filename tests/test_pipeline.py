@@ -14,6 +14,7 @@ import trilemma_bench as tb
 from trilemma_bench import checkpoint, pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
 from trilemma_bench.datasets.points import Gaussians25
+from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
 
@@ -237,6 +238,15 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     assert again.scores["fd_points"].value == record.scores["fd_points"].value
     array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
     assert array.samples_sha256 == record.samples_sha256
+
+
+def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.protocols._loaded, "quick", Protocol("quick", "points", 300, metrics=("fd",)))
+    points = torch.randn(300, 2)
+    options = {"dataset": "gaussians25", "protocol": "quick", "out": tmp_path, "progress": False, "device": "cpu"}
+    plain = tb.evaluate(points.numpy(), **options)
+    for each in (points, points.clone().requires_grad_(), *([points.cuda()] if torch.cuda.is_available() else [])):
+        assert tb.evaluate(each, **options).samples_sha256 == plain.samples_sha256
 
 
 def test_sampling_without_a_trained_model_says_what_to_do(tmp_path):

@@ -188,13 +188,9 @@ def sample(path: Path, **options: Any) -> None:
 def evaluate(source: Path, name: str, **options: Any) -> None:
     """Measure samples that someone else made."""
     from trilemma_bench import pipeline
-    from trilemma_bench.datasets import open_dataset
-    from trilemma_bench.datasets.folder import load_samples
     from trilemma_bench.report.terminal import terminal_table
 
-    settings = _options({**options, "model": name})
-    samples = load_samples(source.expanduser(), open_dataset(settings.dataset).spec, settings.dataset)
-    record = pipeline.evaluate(settings, samples, str(source))
+    record = pipeline.evaluate(_options({**options, "model": name}), source)
     click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
