@@ -23,7 +23,10 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps')."""
+    """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps').
+
+    plugin, version: the package that the model is from; or the plugin file's name, and the start of its sha256.
+    """
 
     name: str
     variant: str = ""
