@@ -14,8 +14,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from model_rates import (
 
 import trilemma_bench as tb
 from trilemma_bench import registry
-from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.config import SamplingSettings, model_schema, parse_overrides
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import TrilemmaError
@@ -50,7 +50,7 @@ class Timed:
     """A row of the speed table. times: how many times the steps that are timed the model's own sampler takes."""
 
     model: str
-    overrides: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     times: int = 1
 
 
@@ -59,16 +59,16 @@ SPEED_ROWS = (
     Timed("ddgan"),
     Timed("stylegan2"),
     Timed("ddim"),
-    Timed("ddpm", ("sampling_steps=100",), times=10),
-    Timed("score-sde-ve", ("sampler=pc", "sampling_steps=20"), times=50),
-    Timed("score-sde-vp", ("sampler=pc", "sampling_steps=20"), times=50),
+    Timed("ddpm", {"sampling_steps": 100}, times=10),
+    Timed("score-sde-ve", {"sampler": "pc", "sampling_steps": 20}, times=50),
+    Timed("score-sde-vp", {"sampler": "pc", "sampling_steps": 20}, times=50),
     Timed("dpm-solver++"),
     Timed("edm"),
     Timed("meanflow"),
     Timed("vae"),
 )
-EAGER = ("sampling.cuda_graphs=false",)
-FAST = ("sampling.precision=auto", "sampling.compile=true", "sampling.cuda_graphs=true")
+EAGER = {"sampling.cuda_graphs": False}
+FAST = {"sampling.precision": "auto", "sampling.compile": True, "sampling.cuda_graphs": True}
 # Equal budgets are far shorter than the recipes': so are the warm-up of the learning rate, its decay, which is the same
 # for all, and the averaging of weights.
 SHORT = {
@@ -124,9 +124,9 @@ def check(name: str, dataset: str, device: torch.device) -> dict[str, Any]:
     }
 
 
-def few_steps(name: str) -> tuple[str, ...]:
-    """The override that makes a sampler of many steps take few: to see whether it works."""
-    return ("sampling_steps=10",) if "sampling_steps" in model_schema(registry.models.get(name)).model_fields else ()
+def few_steps(name: str) -> dict[str, Any]:
+    """The setting that makes a sampler of many steps take few: to see whether it works."""
+    return {"sampling_steps": 10} if "sampling_steps" in model_schema(registry.models.get(name)).model_fields else {}
 
 
 def _sampled(model: GenerativeModel, settings: SamplingSettings, graphs: bool, device: torch.device) -> torch.Tensor:
@@ -134,9 +134,9 @@ def _sampled(model: GenerativeModel, settings: SamplingSettings, graphs: bool, d
         return draw_samples(model, 4, 0, chunk_size=4, device=device, progress=False)
 
 
-def timed_sampling(row: Timed, dataset: str, device: torch.device, more: tuple[str, ...]) -> dict[str, Any]:
+def timed_sampling(row: Timed, dataset: str, device: torch.device, more: Mapping[str, Any]) -> dict[str, Any]:
     """The row's speed; where fewer steps are timed than the sampler takes, for all of them, in proportion."""
-    found = sampling_speed(row.model, dataset, device, (*row.overrides, *more), seconds=3.0)
+    found = sampling_speed(row.model, dataset, device, {**row.overrides, **more}, seconds=3.0)
     scaled = {key: found[key] * row.times for key in ("nfe", "seconds_per_image", "latency_seconds")}
     rate = found["images_per_second"] / row.times
     return {**found, **scaled, "images_per_second": rate, "timed_nfe": found["nfe"]}
@@ -148,7 +148,7 @@ def equal_budget(name: str, options: argparse.Namespace) -> dict[str, Any]:
     record = tb.run(
         model=name,
         dataset=options.dataset,
-        settings=SHORT | TRILEMMA[name] | dict(each.split("=", 1) for each in options.set) if trained else {},
+        settings=SHORT | TRILEMMA[name] | parse_overrides(options.set) if trained else {},
         budget=options.budget if trained else None,
         samples=options.samples if trained else None,
         protocol=options.protocol,
@@ -169,7 +169,7 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
         "speed": {row.model: partial(timed_sampling, row, dataset, device, EAGER) for row in timed},
         "fast": {row.model: partial(timed_sampling, row, dataset, device, FAST) for row in timed},
         "throughput": {
-            name: partial(throughput, name, dataset, device, options.seconds, ())
+            name: partial(throughput, name, dataset, device, options.seconds, {})
             for name in trainable_models()
             if name in known
         },

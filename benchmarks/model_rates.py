@@ -15,11 +15,12 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,10 +41,12 @@ from trilemma_bench.training_log import LOG_FILE
 
 IMAGES = 4096  # random images that are trained on
 WARM_UP = 2  # steps before the clock starts, in which libraries choose their algorithms; the first has lazy penalties
-WAYS = {
-    "plain": ("training.precision=float32", "training.compile=false", "training.cuda_graphs=false"),
-    "uncompiled": ("training.compile=false",),
-    "default": (),
+Overrides = Mapping[str, Any]
+NONE: Overrides = MappingProxyType({})
+WAYS: dict[str, Overrides] = {
+    "plain": {"training.precision": "float32", "training.compile": False, "training.cuda_graphs": False},
+    "uncompiled": {"training.compile": False},
+    "default": {},
 }
 
 
@@ -78,7 +81,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
     return 2 * together * size**3 / statistics.median(times[2:])
 
 
-def build(name: str, dataset: str, device: torch.device, overrides: Sequence[str] = ()) -> tuple[Any, config.Settings]:
+def build(name: str, dataset: str, device: torch.device, overrides: Overrides = NONE) -> tuple[Any, config.Settings]:
     """The model as its recipe has it, with fresh weights, and its settings on this device."""
     model_class = registry.models.get(name)
     settings = config.resolve(model_class, model=name, dataset=dataset, overrides=overrides).on(device)
@@ -101,7 +104,7 @@ def training_rate(
     device: torch.device,
     seconds: float,
     flops: float,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = NONE,
 ) -> Rate:
     """The rate of the harness's own loop over `seconds`: data, step, gradients' check and EMA are all in it.
 
@@ -163,7 +166,7 @@ def step_flops(model: Trainable, batch_size: int, spec: DataSpec, device: torch.
 
 
 def sampling_speed(
-    name: str, dataset: str, device: torch.device, overrides: Sequence[str] = (), seconds: float = 10.0
+    name: str, dataset: str, device: torch.device, overrides: Overrides = NONE, seconds: float = 10.0
 ) -> dict[str, Any]:
     """What a record says of the speed: batches of 100 and of one, with weights that nobody trained."""
     model, settings = build(name, dataset, device, overrides)
@@ -191,21 +194,21 @@ def throughput(
     dataset: str,
     device: torch.device,
     seconds: float,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = NONE,
     ways: Sequence[str] = tuple(WAYS),
 ) -> dict[str, Any]:
     """The rates of one model in these WAYS; where two are the same on this device, measured once."""
-    model, plain = build(name, dataset, device, (*WAYS["plain"], *overrides))
+    model, plain = build(name, dataset, device, {**WAYS["plain"], **overrides})
     flops, rates = step_flops(model, plain.training.batch_size, spec_of(dataset), device), dict[str, Any]()
     for way in ways:
         settings = WAYS[way]
         chosen = config.resolve(
-            registry.models.get(name), model=name, dataset=dataset, overrides=(*settings, *overrides)
+            registry.models.get(name), model=name, dataset=dataset, overrides={**settings, **overrides}
         ).on(device)
         facts = _way(chosen, device)
         same = [each for each in rates.values() if facts.items() <= each.items()]
         rates[way] = same[0] if same else asdict(
-            training_rate(name, dataset, device, seconds, flops, (*settings, *overrides))
+            training_rate(name, dataset, device, seconds, flops, {**settings, **overrides})
         )  # fmt: skip
     return {"model": name, **rates, "peaks": peaks_of(device)}
 
@@ -255,15 +258,15 @@ def main() -> None:
     parser.add_argument("--only", choices=["training", "sampling"])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    device = resolve_device(options.device)
+    device, overrides = resolve_device(options.device), config.parse_overrides(options.overrides)
     peaks = peaks_of(device)
     print(f"{machine()}; matrix peak " + ", ".join(f"{name} {peak / 1e12:.3g} TFLOP/s" for name, peak in peaks.items()))
     common = options.dataset, device
     if options.only != "sampling":
-        rows = [throughput(name, *common, options.seconds, options.overrides) for name in options.models]
+        rows = [throughput(name, *common, options.seconds, overrides) for name in options.models]
         print(f"\n{throughput_table(rows)}")
     if options.only != "training":
-        speeds = [sampling_speed(name, *common, options.overrides, options.seconds) for name in options.models]
+        speeds = [sampling_speed(name, *common, overrides, options.seconds) for name in options.models]
         print(f"\n{speed_table(speeds)}")
 
 

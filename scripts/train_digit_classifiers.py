@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import trange
 
-from trilemma_bench.contracts import Dataset, Split
-from trilemma_bench.datasets.digits import Digits
-from trilemma_bench.datasets.mnist import MNIST
+from trilemma_bench.contracts import Split
+from trilemma_bench.datasets import open_dataset
 from trilemma_bench.features.digit_classifier import DATA, DigitNetwork
 
 
@@ -30,7 +29,7 @@ class Recipe:
     """rotation: degrees; scaling: ±share; shift: ±pixels; noise: standard deviation, images being in [0, 1]."""
 
     name: str
-    dataset: type[Dataset]
+    dataset: str
     epochs: int
     required_accuracy: float
     batch_size: int = 128
@@ -42,8 +41,8 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("digits-cnn", Digits, epochs=120, required_accuracy=0.97, batch_size=64, shift=0.7),
-    Recipe("mnist-cnn", MNIST, epochs=3, required_accuracy=0.99, shift=2.0),
+    Recipe("digits-cnn", "digits", epochs=120, required_accuracy=0.97, batch_size=64, shift=0.7),
+    Recipe("mnist-cnn", "mnist", epochs=3, required_accuracy=0.99, shift=2.0),
 )
 
 
@@ -91,7 +90,7 @@ def accuracy(network: DigitNetwork, split: Split) -> float:
 
 
 def make(recipe: Recipe, folder: Path, seed: int) -> None:
-    dataset = recipe.dataset()
+    dataset = open_dataset(recipe.dataset)
     held_out = dataset.load("test")
     network = train(recipe, dataset.load("train"), seed)
     stored = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}

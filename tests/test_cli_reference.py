@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from trilemma_bench.cli import main
-from trilemma_bench.datasets.digits import Digits
+from trilemma_bench.datasets import open_dataset
 from trilemma_bench.features import cache
 from trilemma_bench.features.digit_classifier import DigitsCNN
 from trilemma_bench.features.exchange import open_reference
@@ -29,7 +29,7 @@ def succeeds(*arguments):
 
 @pytest.fixture(scope="module")
 def features():
-    return extract(DigitsCNN(), Digits().load("train").samples).double().numpy()
+    return extract(DigitsCNN(), open_dataset("digits").load("train").samples).double().numpy()
 
 
 def test_moments_go_out_as_npz_and_come_back(tmp_path, features):
@@ -64,7 +64,7 @@ def test_list_shows_what_is_cached(tmp_path):
     rows = succeeds("list").splitlines()[1:-1]
     assert len(rows) == 2
     for row, split, samples, size in zip(rows, ("test", "train"), ("200", "1297"), sizes, strict=True):
-        known = Digits().fingerprint()[:12], split, "digits-cnn", weights, "float32", samples, "moments"
+        known = open_dataset("digits").fingerprint()[:12], split, "digits-cnn", weights, "float32", samples, "moments"
         for word in ("digits", *known):
             assert word in row.split()
         assert f"{size:,}" in row

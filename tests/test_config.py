@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from baselines.ddpm import DDIM
 from ddgan.model import DDGAN
-from trilemma_bench.config import Budget, builtin_configs, configs_dir, digest, model_schema, read_toml, resolve
+from trilemma_bench.config import (
+    Budget,
+    builtin_configs,
+    configs_dir,
+    digest,
+    model_schema,
+    parse_overrides,
+    read_toml,
+    resolve,
+)
 from trilemma_bench.errors import UsageError
 
 
@@ -41,7 +52,7 @@ def test_the_shipped_config_is_the_recipe_and_flags_win_over_it(tmp_path):
     file.write_text("[model]\nsteps = 2\nhidden = 64\n[training]\nbatch_size = 8\n")
     assert ddgan().training.batch_size == 512
     assert ddgan(config=file).training.batch_size == 8
-    both = ddgan(config=file, overrides=["hidden=32", "training.budget='1m'"], budget="5s")
+    both = ddgan(config=file, overrides={"hidden": 32, "training.budget": "1m"}, budget="5s")
     assert (both.model["steps"], both.model["hidden"], both.training.budget) == (2, 32, "5s")
 
 
@@ -64,7 +75,7 @@ def test_a_sampler_is_trained_by_the_config_of_the_model_it_samples():
 )
 def test_a_wrong_setting_is_named(override, message):
     with pytest.raises(UsageError, match=message):
-        ddgan(overrides=[override])
+        ddgan(overrides=parse_overrides([override]))
 
 
 @pytest.mark.parametrize(
@@ -122,9 +133,36 @@ class TestSettingsHandedOn:
 
 @pytest.mark.parametrize("key", ["training.compile", "sampling.cuda_graphs"])
 def test_a_switch_with_a_third_position_names_all_three(key):
-    assert ddgan(overrides=[f"{key}=true"]) != ddgan(overrides=[f"{key}=false"]) != ddgan()
+    assert ddgan(overrides={key: True}) != ddgan(overrides={key: False}) != ddgan()
     with pytest.raises(UsageError, match=r"= 'maybe': Input should be True, False or 'auto'"):
-        ddgan(overrides=[f"{key}=maybe"])
+        ddgan(overrides={key: "maybe"})
+
+
+@pytest.mark.parametrize("name", ["precision", "compile", "cuda_graphs"])
+def test_a_name_that_training_and_sampling_share_has_to_say_which(name):
+    with pytest.raises(UsageError, match=rf"'{name}' can mean training\.{name} or sampling\.{name}: say which"):
+        ddgan(overrides={name: False})
+
+
+def test_a_setting_is_given_once_under_one_name():
+    assert ddgan(overrides=parse_overrides(["hidden=32", "hidden = 64"])).model["hidden"] == 64
+    with pytest.raises(UsageError, match=r"'hidden' and 'model\.hidden' are the same setting"):
+        ddgan(overrides={"hidden": 32, "model.hidden": 64})
+
+
+def test_set_takes_the_values_of_toml_and_anything_else_as_text():
+    found = parse_overrides(["a=1", "b = 1e3", "c=true", "d=[1, 2]", "e='1'", "f=none", "g=x=y", "h="])
+    assert found == {"a": 1, "b": 1000.0, "c": True, "d": [1, 2], "e": "1", "f": "none", "g": "x=y", "h": ""}
+
+
+class AnyKind:
+    def __init__(self, data, *, maybe: int | None = 1, text: str = "", names: tuple[str, ...] = (), **rest: Any): ...
+
+
+def test_a_setting_from_python_is_taken_as_it_is():
+    values = {"maybe": None, "text": "1e3", "names": ["x", "true"]}
+    settings = resolve(AnyKind, model="any-kind", dataset="gaussians25", overrides=values)
+    assert settings.model == {"maybe": None, "text": "1e3", "names": ("x", "true")}
 
 
 def test_a_budget_of_nothing_says_so():

@@ -13,31 +13,30 @@ import torch
 from inputs import REAL_DATA, RNG, fails, needs_real_data
 from torch import Tensor
 
+from trilemma_bench import paths
 from trilemma_bench.contracts import Dataset, Split
 from trilemma_bench.datasets import open_dataset
-from trilemma_bench.datasets.digits import Digits, StackedDigits
 from trilemma_bench.datasets.mnist import MNIST, StackedMNIST
-from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.datasets.splits import permutations
 from trilemma_bench.datasets.stacked import digit_modes, stack_digits
 from trilemma_bench.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    ("dataset", "digest"),
+    ("name", "digest"),
     [
-        (Gaussians25, "a5ae675154ab4a4ad7128cf6c3e2e166a3d1a206e7574e46dcf7538c8393150e"),
-        (Digits, "0b79651f61edf3313d69ca9626a1761c832d3be06d8cff0ae1e09672f46efc8b"),
-        (StackedDigits, "ad32e8eb184d0018cd4dc26b8f0ff396b464e3bf896030c8d7543f3a0f519a49"),
+        ("gaussians25", "a5ae675154ab4a4ad7128cf6c3e2e166a3d1a206e7574e46dcf7538c8393150e"),
+        ("digits", "0b79651f61edf3313d69ca9626a1761c832d3be06d8cff0ae1e09672f46efc8b"),
+        ("stacked_digits", "ad32e8eb184d0018cd4dc26b8f0ff396b464e3bf896030c8d7543f3a0f519a49"),
     ],
 )
-def test_the_bundled_data_never_change(dataset, digest):
+def test_the_bundled_data_never_change(name, digest):
     """Records of different machines and versions compare only because of this."""
-    assert dataset().fingerprint() == digest
+    assert open_dataset(name).fingerprint() == digest
 
 
 def test_gaussians_are_those_of_the_paper():
-    data = Gaussians25()
+    data = open_dataset("gaussians25")
     for split in map(data.load, data.splits):
         assert split.samples.shape == (100_000, 2)
         assert split.samples.dtype == torch.float32
@@ -50,13 +49,13 @@ def test_gaussians_are_those_of_the_paper():
 
 
 def test_the_mode_rule_of_the_gaussians():
-    rule = Gaussians25().mode_rule()
+    rule = open_dataset("gaussians25").mode_rule()
     nan = float("nan")
     points = torch.tensor(
         [[-4.0, -4.0], [-4.0, -1.81], [-4.0, -1.79], [4.19, 4.0], [4.21, 4.0], [1.0, 1.0], [nan, 0.0]]
     )
     assert rule.assign(points).tolist() == [0, 1, -1, 24, -1, -1, -1]
-    test = Gaussians25().load("test")
+    test = open_dataset("gaussians25").load("test")
     modes = rule.assign(test.samples)
     good = modes >= 0
     assert float(good.double().mean()) == pytest.approx(1 - np.exp(-8), abs=2e-4)  # of a Rayleigh variable within 4
@@ -67,7 +66,7 @@ def test_the_mode_rule_of_the_gaussians():
 def test_digits_are_scikit_learns_stretched_to_bytes():
     from sklearn.datasets import load_digits
 
-    data = Digits()
+    data = open_dataset("digits")
     train, test = data.load("train"), data.load("test")
     assert train.samples.shape == (1297, 1, 8, 8)
     assert test.samples.shape == (500, 1, 8, 8)
@@ -86,7 +85,7 @@ def _rows(split: Split) -> list[tuple[bytes, int]]:
 
 
 def test_stacked_digits_come_from_their_own_split_and_show_all_modes():
-    data, digits = StackedDigits(), Digits()
+    data, digits = open_dataset("stacked_digits"), open_dataset("digits")
     for name, count in (("train", 50_000), ("test", 10_000)):
         split = data.load(name)
         assert split.samples.shape == (count, 3, 8, 8)
@@ -120,9 +119,9 @@ def test_digit_modes_read_channel_0_as_the_hundreds():
     assert (rule.count, rule.assign(three[:, :1]).tolist()) == (10, [9, 0])
 
 
-@pytest.mark.parametrize(("dataset", "agreement"), [(Digits, 0.97), (StackedDigits, 0.91)])
-def test_real_digits_fall_to_the_modes_of_their_labels(dataset, agreement):
-    data = dataset()
+@pytest.mark.parametrize(("name", "agreement"), [("digits", 0.97), ("stacked_digits", 0.91)])
+def test_real_digits_fall_to_the_modes_of_their_labels(name, agreement):
+    data = open_dataset(name)
     test, rule = data.load("test"), data.mode_rule()
     assert rule.count == data.spec.classes
     assert float((rule.assign(test.samples) == test.labels).double().mean()) > agreement
@@ -136,7 +135,7 @@ def test_permutations_are_whole_ones_cut_at_the_end():
 
 def test_an_unknown_split_is_named():
     with fails("'tset'", "Did you mean 'test'", kind=UsageError):
-        Digits().load("tset")
+        open_dataset("digits").load("tset")
 
 
 # MNIST
@@ -248,13 +247,12 @@ def test_a_dataset_in_a_file_needs_only_load_and_spec(tmp_path):
         "from trilemma_bench.contracts import Dataset, DataSpec, Split\n"
         "class Line(Dataset):\n"
         "    name, spec = 'line', DataSpec((1,))\n"
-        "    def __init__(self, root=None):\n"
-        "        self.root = root\n"
         "    def load(self, split):\n"
         "        return Split(torch.zeros(3, 1))\n"
     )
     data = open_dataset(f"{plugin}:Line", tmp_path)
     assert data.root == tmp_path
+    assert open_dataset(f"{plugin}:Line").root == paths.data_dir()
     assert len(data.fingerprint()) == 64
     assert (data.official, data.note, data.mode_rule()) == (None, "", None)
 

@@ -369,12 +369,12 @@ def test_impossible_settings_are_named(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
-    [("prediction=eps", "prediction.*eps"), ("pooling=mean", "pooling"), ("discriminator=big", "big")],
+    ("name", "value", "message"),
+    [("prediction", "eps", "prediction.*eps"), ("pooling", "mean", "pooling"), ("discriminator", "big", "big")],
 )
-def test_a_choice_that_is_none_is_named(override, message):
+def test_a_choice_that_is_none_is_named(name, value, message):
     with pytest.raises(UsageError, match=message):
-        resolve(DDGAN, model="ddgan", dataset="digits", overrides=[override])
+        resolve(DDGAN, model="ddgan", dataset="digits", overrides={name: value})
 
 
 def parameters(module):

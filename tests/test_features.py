@@ -12,7 +12,7 @@ from seeded_weights import install
 
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec, FeatureExtractor
-from trilemma_bench.datasets.digits import Digits, StackedDigits
+from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.features import cifar_resnet
 from trilemma_bench.features.cifar_resnet import CifarResNet56, ResNet
@@ -201,15 +201,15 @@ def test_raw_extractors_know_their_dimension_and_their_data():
 
 
 def test_digits_cnn_reads_held_out_digits():
-    held_out, extractor = Digits().load("test"), DigitsCNN()
+    held_out, extractor = open_dataset("digits").load("test"), DigitsCNN()
     accuracy = float((extractor.classify(held_out.samples)[:, 0] == held_out.labels).double().mean())
     assert accuracy >= 0.97
     assert accuracy == pytest.approx(extractor.accuracy, abs=0.005)
-    assert extractor.facts["dataset_fingerprint"] == Digits().fingerprint()
+    assert extractor.facts["dataset_fingerprint"] == open_dataset("digits").fingerprint()
 
 
 def test_stacked_digits_are_read_channel_by_channel():
-    split, extractor = StackedDigits().load("test"), DigitsCNN()
+    split, extractor = open_dataset("stacked_digits").load("test"), DigitsCNN()
     few = split.samples[:200]
     digits = extractor.classify(few)
     assert digits.shape == (200, 3)

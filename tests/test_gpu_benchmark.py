@@ -37,7 +37,7 @@ def two_models(monkeypatch):
     monkeypatch.setattr(gpu.registry.models, "names", lambda: ["gan", "vae"])
     monkeypatch.setattr(gpu, "trainable_models", lambda: ["vae"])
     monkeypatch.setattr(gpu, "SPEED_ROWS", (gpu.Timed("vae", times=3), gpu.Timed("unknown")))
-    monkeypatch.setattr(gpu, "FAST", ())
+    monkeypatch.setattr(gpu, "FAST", {})
     monkeypatch.setattr(gpu, "TRILEMMA", {"vae": {}})
     monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import trilemma_bench as tb
-from trilemma_bench.datasets.digits import Digits
+from trilemma_bench.datasets import open_dataset
 from trilemma_bench.metrics.frechet import frechet_distance
 from trilemma_bench.record import read_record
 
@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def real():
-    split = Digits().load("train")
+    split = open_dataset("digits").load("train")
     return split.samples, split.labels
 
 

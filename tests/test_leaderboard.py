@@ -103,6 +103,14 @@ def test_what_is_wrong_is_said_with_its_file(row, changes, message):
     assert str(row) in problems[0]
 
 
+def test_data_that_are_not_at_hand_are_not_looked_for(row):
+    place = row.parents[3] / "npz-own.npz-123456" / Path(*row.parts[-3:])
+    place.parent.mkdir(parents=True)
+    row.rename(place)
+    spoil(place, dataset__name="npz-own.npz-123456")
+    assert check_records([row.parents[3]]) == (1, [])
+
+
 def test_a_checkpoint_beside_its_row_is_the_one_that_was_sampled(row):
     checkpoint = row.parent / json.loads(row.read_text())["training"]["checkpoint"]
     checkpoint.write_bytes(b"weights")

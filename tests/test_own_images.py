@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
 import trilemma_bench as tb
-from trilemma_bench import registry
+from trilemma_bench import read_record, registry
+from trilemma_bench.cli import main
 from trilemma_bench.contracts import DataSpec
+from trilemma_bench.datasets import arrays, open_dataset
 from trilemma_bench.datasets import images as module
-from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.cifar10 import CIFAR10
 from trilemma_bench.datasets.folder import FolderDataset, NpzDataset, array_samples, load_samples
 from trilemma_bench.datasets.images import ImageFiles
 from trilemma_bench.datasets.mnist import MNIST
-from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features.extraction import HashedSamples, extract
 from trilemma_bench.features.raw import Pixels
+from trilemma_bench.leaderboard import check_records
 
 # The user's own images
 
@@ -53,18 +57,56 @@ def test_a_folder_and_an_npz_of_the_same_splits_are_the_same_data(tmp_path):
     train, test = images(7, channels=1), images(4, channels=1)
     folder = write_pngs(tmp_path / "own" / "train", train).parent
     write_pngs(folder / "test", test)
-    arrays = tmp_path / "arrays"
-    arrays.mkdir()
-    np.savez(arrays / "train.npz", images=train)
-    np.savez(arrays / "test.npz", images=test[..., 0])
-    one, other = FolderDataset(folder), NpzDataset(arrays)
+    files = tmp_path / "arrays"
+    files.mkdir()
+    np.savez(files / "train.npz", images=train)
+    np.savez(files / "test.npz", images=test[..., 0])
+    one, other = FolderDataset(folder), NpzDataset(files)
     assert one.spec == other.spec == DataSpec((1, 6, 6))
     assert (one.note, one.official) == ("", None)
     assert np.array_equal(one.load("test").samples[:, 0].numpy(), test[..., 0])
     assert one.fingerprint() == other.fingerprint()
     train[3, 2, 1] ^= 1
-    np.savez(arrays / "train.npz", images=train)
-    assert NpzDataset(arrays).fingerprint() != one.fingerprint()
+    np.savez(files / "train.npz", images=train)
+    assert NpzDataset(files).fingerprint() != one.fingerprint()
+
+
+@pytest.mark.parametrize("splits", [["train", "test"], [""]])
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_own_images_are_read_when_they_are_loaded_and_once(kind, splits, tmp_path, monkeypatch):
+    for split in splits:
+        pixels = images(20, channels=1)
+        if kind == "folder":
+            write_pngs(tmp_path / "own" / split, pixels)
+        else:
+            (tmp_path / "own").mkdir(exist_ok=True)
+            np.savez(tmp_path / "own" / f"{split or 'all'}.npz", images=pixels, labels=np.arange(20) % 4)
+    path = tmp_path / "own" / ("" if kind == "folder" or split else "all.npz")
+    read, decode, load = [], module.read_image, arrays.read_split
+    monkeypatch.setattr(module, "read_image", lambda file: read.append(file) or decode(file))
+    monkeypatch.setattr(arrays, "read_split", lambda file: read.append(file) or load(file))
+    data = open_dataset(f"{kind}:{path}")
+    assert data.spec == DataSpec((1, 6, 6), 4 if kind == "npz" else None)
+    assert ("20 images" in data.note) == (splits == [""])
+    assert read == []
+    for _ in range(2):
+        assert len(data.load("train")) + len(data.load("test")) == 20 * len(splits)
+        assert len(read) == (20 if kind == "folder" else 1) * len(splits)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("layout", [(5, 6, 4, 3), (5, 3, 6, 4), (5, 6, 4)])
+def test_the_header_of_an_array_tells_the_shape_that_it_is_read_in(layout, order, tmp_path):
+    pixels = np.asarray(RNG.integers(0, 256, layout, dtype=np.uint8), order=order)
+    np.save(tmp_path / "own.npy", pixels)
+    np.savez(tmp_path / "own.npz", images=pixels, other=np.zeros(3))
+    np.savez_compressed(tmp_path / "packed.npz", images=pixels)
+    with zipfile.ZipFile(tmp_path / "packed.npz", "a") as archive:
+        archive.writestr("readme.txt", "not an array")
+    for name in ("own.npy", "own.npz", "packed.npz"):
+        unread = arrays.open_split(tmp_path / name)
+        assert unread.shape == (5, 3 if len(layout) == 4 else 1, 6, 4)
+        assert unread.shape == tuple(unread.read().samples.shape)
 
 
 def test_labels_of_an_npz_belong_to_the_fingerprint(tmp_path):
@@ -95,6 +137,31 @@ def test_what_was_trained_on_own_images_is_found_again(relative, tmp_path, monke
     tb.train(model="ddim", settings=settings, **options, say=said.append)
     assert said[-1].startswith("already trained")
     assert tb.sample(tmp_path / "s.npz", model="ddim", settings=settings, samples=3, **options).is_file()
+
+
+def test_results_on_own_images_lie_where_their_record_says(tmp_path, monkeypatch):
+    """Under a name that tells data of one file name apart, and the same data nowhere."""
+    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
+    pixels, out = images(40), tmp_path / "out"
+    for folder, content in (("a", pixels), ("b", pixels), ("c", images(40))):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "own.npz", images=content)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["evaluate", "--samples", "c/own.npz", "--out", str(out), "--device", "cpu", "--quiet", "--dataset"]
+    names, read, load = [], [], arrays.read_split
+    monkeypatch.setattr(arrays, "read_split", lambda file: read.append(file) or load(file))
+    for dataset in ("npz:a/own.npz", f"npz:{tmp_path}/a/own.npz", "npz:b/own.npz", "npz:c/own.npz"):
+        result = CliRunner().invoke(main, [*arguments, dataset])
+        assert result.exit_code == 0, result.output
+        folder = Path(result.stdout.splitlines()[-1])
+        assert folder == out / read_record(folder / "record.json").place
+        names.append(folder.parts[-3])
+        assert len(read) == 1  # of the data set; the samples are read another way
+        read.clear()
+    assert names[0] == names[1] == names[2] != names[3]
+    assert all(re.fullmatch(r"npz-own\.npz-[0-9a-f]{6}", name) for name in names)
+    _, problems = check_records([out])
+    assert not [problem for problem in problems if "lie in" in problem or "dataset" in problem]
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "JPEG"])
@@ -145,7 +212,7 @@ def _animation(file: Path) -> None:
 def test_a_bad_file_among_good_ones_is_named(tmp_path, write, word):
     write_pngs(tmp_path, images(3))
     write(tmp_path / "bad.png")
-    for read in (FolderDataset, lambda folder: load_samples(folder)[:]):
+    for read in (lambda folder: FolderDataset(folder).load("train"), lambda folder: load_samples(folder)[:]):
         with fails(str(tmp_path / "bad.png"), word):
             read(tmp_path)
 
@@ -239,6 +306,16 @@ def test_own_images_that_cannot_be_a_dataset(tmp_path):
     write_pngs(half / "test", images(3, size=5))
     with fails("train is 3×6×6, test is 3×5×5"):
         FolderDataset(half)
+    np.savez(tmp_path / "scaled.npz", images=RNG.random((4, 6, 6, 3)))
+    with fails("scaled.npz", "float64", "rint(x * 255)"):
+        NpzDataset(tmp_path / "scaled.npz")
+    np.savez(tmp_path / "labelled.npz", images=images(4), labels=np.arange(3))
+    with fails("labelled.npz", "not 4 integers"):
+        NpzDataset(tmp_path / "labelled.npz")
+    for name in ("text.npz", "text.npy"):
+        (tmp_path / name).write_text("hello")
+        with fails(name, "damaged or not"):
+            NpzDataset(tmp_path / name)
 
 
 # Samples that someone else made
@@ -263,7 +340,7 @@ def test_points_are_read_as_float32(tmp_path):
     np.savez(tmp_path / "points.npz", points=points)
     np.save(tmp_path / "points.npy", points)
     for name in ("points.npz", "points.npy"):
-        samples = load_samples(tmp_path / name, Gaussians25().spec, "gaussians25")
+        samples = load_samples(tmp_path / name, open_dataset("gaussians25").spec, "gaussians25")
         assert samples.dtype == torch.float32
         assert np.array_equal(samples.numpy(), points.astype(np.float32))
 
@@ -307,7 +384,7 @@ def test_the_conversion_that_a_message_recommends_works():
 def test_samples_of_another_shape_than_the_dataset(tmp_path):
     np.save(tmp_path / "images.npy", images(2, 64))
     np.save(tmp_path / "points.npy", RNG.random((5, 3)))
-    cifar, toy = CIFAR10(tmp_path).spec, Gaussians25().spec
+    cifar, toy = CIFAR10(tmp_path).spec, open_dataset("gaussians25").spec
     line = "samples are 3×64×64, dataset cifar10 is 3×32×32: resize them or name another dataset"
     with pytest.raises(TrilemmaError) as caught:
         load_samples(tmp_path / "images.npy", cifar, "cifar10")

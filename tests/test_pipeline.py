@@ -13,6 +13,8 @@ import torch
 import trilemma_bench as tb
 from trilemma_bench import checkpoint, pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.datasets.points import Gaussians25
+from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
 
@@ -39,7 +41,7 @@ def go(out, model="ddgan", dataset="gaussians25", **options):
 
 
 def folder_of(record, out):
-    return out / record.dataset.name / record.model.name / record.id
+    return out / record.place
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +178,50 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
     assert read_record(folder / "record.json").status == "failed"
 
 
+@pytest.fixture
+def other_name():
+    """A dataset that is registered by another name than its class has, and whose content cannot be read."""
+
+    class Unreadable(Gaussians25):
+        readable = True
+
+        def load(self, split):
+            if not self.readable:
+                raise tb.TrilemmaError("the disk is broken")
+            return super().load(split)
+
+        @property
+        def official(self):
+            return bool(self.load("train"))
+
+    tb.register_dataset("registered")(Unreadable)
+    yield Unreadable
+    del registry.datasets._local["registered"]
+    registry.datasets._loaded.pop("registered", None)
+
+
+def test_a_dataset_has_the_name_that_it_is_registered_by(other_name, tmp_path):
+    record = go(tmp_path, model="real-data", dataset="registered", samples=100, budget=None)
+    assert record.dataset.name == "registered"
+    assert (tmp_path / record.place / "record.json").is_file()
+
+
+def test_a_run_that_fails_on_its_data_is_recorded(other_name, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "give_weights", lambda *_: monkeypatch.setattr(other_name, "readable", False))
+    with pytest.raises(tb.TrilemmaError, match="the disk is broken"):
+        go(tmp_path, dataset="registered", settings={"preview_seconds": 0})
+    (path,) = tmp_path.rglob("record.json")
+    assert path.parts[-4] == "registered"
+    assert (read_record(path).status, read_record(path).error) == ("failed", "the disk is broken")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_a_name_that_no_folder_can_have_is_wrong_usage(name, tmp_path):
+    with pytest.raises(tb.UsageError, match="cannot be a name"):
+        tb.evaluate(np.zeros((3, 2), np.float32), dataset="gaussians25", name=name, out=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     record, out = first
     options = {
@@ -192,6 +238,15 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     assert again.scores["fd_points"].value == record.scores["fd_points"].value
     array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
     assert array.samples_sha256 == record.samples_sha256
+
+
+def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.protocols._loaded, "quick", Protocol("quick", "points", 300, metrics=("fd",)))
+    points = torch.randn(300, 2)
+    options = {"dataset": "gaussians25", "protocol": "quick", "out": tmp_path, "progress": False, "device": "cpu"}
+    plain = tb.evaluate(points.numpy(), **options)
+    for each in (points, points.clone().requires_grad_(), *([points.cuda()] if torch.cuda.is_available() else [])):
+        assert tb.evaluate(each, **options).samples_sha256 == plain.samples_sha256
 
 
 def test_sampling_without_a_trained_model_says_what_to_do(tmp_path):

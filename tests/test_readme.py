@@ -1,26 +1,40 @@
-"""The README's own example of a model, run as it is written there."""
+"""The documents' own examples of plugins, run as they are written there."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from trilemma_bench import read_record
+from trilemma_bench import read_record, registry
 from trilemma_bench.cli import main
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README, ARCHITECTURE = ROOT / "README.md", ROOT / "docs" / "architecture.md"
+
+
+def written(document, path):
+    (code,) = re.findall(r"<!-- plugin -->\n```python\n(.*?)```", document.read_text("utf-8"), flags=re.DOTALL)
+    path.write_text(code, encoding="utf-8")
+    return path
 
 
 @pytest.fixture
 def plugin(tmp_path):
-    text = README.read_text(encoding="utf-8")
-    (code,) = re.findall(r"<!-- plugin -->\n```python\n(.*?)```", text, flags=re.DOTALL)
-    path = tmp_path / "my_flow.py"
-    path.write_text(code, encoding="utf-8")
-    return path
+    return written(README, tmp_path / "my_flow.py")
+
+
+@pytest.fixture
+def ring(tmp_path):
+    yield written(ARCHITECTURE, tmp_path / "ring.py")
+    for kind, name in ((registry.datasets, "ring"), (registry.metrics, "roundness"), (registry.protocols, "ring")):
+        kind._local.pop(name, None)
+        kind._loaded.pop(name, None)
 
 
 def run(out, *arguments):
@@ -32,7 +46,8 @@ def run(out, *arguments):
 
 def test_the_plugin_of_the_readme_trains_and_is_measured(plugin, tmp_path):
     record = run(tmp_path / "out", "--model", "my-flow", "--dataset", "gaussians25", "--plugin", plugin)
-    assert record.model.plugin == str(plugin)
+    assert record.model.plugin == "my_flow.py"
+    assert record.model.version == hashlib.sha256(plugin.read_bytes()).hexdigest()[:12]
     assert record.speed.nfe == 20
     assert record.scores["fd_points"].value < 5
 
@@ -41,9 +56,25 @@ def test_the_class_in_the_file_is_taken_as_a_name(plugin, tmp_path):
     record = run(
         tmp_path / "out", "--model", f"{plugin}:MyFlow", "--dataset", "digits", "--set", "hidden=32", "--samples", "100"
     )
-    assert record.model.name == "MyFlow"
+    assert (record.model.name, record.model.plugin) == ("MyFlow", "my_flow.py")
     assert record.model.settings["hidden"] == 32
     assert record.protocol.extractor == "digits-cnn"
+
+
+def test_the_plugin_of_the_architecture_brings_a_dataset_a_metric_and_a_protocol(ring, tmp_path):
+    points = np.array([[2.0, 0.0], [0.0, 1.0], [-1.5, 0.0], [0.0, -0.5]] * 5)
+    np.save(tmp_path / "points.npy", points)
+    arguments = ["--dataset", "ring", "--plugin", ring, "--out", tmp_path / "out", "--device", "cpu", "--quiet"]
+    result = CliRunner().invoke(main, [*map(str, ["evaluate", "--samples", tmp_path / "points.npy", *arguments])])
+    assert result.exit_code == 0, result.output
+    record = read_record(next((tmp_path / "out").rglob("record.json")))
+    score = record.scores["roundness"]
+    assert score.value == pytest.approx(0.5)
+    assert score.standard_error == pytest.approx(np.std([1, 0, 0.5, 0.5] * 5, ddof=1) / 20**0.5)
+    assert set(record.scores) == {"fd_points", "roundness"}
+    assert (record.dataset.name, record.dataset.size) == ("ring", 5000)
+    listed = json.loads(CliRunner().invoke(main, ["list", "metrics", "--json", "--plugin", str(ring)]).output)
+    assert [row["package"] for row in listed if row["name"] == "roundness"] == ["ring.py"]
 
 
 def test_every_command_of_the_readme_is_known():

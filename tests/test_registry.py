@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from trilemma_bench.errors import TrilemmaError, UsageError
@@ -69,6 +71,17 @@ def test_an_object_in_a_file_is_taken_where_a_name_is(registry, tmp_path):
     assert registry.get(f"{path}:Mine").__name__ == "Mine"
     with pytest.raises(UsageError, match=r"unknown object in .* 'Mien'. Did you mean 'Mine'"):
         registry.get(f"{path}:Mien")
+
+
+def test_a_plugin_is_named_by_its_file_and_its_content_wherever_it_lies(registry, tmp_path):
+    code = "class Mine: pass\n"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(code)
+    origins = [registry.origin(f"{tmp_path / folder / 'mine.py'}:Mine") for folder in ("a", "b")]
+    assert origins == [("mine.py", hashlib.sha256(code.encode()).hexdigest()[:12])] * 2
+    registry.register("thing")(Thing())
+    assert registry.origin("thing")[0] == "test_registry.py"
 
 
 @pytest.mark.parametrize(("text", "message"), [("1/0", "ZeroDivisionError"), ("import absent_module", "absent_module")])

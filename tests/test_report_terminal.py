@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from records import demo_records, make_record, make_speed, with_errors
 
-from trilemma_bench.report import format_row, terminal_table
+from trilemma_bench.report import terminal_table
 
 
 def test_terminal_table():
@@ -61,10 +61,9 @@ def test_many_scores_are_broken_into_blocks_of_the_width():
     assert sum(line.count("0.512±0.024") for line in lines) == len(scores)
 
 
-def test_format_row():
-    row = format_row(demo_records()[0])
-    assert row.startswith("ddgan (4 steps) on gaussians25: FD (features) 0.0131, Precision 0.774")
-    assert "NFE 4, Time per image 8.20 µs" in row
-    assert "\n" not in row
-    broken = make_record("m", status="failed", error="disk full", scores={})
-    assert format_row(broken) == "m on gaussians25 (failed): disk full"
+def test_a_run_that_failed_is_a_line_of_its_own():
+    broken = make_record("m", status="failed", error="disk full\nand so on", scores={})
+    assert terminal_table([broken]).splitlines() == [
+        "did not complete:",
+        "  m on gaussians25 (failed): disk full and so on",
+    ]

@@ -12,7 +12,7 @@ from trilemma_bench.results import find_records, load_results, to_frame
 
 def store(folder, *records):
     for record in records:
-        place = folder / record.dataset.name / record.model.name / record.id
+        place = folder / record.place
         place.mkdir(parents=True)
         write_record(record, place / "record.json")
 

@@ -295,12 +295,12 @@ def test_only_long_training_on_a_gpu_is_worth_compiling(budget, compiled):
 def test_what_never_changes_the_result_is_in_no_digest():
     from trilemma_bench import job
 
-    def digest(*overrides):
+    def digest(**overrides):
         return job.training_digest(job.prepare(job.Options("vae", "gaussians25", device="cpu", overrides=overrides)))
 
-    same = ("checkpoint_seconds=5", "preview_seconds=0", "tensorboard=true", "sampling.precision=bf16")
-    assert {digest(text) for text in same} == {digest()}
-    assert digest("training.precision=bf16") != digest()
+    same = ({"checkpoint_seconds": 5}, {"preview_seconds": 0}, {"tensorboard": True}, {"sampling.precision": "bf16"})
+    assert {digest(**each) for each in same} == {digest()}
+    assert digest(**{"training.precision": "bf16"}) != digest()
 
 
 def test_data_that_takes_too_much_of_the_gpu_stays_on_the_host(monkeypatch):

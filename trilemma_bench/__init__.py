@@ -35,7 +35,12 @@ _HOME = {
     "Split": "contracts",
     "ModeRule": "contracts",
     "FeatureExtractor": "contracts",
+    "FiniteSource": "contracts",
     "Metric": "contracts",
+    "Estimate": "contracts",
+    "Comparison": "metrics.comparison",
+    "Protocol": "protocol",
+    "Use": "protocol",
 }
 
 __all__ = sorted(_HOME)

@@ -2,77 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from trilemma_bench import pipeline
-from trilemma_bench.datasets import open_dataset
-from trilemma_bench.datasets.arrays import check_shape
-from trilemma_bench.datasets.folder import array_samples, load_samples
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+    from typing_extensions import Unpack
 
     from trilemma_bench.record import Record
 
 
-def run(*, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Record:
+class EvaluateOptions(TypedDict, total=False):
+    """The options of `trilemma-bench evaluate`, by the same names.
+
+    references: files to compare with instead of the dataset. out: where results go. progress: whether to show bars.
+    say: takes each line that there is to say, `print` by default.
+    """
+
+    protocol: str | None
+    feature_precision: str | None
+    references: Sequence[str | Path]
+    seed: int
+    device: str
+    out: str | Path
+    progress: bool
+    say: Callable[[str], None]
+
+
+class RunOptions(EvaluateOptions, total=False):
+    """The options of `trilemma-bench run`, by the same names.
+
+    config: TOML over the shipped one. checkpoint: trained weights to use. samples: how many, the protocol's number if
+    not given. budget: how long to train ('90s', '500kimg').
+    """
+
+    config: str | Path | None
+    checkpoint: str | Path | None
+    samples: int | None
+    budget: str | None
+
+
+def run(
+    *, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+) -> Record:
     """Trains if no checkpoint is given or found, samples, measures, writes the run's folder; returns its record.
 
-    settings: what `--set` takes, as a mapping; options: config, checkpoint, samples, seed, budget, protocol,
-    feature_precision, device, out, progress. Raises UsageError for a wrong request, TrilemmaError when a stage fails.
+    settings: what `--set` takes, by name. options: config, checkpoint, samples, budget, protocol, feature_precision,
+    references, seed, device, out, progress, say; see `RunOptions`. Raises UsageError for a wrong request,
+    TrilemmaError when a stage fails.
     """
     return pipeline.run(options_of(model, dataset, settings, options))
 
 
-def train(*, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Path:
+def train(
+    *, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+) -> Path:
     """Trains unless a finished run with the same settings is found; returns the path of the checkpoint."""
     return pipeline.train(options_of(model, dataset, settings, options))
 
 
 def sample(
-    path: str | Path, *, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Any
+    path: str | Path,
+    *,
+    model: str,
+    dataset: str,
+    settings: Mapping[str, Any] | None = None,
+    **options: Unpack[RunOptions],
 ) -> Path:
     """Draws samples of a trained model into the .npz at `path`; returns it. Never trains."""
     return pipeline.sample(options_of(model, dataset, settings, options), Path(path))
 
 
 def evaluate(
-    samples: Tensor | np.ndarray | str | Path, *, dataset: str, name: str = "samples", **options: Any
+    samples: Tensor | np.ndarray | str | Path,
+    *,
+    dataset: str,
+    name: str = "samples",
+    **options: Unpack[EvaluateOptions],
 ) -> Record:
-    """Measures samples that someone else made: a folder of images, an .npz or .npy file, or an array.
+    """Measures samples that someone else made: a folder of images, an .npz or .npy file, an array or a tensor.
 
     Arrays: uint8 N×H×W×C or N×C×H×W for images, float N×D for points. name: the model's name in the record.
     Raises TrilemmaError when the samples do not fit the dataset.
     """
-    spec = open_dataset(dataset).spec
-    if isinstance(samples, (str, Path)):
-        source, loaded = str(samples), load_samples(Path(samples).expanduser(), spec, dataset)
-    else:
-        array = samples if not hasattr(samples, "numpy") else samples.numpy()
-        source, loaded = "array", array_samples(array, "samples")
-        check_shape(loaded, spec, dataset)
-    return pipeline.evaluate(options_of(name, dataset, None, options), loaded, source)
+    given = Path(samples) if isinstance(samples, str) else samples
+    return pipeline.evaluate(options_of(name, dataset, None, options), given)
 
 
 def options_of(
-    model: str, dataset: str, settings: Mapping[str, Any] | None, options: Mapping[str, Any]
+    model: str, dataset: str, settings: Mapping[str, Any] | None, options: Mapping[str, object]
 ) -> pipeline.Options:
-    """The run's options, with settings as the overrides that `--set` gives, and paths as paths."""
-    options = dict(options)
+    """The run's options, with paths as paths."""
+    known: dict[str, Any] = dict(options)
     for key in ("config", "checkpoint", "out"):
-        if options.get(key) is not None:
-            options[key] = Path(options[key]).expanduser()
-    options["references"] = tuple(Path(path).expanduser() for path in options.get("references", ()))
-    overrides = tuple(f"{key}={_toml(value)}" for key, value in (settings or {}).items())
-    return pipeline.Options(model=model, dataset=dataset, overrides=overrides, **options)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return str(value)
+        if known.get(key) is not None:
+            known[key] = Path(known[key]).expanduser()
+    known["references"] = tuple(Path(path).expanduser() for path in known.get("references", ()))
+    return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **known)

@@ -6,7 +6,6 @@ A checkpoint from a stranger runs no code: weights are safetensors, the training
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -114,16 +113,6 @@ def find(results: Path, digest: str, *, complete: bool) -> Path | None:
             if header.digest == digest and header.complete == complete:
                 return folder
     return None
-
-
-def folder_name(name: str) -> str:
-    """A dataset's or model's name as the name of a folder: 'npz:/a/b.npz' → 'npz-b.npz-<hash>', 'f.py:M' → 'M'."""
-    if ".py:" in name:
-        return name.rpartition(":")[2]
-    if ":" in name:
-        kind, _, path = name.partition(":")
-        return f"{kind}-{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
-    return name
 
 
 def atomic(path: Path, write: Callable[[str], object]) -> None:

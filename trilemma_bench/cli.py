@@ -9,75 +9,73 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from trilemma_bench.errors import TrilemmaError, UsageError, place_of
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 
+if TYPE_CHECKING:
+    import torch
+
+    from trilemma_bench.contracts import Dataset, FeatureExtractor
+    from trilemma_bench.job import Options
+
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MODEL = [
-    click.option("--model", required=True, metavar="NAME", help="A registered model, or file.py:Class."),
-]
-_DATASET = [
-    click.option("--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."),
-]
-_TRAINING = [
-    click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config."),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, see `settings`; repeatable."
-    ),
-    click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train."),
-]
-_SAMPLING = [
-    click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use."),
-    click.option(
-        "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
-    ),
-]
+_MODEL = click.option("--model", required=True, metavar="NAME", help="A registered model, or file.py:Class.")
+_DATASET = click.option(
+    "--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."
+)
+_CONFIG = click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config.")
+_SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, see `settings`; repeatable."
+)
+_BUDGET = click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train.")
+_CHECKPOINT = click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use.")
+_SAMPLES = click.option(
+    "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
+)
+_PROTOCOL = click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given.")
+_REFERENCES = click.option(
+    "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
+)
 _FEATURE_PRECISION = click.option(
     "--feature-precision",
     type=click.Choice(FEATURE_PRECISIONS),
     help="Of the extractors: below float32 faster, but not comparable.",
 )
-_MEASURING = [
-    click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given."),
-    click.option(
-        "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
-    ),
-    _FEATURE_PRECISION,
-]
-_COMMON = [
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
-    click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file."),
-    click.option(
-        "--out", type=FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Where results go."
-    ),
-]
-_PLACES = [
-    click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR."),
-    click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR."),
-    click.option("--quiet", is_flag=True, help="No progress bars."),
-]
-_REFERENCE = [
-    click.option("--split", default="train", show_default=True, help="Of the dataset."),
-    click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor."),
-    click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs."),
-]
+_SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws.")
+_DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+_PLUGINS = click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+_OUT = click.option(
+    "--out", type=FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Where results go."
+)
+_DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
+_WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
+_QUIET = click.option("--quiet", is_flag=True, help="No progress bars.")
+_SPLIT = click.option("--split", default="train", show_default=True, help="Of the dataset.")
+_EXTRACTOR = click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor.")
+_OUTPUT = click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs.")
 _TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="FILE", help="Where it goes.")
 
+_TRAINING = _CONFIG, _SET, _BUDGET
+_SAMPLING = _CHECKPOINT, _SAMPLES
+_MEASURING = _PROTOCOL, _REFERENCES, _FEATURE_PRECISION
+_COMMON = _SEED, _DEVICE, _PLUGINS, _OUT
+_PLACES = _DATA_DIR, _WEIGHTS_DIR, _QUIET
+_REFERENCE = _DATASET, _SPLIT, _EXTRACTOR, _OUTPUT
 
-def with_options(*groups: list[Callable[[F], F]]) -> Callable[[F], F]:
-    """Adds the options of `groups` to a command, in their order."""
+
+def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Adds the options to a command, in their order."""
 
     def decorate(command: F) -> F:
-        for option in reversed([option for group in groups for option in group]):
+        for option in reversed(options):
             command = option(command)
         return command
 
@@ -136,18 +134,18 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _MEASURING, _COMMON, _PLACES)
+@with_options(_MODEL, _DATASET, *_TRAINING, *_SAMPLING, *_MEASURING, *_COMMON, *_PLACES)
 def run(**options: Any) -> None:
     """Train unless a checkpoint is given or found, sample, measure, and write the run's folder."""
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
 
     record = pipeline.run(_options(options))
-    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
 @main.command()
-@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _MEASURING, _COMMON, _PLACES)
+@with_options(_MODEL, _DATASET, *_TRAINING, *_SAMPLING, *_MEASURING, *_COMMON, *_PLACES)
 @click.option("--steps", metavar="N,N,...", help="Numbers of steps: short for --vary sampling_steps=N,N,...")
 @click.option("--vary", metavar="KEY=VALUE,...", help="A sampling setting, such as eta or truncation, and its values.")
 def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
@@ -162,7 +160,7 @@ def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
 
 
 @main.command()
-@with_options(_MODEL, _DATASET, _TRAINING, _COMMON, _PLACES)
+@with_options(_MODEL, _DATASET, *_TRAINING, *_COMMON, *_PLACES)
 def train(**options: Any) -> None:
     """Train only; `run` and `sample` with the same settings find the checkpoint."""
     from trilemma_bench import pipeline
@@ -171,7 +169,7 @@ def train(**options: Any) -> None:
 
 
 @main.command()
-@with_options(_MODEL, _DATASET, _TRAINING, _SAMPLING, _COMMON, _PLACES)
+@with_options(_MODEL, _DATASET, *_TRAINING, *_SAMPLING, *_COMMON, *_PLACES)
 @click.option(
     "--to",
     "path",
@@ -189,25 +187,21 @@ def sample(path: Path, **options: Any) -> None:
 
 
 @main.command()
-@with_options(_DATASET, _MEASURING, _COMMON, _PLACES)
+@with_options(_DATASET, *_MEASURING, *_COMMON, *_PLACES)
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
 def evaluate(source: Path, name: str, **options: Any) -> None:
     """Measure samples that someone else made."""
     from trilemma_bench import pipeline
-    from trilemma_bench.datasets import open_dataset
-    from trilemma_bench.datasets.folder import load_samples
     from trilemma_bench.report.terminal import terminal_table
 
-    settings = _options({**options, "model": name})
-    samples = load_samples(source.expanduser(), open_dataset(settings.dataset).spec, settings.dataset)
-    record = pipeline.evaluate(settings, samples, str(source))
-    click.echo(f"{terminal_table([record])}\n\n{_folder(record, options)}")
+    record = pipeline.evaluate(_options({**options, "model": name}), source)
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
 @main.command()
 @click.argument("file", type=FILE, metavar="FILE.toml")
-@with_options(_COMMON[1:], _PLACES)
+@with_options(_DEVICE, _PLUGINS, _OUT, *_PLACES)
 def suite(file: Path, **options: Any) -> None:
     """Run all of a suite, and report on it.
 
@@ -236,7 +230,7 @@ def suite(file: Path, **options: Any) -> None:
 @click.argument("paper")
 @click.option("--scale", default="cpu", show_default=True, help="cpu: under 30 minutes on two cores; gpu: CIFAR-10.")
 @click.option("--out", type=FOLDER, default=Path("results/paper"), show_default=True, metavar="FOLDER")
-@with_options(_COMMON[1:3], _PLACES)
+@with_options(_DEVICE, *_PLACES)
 def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
     """Check a paper's claims, with a verdict on each. PAPER: ddgan-paper."""
     from trilemma_bench.reproduce.run import reproduce as check
@@ -265,7 +259,7 @@ def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
 
 @main.command()
 @click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
-@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+@with_options(_PLUGINS)
 def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
     """Whether the records below DIR (default: results) may stand in a leaderboard: schema, protocol, hashes."""
     from trilemma_bench.leaderboard import check_records
@@ -308,7 +302,7 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
 @main.command("list")
 @click.argument("kind", metavar="models|datasets|metrics|protocols|extractors|suites")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py")
+@with_options(_PLUGINS)
 def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
     """What is registered, and by which package; and the shipped suites."""
     from trilemma_bench.catalogue import catalogue
@@ -324,8 +318,7 @@ def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
 
 
 @main.command()
-@with_options(_MODEL, _DATASET)
-@click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+@with_options(_MODEL, _DATASET, _PLUGINS)
 def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
     """What `--set` can change: every setting of a model's recipe for a dataset, as it stands."""
     from trilemma_bench import config, registry
@@ -340,7 +333,7 @@ def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
 
 
 @main.command()
-@with_options(_PLACES[:2])
+@with_options(_DATA_DIR, _WEIGHTS_DIR)
 def doctor(**options: Any) -> None:
     """What this machine has, and where missing data and weights would come from."""
     _apply_places(options)
@@ -375,12 +368,12 @@ def reference_list() -> None:
 
 
 @reference_.command("export")
-@with_options(_DATASET, _REFERENCE)
+@with_options(*_REFERENCE)
 @click.option("--count", type=click.IntRange(min=2), metavar="N", help="A fixed random subset of N samples.")
-@with_options([_FEATURE_PRECISION])
+@with_options(_FEATURE_PRECISION)
 @click.option("--kind", type=click.Choice(["moments", "features"]), default="moments", show_default=True)
 @click.option("--radii", is_flag=True, help="With features: also the distances to the 5 nearest others.")
-@with_options([_TO_REFERENCE], _COMMON[1:3], _PLACES)
+@with_options(_TO_REFERENCE, _DEVICE, _PLUGINS, *_PLACES)
 def reference_export(**options: Any) -> None:
     """Write a reference into a file, computing it first unless it is cached.
 
@@ -411,9 +404,9 @@ def reference_export(**options: Any) -> None:
 
 @reference_.command("import")
 @click.argument("source", type=FILE, metavar="FILE.npz")
-@with_options(_DATASET, _REFERENCE)
+@with_options(*_REFERENCE)
 @click.option("--count", type=click.IntRange(min=2), metavar="N", help="Samples behind mu and sigma.")
-@with_options([_TO_REFERENCE], _COMMON[2:3], _PLACES)
+@with_options(_TO_REFERENCE, _PLUGINS, *_PLACES)
 def reference_import(source: Path, **options: Any) -> None:
     """Turn someone's .npz into a reference that says what it is, for `run --reference FILE`.
 
@@ -430,7 +423,7 @@ def reference_import(source: Path, **options: Any) -> None:
     click.echo(import_npz(source, options["path"], claims, extractor))
 
 
-def _data_and_extractor(options: dict[str, Any], device: Any) -> tuple[Any, Any]:
+def _data_and_extractor(options: dict[str, Any], device: torch.device | str) -> tuple[Dataset, FeatureExtractor]:
     """The dataset and the extractor that `options` name, after checks that they and split and output fit together."""
     from trilemma_bench import registry
     from trilemma_bench.datasets import open_dataset
@@ -446,17 +439,14 @@ def _data_and_extractor(options: dict[str, Any], device: Any) -> tuple[Any, Any]
     return dataset, extractor
 
 
-def _folder(record: Any, options: dict[str, Any]) -> Path:
-    """Where the run's results lie."""
-    return options["out"] / record.dataset.name / record.model.name / record.id
-
-
-def _options(options: dict[str, Any]) -> Any:
+def _options(options: dict[str, Any]) -> Options:
     """The options of a command as `pipeline.Options`, with its plugins loaded."""
     options = _apply_places(options)
     _load_plugins(options.pop("plugins"))
-    from trilemma_bench.pipeline import Options
+    from trilemma_bench.config import parse_overrides
+    from trilemma_bench.job import Options
 
+    options["overrides"] = parse_overrides(options.get("overrides", ()))
     return Options(**options, say=click.echo)
 
 

@@ -147,17 +147,19 @@ def resolve(
     model: str,
     dataset: str,
     config: Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     budget: str | None = None,
 ) -> Settings:
-    """The run's settings from all sources. Raises UsageError that names the key, the value and what is allowed."""
+    """The run's settings from all sources. Raises UsageError that names the key, the value and what is allowed.
+
+    overrides: by the name of a setting, or by 'table.name'.
+    """
     tables: dict[str, dict[str, Any]] = {"model": {}, "training": {}, "sampling": {}}
     tables["training"].update(getattr(model_class, "training_defaults", {}))
     for path in [*builtin_configs(model_class, model, dataset), *([config] if config else [])]:
         _merge(tables, read_toml(path), str(path))
     schema = model_schema(model_class)
-    for override in overrides:
-        _override(tables, override, schema)
+    _override(tables, overrides or {}, schema)
     if budget is not None:
         tables["training"]["budget"] = budget
     settings = Settings(
@@ -196,7 +198,7 @@ def configs_dir() -> Path:
 
 def builtin_configs(model_class: type, model: str, dataset: str) -> list[Path]:
     """The shipped configs of this run: a sampler reads the config of the model that it samples first."""
-    folder = configs_dir() / dataset.replace(":", "_").replace("/", "_")
+    folder = configs_dir() / dataset
     names = [getattr(model_class, "trained_as", None), model]
     return [path for name in dict.fromkeys(names) if name and (path := folder / f"{name}.toml").is_file()]
 
@@ -224,11 +226,18 @@ def _merge(tables: dict[str, dict[str, Any]], more: Mapping[str, Any], where: st
         tables[table].update(values)
 
 
-def _override(tables: dict[str, dict[str, Any]], text: str, schema: type[BaseModel]) -> None:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"--set '{text}': expected key=value, for example --set batch_size=64")
-    table, _, name = key.strip().rpartition(".")
+def _override(tables: dict[str, dict[str, Any]], overrides: Mapping[str, Any], schema: type[BaseModel]) -> None:
+    given: dict[tuple[str, str], str] = {}
+    for key, value in overrides.items():
+        table, name = place = _place_of(key, schema)
+        if (first := given.setdefault(place, key)) != key:
+            raise UsageError(f"'{first}' and '{key}' are the same setting: give it once")
+        tables[table][name] = value
+
+
+def _place_of(key: str, schema: type[BaseModel]) -> tuple[str, str]:
+    """The table and the name of the setting that 'name' or 'table.name' means."""
+    table, _, name = key.rpartition(".")
     known = {
         "model": set(schema.model_fields),
         "training": set(TrainingSettings.model_fields),
@@ -238,11 +247,24 @@ def _override(tables: dict[str, dict[str, Any]], text: str, schema: type[BaseMod
         raise unknown_name("config table", table, known)
     owners = [owner for owner in ([table] if table else known) if name in known[owner]]
     if not owners:
-        raise unknown_name("setting", key.strip(), set().union(*known.values()) if not table else known[table])
-    tables[owners[0]][name] = _parse_value(value.strip())
+        raise unknown_name("setting", key, set().union(*known.values()) if not table else known[table])
+    if len(owners) > 1:
+        raise UsageError(f"setting '{name}' can mean {' or '.join(f'{owner}.{name}' for owner in owners)}: say which")
+    return owners[0], name
 
 
-def _parse_value(text: str) -> Any:
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """'key=value', as `--set` takes it → settings: values are TOML's, or text where they are not; the last one wins."""
+    found = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--set '{text}': expected key=value, for example --set batch_size=64")
+        found[key.strip()] = parse_value(value.strip())
+    return found
+
+
+def parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

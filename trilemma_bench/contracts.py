@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -69,15 +70,19 @@ class ModeRule:
 
 
 class Dataset(ABC):
-    """A source of real data: `registry.datasets` maps its name to a class built with the data folder.
+    """A source of real data: `registry.datasets` maps its name to a class built with the data folder, `root`.
 
-    default_protocol: the evaluation protocol used unless another is asked for. Nothing is downloaded before `load`.
+    default_protocol: the evaluation protocol used unless another is asked for. Nothing is read or downloaded before
+    `load`, but for what `spec` needs.
     """
 
     name: str
     spec: DataSpec
     splits: tuple[str, ...] = ("train", "test")
     default_protocol: str = "pixels"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     @abstractmethod
     def load(self, split: str) -> Split:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trilemma_bench import checkpoint, config, distributed, registry
 from trilemma_bench.contracts import Dataset, GenerativeModel, Trainable
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.datasets.folder import OwnImages
 from trilemma_bench.environment import package_version, resolve_device
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import resolve_protocol
@@ -31,7 +34,7 @@ class Options:
     model: str
     dataset: str
     config: Path | None = None
-    overrides: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     samples: int | None = None
     seed: int = 0
@@ -69,10 +72,21 @@ class Job:
     def trainable(self) -> bool:
         return issubclass(self.model_class, Trainable)
 
+    @cached_property
+    def dataset_name(self) -> str:
+        """The dataset in folder and record; own images by their content, wherever they lie: 'npz-own.npz-3f2a91'."""
+        if isinstance(self.dataset, OwnImages):
+            return f"{self.dataset.name.replace(':', '-')}-{self.dataset.fingerprint()[:6]}"
+        return _plain_name(self.options.dataset)
+
+    @property
+    def model_name(self) -> str:
+        """The model in folder and record."""
+        return _plain_name(self.options.model)
+
     @property
     def folder(self) -> Path:
-        names = checkpoint.folder_name(self.options.dataset), checkpoint.folder_name(self.options.model)
-        return self.options.out.joinpath(*names, self.id)
+        return self.options.out / self.dataset_name / self.model_name / self.id
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -133,6 +147,14 @@ def _make_folder(job: Job) -> None:
                 continue
             raise
     raise TrilemmaError(f"could not make a new folder beside {job.folder}")
+
+
+def _plain_name(name: str) -> str:
+    """A name that a folder can have: of 'file.py:Name' the last part. Raises UsageError where it cannot."""
+    name = name.rpartition(":")[2] if ".py:" in name else name
+    if "/" in name or name in ("", ".", ".."):
+        raise UsageError(f"'{name}' cannot be a name: a folder is called so; leave out '/'")
+    return name
 
 
 def training_digest(job: Job) -> str:

@@ -11,7 +11,7 @@ from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.evaluation import metrics_of, use_text
 from trilemma_bench.protocol import FEATURE_PRECISIONS, Protocol
-from trilemma_bench.record import ProtocolPart, Record
+from trilemma_bench.record import DatasetPart, ProtocolPart, Record
 from trilemma_bench.results import find_records
 from trilemma_bench.weights import sha256_of
 
@@ -36,8 +36,8 @@ def _problems(path: Path, record: Record) -> Iterator[str]:
     if record.status != "complete" or record.protocol is None:
         yield f"the run is {record.status}: only complete runs count"
         return
-    if path.parts[-4:-1] != (place := (record.dataset.name, record.model.name, record.id)):
-        yield f"it does not lie in {'/'.join(place)}/ as its content says: move it"
+    if path.parts[-4:-1] != record.place.parts:
+        yield f"it does not lie in {record.place}/ as its content says: move it"
     if not HASH.fullmatch(record.samples_sha256 or ""):
         yield "no hash of its samples: run it again with this version"
     yield from _protocol_problems(record, record.protocol)
@@ -113,13 +113,9 @@ def _score_problems(record: Record) -> Iterator[str]:
 
 
 def _content_problems(path: Path, record: Record) -> Iterator[str]:
-    """What does not match the data and the files that are at hand."""
-    try:
-        dataset = open_dataset(record.dataset.name)
-        if dataset.available() == "bundled" and dataset.fingerprint() != record.dataset.fingerprint:
-            yield f"its dataset has the fingerprint {record.dataset.fingerprint[:12]}…, not that of {dataset.name}"
-    except TrilemmaError as error:
-        yield str(error)
+    """What does not match the data and the files that are at hand: own images are not."""
+    if record.dataset.name in registry.datasets.names():
+        yield from _data_problems(record.dataset)
     training = record.training
     if (
         training
@@ -127,3 +123,12 @@ def _content_problems(path: Path, record: Record) -> Iterator[str]:
         and sha256_of(file) != training.checkpoint_sha256
     ):
         yield f"{file.name} beside it is not the checkpoint that was sampled"
+
+
+def _data_problems(part: DatasetPart) -> Iterator[str]:
+    try:
+        dataset = open_dataset(part.name)
+        if dataset.available().startswith("bundled") and dataset.fingerprint() != part.fingerprint:
+            yield f"its dataset has the fingerprint {part.fingerprint[:12]}…, not that of {part.name}"
+    except TrilemmaError as error:
+        yield str(error)

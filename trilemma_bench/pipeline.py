@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from trilemma_bench import checkpoint, config
-from trilemma_bench.contracts import Dataset, FiniteSource, GenerativeModel
+from trilemma_bench.contracts import Dataset, DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.datasets.arrays import check_shape
+from trilemma_bench.datasets.folder import array_samples, load_samples
 from trilemma_bench.distributed import is_main, on_main
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
@@ -77,18 +79,29 @@ def sample(options: Options, path: Path) -> Path:
     return path
 
 
-def evaluate(options: Options, samples: Samples, source: str) -> Record:
-    """Measures samples that someone else made; the record has no speed and no training."""
+def evaluate(options: Options, given: Tensor | np.ndarray | Path) -> Record:
+    """Measures samples that someone else made, a file, a folder or an array; no speed, no training in the record."""
     dataset = open_dataset(options.dataset)
+    samples = _samples_of(given, dataset.spec, options.dataset)
     protocol = resolve_protocol(options.protocol, dataset, len(samples), options.feature_precision)
     device = resolve_device(options.device)
     settings = config.Settings({}, config.TrainingSettings(), config.SamplingSettings())
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
     evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)
-    part = ModelPart(name=options.model, parameters=0, settings={"samples": source}, plugin="", version="")
+    source = str(given) if isinstance(given, Path) else "array"
+    part = ModelPart(name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="")
     with recorded_failure(job):
         return _measure(job, evaluator, samples, part, None)
+
+
+def _samples_of(given: Tensor | np.ndarray | Path, spec: DataSpec, dataset: str) -> Samples:
+    """Raises TrilemmaError when they are not samples, or none of the dataset's shape."""
+    if isinstance(given, Path):
+        return load_samples(given.expanduser(), spec, dataset)
+    samples = array_samples(given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given))
+    check_shape(samples, spec, dataset)
+    return samples
 
 
 def _measure(job: Job, evaluator: Evaluator, samples: Samples, part: ModelPart, speed: Speed | None) -> Record:

@@ -23,7 +23,10 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps')."""
+    """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps').
+
+    plugin, version: the package that the model is from; or the plugin file's name, and the start of its sha256.
+    """
 
     name: str
     variant: str = ""
@@ -185,6 +188,11 @@ class Record(_Part):
     def label(self) -> str:
         """The name of this run's row: the model, and its variant in brackets where it has one."""
         return f"{self.model.name} ({self.model.variant})" if self.model.variant else self.model.name
+
+    @property
+    def place(self) -> Path:
+        """The run's folder, below the folder of all results."""
+        return Path(self.dataset.name, self.model.name, self.id)
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trilemma_bench import checkpoint, registry
+from trilemma_bench import registry
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
@@ -40,7 +40,7 @@ def write_record_of(job: Job, model: ModelPart, evaluation: Evaluation, speed: S
 def model_part(job: Job, model: GenerativeModel) -> ModelPart:
     package, version = registry.models.origin(job.options.model)
     return ModelPart(
-        name=checkpoint.folder_name(job.options.model),
+        name=job.model_name,
         variant=model.describe(),
         parameters=count_parameters(model.network) if model.network is not None else 0,
         settings=job.settings.model,
@@ -61,13 +61,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         message = str(error) or type(error).__name__
         if not isinstance(error, (TrilemmaError, KeyboardInterrupt)):
             message = f"{type(error).__name__}: {message} ({place_of(error)[0]})"
-        part = ModelPart(
-            name=checkpoint.folder_name(job.options.model),
-            parameters=0,
-            settings=job.settings.model,
-            plugin="",
-            version="",
-        )
+        part = ModelPart(name=job.model_name, parameters=0, settings=job.settings.model, plugin="", version="")
         status = "interrupted" if interrupted else "failed"
         try:
             write_record(_record(job, part, None, status=status, samples=0, error=message), job.folder / "record.json")
@@ -77,20 +71,10 @@ def recorded_failure(job: Job) -> Iterator[None]:
 
 
 def _record(job: Job, model: ModelPart, protocol: ProtocolPart | None, **facts: Any) -> Record:
-    dataset = job.dataset
-    train_size = len(dataset.load(TRAIN_SPLIT)) if facts["status"] == "complete" else 0
-    part = DatasetPart(
-        name=checkpoint.folder_name(dataset.name),
-        split=TRAIN_SPLIT,
-        fingerprint=dataset.fingerprint() if facts["status"] == "complete" else "",
-        size=train_size,
-        official=dataset.official,
-        note=dataset.note,
-    )
     return Record(
         id=job.id,
         model=model,
-        dataset=part,
+        dataset=_dataset_part(job, whole=facts["status"] == "complete"),
         protocol=protocol,
         seed=job.options.seed,
         environment=environment(),
@@ -99,4 +83,19 @@ def _record(job: Job, model: ModelPart, protocol: ProtocolPart | None, **facts: 
         durations=job.durations,
         continues=job.continues,
         **facts,
+    )
+
+
+def _dataset_part(job: Job, whole: bool) -> DatasetPart:
+    """whole: with what only the data can tell; they may be what a run failed on."""
+    dataset = job.dataset
+    if not whole:
+        return DatasetPart(name=job.dataset_name, split=TRAIN_SPLIT, fingerprint="", size=0)
+    return DatasetPart(
+        name=job.dataset_name,
+        split=TRAIN_SPLIT,
+        fingerprint=dataset.fingerprint(),
+        size=len(dataset.load(TRAIN_SPLIT)),
+        official=dataset.official,
+        note=dataset.note,
     )

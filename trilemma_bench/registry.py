@@ -6,6 +6,7 @@ its name is asked for; one that fails to import is reported by name and breaks n
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -45,12 +46,13 @@ class Registry(Generic[T]):
         return sorted({*self._entry_points(), *self._local})
 
     def register(self, name: str, source: str = "") -> Callable[[T], T]:
-        """The decorator that registers a class or function under `name`."""
+        """The decorator that registers a class, function or object under `name`, as of the file that calls this."""
+        caller = sys._getframe(1).f_globals  # an object does not know which module made it
+        origin = source or caller.get("__file__") or caller["__name__"]
 
         def decorate(target: T) -> T:
-            module = getattr(target, "__module__", "") or ""
-            origin = source or getattr(sys.modules.get(module), "__file__", None) or module
-            self._add(Entry(name, str(origin), "", f"{origin}:{getattr(target, '__name__', name)}", lambda: target))
+            package, version = _origin_of(Path(origin))
+            self._add(Entry(name, package, version, f"{origin}:{getattr(target, '__name__', name)}", lambda: target))
             return target
 
         return decorate
@@ -86,9 +88,9 @@ class Registry(Generic[T]):
         return self._loaded[name]
 
     def origin(self, name: str) -> tuple[str, str]:
-        """(package, version) that `name` comes from; for 'file.py:Object' the file and ''."""
+        """(package, version) that `name` comes from; of a plugin file its name and the start of its sha256."""
         if ".py:" in name:
-            return name.rpartition(":")[0], ""
+            return _origin_of(Path(name.rpartition(":")[0]))
         entry = self.entry(name)
         return entry.package, entry.version
 
@@ -136,6 +138,11 @@ def load_file(path: Path) -> Any:
         del sys.modules[name]
         raise TrilemmaError(f"plugin {path} failed to import: {type(error).__name__}: {error}") from error
     return module
+
+
+def _origin_of(file: Path) -> tuple[str, str]:
+    """A plugin file's name and the first 12 digits of its sha256: where it lies says nothing on another machine."""
+    return file.name, hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else ""
 
 
 def _attribute(module: Any, attribute: str, path: str) -> Any:

@@ -95,7 +95,7 @@ def _check_extractors(jobs: Sequence[Job]) -> None:
     from trilemma_bench.evaluation import Evaluator
 
     faults: dict[str, None] = {}
-    for job in {(job.dataset.name, job.protocol.name, job.protocol.precision): job for job in jobs}.values():
+    for job in {(job.options.dataset, job.protocol.name, job.protocol.precision): job for job in jobs}.values():
         try:
             Evaluator(job.dataset, job.protocol, job.device, progress=False)
         except TrilemmaError as error:

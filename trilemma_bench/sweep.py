@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trilemma_bench import pipeline
+from trilemma_bench.config import parse_value
 from trilemma_bench.errors import UsageError
 from trilemma_bench.job import Job, Options
 from trilemma_bench.record import Record
@@ -15,19 +17,19 @@ STEPS = "sampling_steps"
 
 @dataclass(frozen=True)
 class Knob:
-    """A sampling setting and the values that it takes, as text."""
+    """A sampling setting and the values that it takes."""
 
     setting: str
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
 
     @classmethod
     def parse(cls, text: str) -> Knob:
         """'eta=0,0.5,1'. Raises UsageError for anything that is not a name and values."""
         setting, _, values = text.partition("=")
-        found = tuple(value.strip() for value in values.split(","))
+        found = [value.strip() for value in values.split(",")]
         if not setting.strip() or not all(found):
             raise UsageError(f"'{text}': expected KEY=VALUE,VALUE,… such as {STEPS}=5,10,20")
-        return cls(setting.strip(), found)
+        return cls(setting.strip(), tuple(map(parse_value, found)))
 
 
 def sweep(options: Options, knob: Knob) -> list[Record]:
@@ -35,7 +37,7 @@ def sweep(options: Options, knob: Knob) -> list[Record]:
 
     Raises UsageError, before anything is done, for a knob that would need another training run, or a wrong value.
     """
-    runs = [replace(options, overrides=[*options.overrides, f"{knob.setting}={value}"]) for value in knob.values]
+    runs = [replace(options, overrides={**options.overrides, knob.setting: value}) for value in knob.values]
     _check_knob(pipeline.prepare(options), knob)
     for each in runs:
         pipeline.build_model(pipeline.prepare(each))

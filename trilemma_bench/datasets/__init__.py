@@ -1,11 +1,11 @@
-"""Sources of real data. `open_dataset` finds one by name; nothing is read or downloaded before `load`."""
+"""Sources of real data. `open_dataset` finds one by name; no content is read or downloaded before `load`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trilemma_bench import registry
+from trilemma_bench import paths, registry
 from trilemma_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def open_dataset(name: str, root: Path | None = None) -> Dataset:
         from trilemma_bench.datasets.folder import FolderDataset, NpzDataset
 
         return (FolderDataset if kind == "folder" else NpzDataset)(Path(path).expanduser())
-    dataset = registry.datasets.get(name)(root)
+    dataset = registry.datasets.get(name)(root or paths.data_dir())
     if not isinstance(dataset, Dataset):
         raise UsageError(f"dataset '{name}' is a {type(dataset).__name__}, not a subclass of trilemma_bench's Dataset")
     return dataset

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -17,14 +21,50 @@ LIKELY_FRACTION = 4.0  # images of floats that stay below are of 0…1 or −1�
 CHANNELS = (1, 3)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name; that of an .npy as 'arr_0', which is numpy's own name for one without."""
+@dataclass(frozen=True)
+class Unread:
+    """Images of which only the headers are read so far.
+
+    shape: N×C×H×W. classes: one more than the largest label, None without labels. read: gives all of them.
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None
+    read: Callable[[], Split]
+
+
+def read_arrays(path: Path, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name, only `names` where given; that of an .npy as 'arr_0', as numpy calls it."""
+    with _reading(path), path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            return {"arr_0": content}
+        return {name: content[name] for name in content.files if not names or name in names}
+
+
+def read_outlines(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz or .npy by name, as zeros that take no memory: only their headers are read."""
+    with _reading(path), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            return {"arr_0": _outline(file)}
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name.removesuffix(".npy"): _outline(archive.open(name)) for name in names}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            return dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"arr_0": content}
+        yield
     except Exception as error:
         raise TrilemmaError(f"{path} is damaged or not an .npz or .npy file ({reason(error)})") from error
+
+
+def _outline(file: IO[bytes]) -> np.ndarray:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def pick(arrays: dict[str, np.ndarray], path: Path, *keys: str) -> np.ndarray:
@@ -42,6 +82,19 @@ def read_split(path: Path) -> Split:
     return Split(images, _labels(arrays["labels"], len(images), path) if "labels" in arrays else None)
 
 
+def open_split(path: Path) -> Unread:
+    """What `read_split` will read: the header of the images, and the labels. Raises TrilemmaError as that does."""
+    outlines = read_outlines(path)
+    images = pick(outlines, path, "images", "arr_0")
+    if images.dtype != np.uint8:  # their values say what they are
+        images = pick(read_arrays(path), path, "images", "arr_0")
+    shape = _channels_first(images, str(path)).shape
+    if "labels" not in outlines:
+        return Unread(shape, None, lambda: read_split(path))
+    labels = _labels(read_arrays(path, ("labels",))["labels"], shape[0], path)
+    return Unread(shape, int(labels.max()) + 1, lambda: read_split(path))
+
+
 def _labels(labels: np.ndarray, count: int, path: Path) -> Tensor:
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or (count and labels.min() < 0):
         raise TrilemmaError(
@@ -53,6 +106,10 @@ def _labels(labels: np.ndarray, count: int, path: Path) -> Tensor:
 
 def image_tensor(array: np.ndarray, where: str) -> Tensor:
     """uint8 N×H×W×C, N×H×W or N×C×H×W (C is 1 or 3) → uint8 N×C×H×W. Raises TrilemmaError for anything else."""
+    return torch.from_numpy(np.ascontiguousarray(_channels_first(array, where)))
+
+
+def _channels_first(array: np.ndarray, where: str) -> np.ndarray:
     _check_image_type(array, where)
     given = shape_text(array.shape)
     if array.ndim == 3 and array.shape[-1] not in CHANNELS:
@@ -61,7 +118,7 @@ def image_tensor(array: np.ndarray, where: str) -> Tensor:
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in CHANNELS or 0 in array.shape:
         raise TrilemmaError(f"{where}: images are {given}, not N×H×W×C with 1 or 3 channels and at least one image")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return array
 
 
 def _check_image_type(array: np.ndarray, where: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trilemma_bench import paths
 from trilemma_bench.contracts import Dataset, DataSpec, Split
 from trilemma_bench.datasets.arrays import kind_text, read_split
 from trilemma_bench.datasets.download import load_or_download
@@ -29,9 +28,6 @@ class CIFAR10(Dataset):
     name = "cifar10"
     spec = DataSpec((3, 32, 32), classes=10)
     default_protocol = "paper"
-
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.data_dir()
 
     @property
     def prepared(self) -> dict[str, Path]:

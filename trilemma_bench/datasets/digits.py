@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -27,9 +25,6 @@ class Digits(Dataset):
     name = "digits"
     spec = DataSpec((1, 8, 8), classes=10)
     default_protocol = "digits"
-
-    def __init__(self, root: Path | None = None) -> None:
-        pass
 
     def load(self, split: str) -> Split:
         check_split(self, split)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Dataset, DataSpec, Split
 from trilemma_bench.datasets.arrays import (
+    Unread,
     check_shape,
     image_tensor,
     kind_text,
+    open_split,
     pick,
     point_tensor,
     read_arrays,
-    read_split,
 )
 from trilemma_bench.datasets.images import ImageFiles, read_images
 from trilemma_bench.datasets.splits import check_split, permutations
@@ -24,38 +25,42 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 
 TEST_SHARE = 10  # one image in ten is held out
 SPLIT_SEED = 0
+WHOLE = "all"  # where there are no splits
 
 
 class OwnImages(Dataset):
-    """The user's own images, held in memory: two given splits, or one set of which a seeded tenth is held out.
+    """The user's own images: two given splits, or one set of which a seeded tenth is held out.
+
+    Headers are read at once, images by the first `load` that needs them; then they are held in memory.
 
     name: '<kind>:<last part of the path>'. default_protocol: 'pixels', which needs nothing; name another to judge.
     """
 
     kind: str
 
-    def __init__(self, path: Path, parts: dict[str, Path], read: Callable[[Path], Split]) -> None:
-        self.path = path
-        self.name = f"{self.kind}:{path.resolve().name}"
-        self._note = ""
-        if _given(path, parts):
-            self._splits = {split: read(part) for split, part in parts.items()}
-        else:
-            whole = read(path)
-            self._splits = _hold_out(whole, path)
-            self._note = f"one set of {len(whole)} images, of which a tenth is held out by a fixed seed"
-        self.spec = _spec(self._splits, path)
+    def __init__(self, root: Path, parts: dict[str, Path], open_images: Callable[[Path], Unread]) -> None:
+        super().__init__(root)
+        self.name = f"{self.kind}:{root.resolve().name}"
+        given = parts if _given(root, parts) else {WHOLE: root}
+        self._unread = {split: open_images(part) for split, part in given.items()}
+        self._splits: dict[str, Split] = {}
+        self.spec = _spec(self._unread, root)
 
     @property
     def note(self) -> str:
-        return self._note
+        if (whole := self._unread.get(WHOLE)) is None:
+            return ""
+        return f"one set of {whole.shape[0]} images, of which a tenth is held out by a fixed seed"
 
     def load(self, split: str) -> Split:
         check_split(self, split)
+        if split not in self._splits:
+            whole = self._unread.get(WHOLE)
+            self._splits |= _hold_out(whole.read()) if whole else {split: self._unread[split].read()}
         return self._splits[split]
 
     def available(self) -> str:
-        return f"found at {self.path}"
+        return f"found at {self.root}"
 
 
 class FolderDataset(OwnImages):
@@ -69,9 +74,7 @@ class FolderDataset(OwnImages):
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise UsageError(f"{root} is not a folder: name one that holds images")
-        super().__init__(
-            root, {split: root / split for split in self.splits}, lambda folder: Split(read_images(folder))
-        )
+        super().__init__(root, {split: root / split for split in self.splits}, _open_folder)
 
 
 class NpzDataset(OwnImages):
@@ -92,7 +95,7 @@ class NpzDataset(OwnImages):
             raise TrilemmaError(
                 f"{root} holds no train.npz and test.npz: name a file, or folder:{root} for image files"
             )
-        super().__init__(root, parts, read_split)
+        super().__init__(root, parts, open_split)
 
 
 def load_samples(path: Path, spec: DataSpec | None = None, dataset: str = "") -> Tensor | ImageFiles:
@@ -128,10 +131,13 @@ def _given(path: Path, parts: dict[str, Path]) -> bool:
     return not missing
 
 
-def _hold_out(whole: Split, path: Path) -> dict[str, Split]:
+def _open_folder(folder: Path) -> Unread:
+    files = ImageFiles(folder)
+    return Unread(files.shape, None, lambda: Split(read_images(files)))
+
+
+def _hold_out(whole: Split) -> dict[str, Split]:
     held_out = -(-len(whole) // TEST_SHARE)
-    if held_out == len(whole):
-        raise TrilemmaError(f"{path} holds only {len(whole)} image: a dataset needs two or more")
     order = permutations(len(whole), len(whole), SPLIT_SEED)[0]
     chosen = {"train": order[held_out:].sort().values, "test": order[:held_out].sort().values}
     return {
@@ -140,12 +146,13 @@ def _hold_out(whole: Split, path: Path) -> dict[str, Split]:
     }
 
 
-def _spec(splits: dict[str, Split], path: Path) -> DataSpec:
-    shapes = {split: tuple(part.samples.shape[1:]) for split, part in splits.items()}
-    if shapes["train"] != shapes["test"]:
-        raise TrilemmaError(
-            f"{path}: train is {kind_text(shapes['train'])}, test is {kind_text(shapes['test'])}: make them of one size"
-        )
-    labels = [part.labels for part in splits.values() if part.labels is not None]
-    classes = max(int(label.max()) for label in labels) + 1 if len(labels) == len(splits) else None
-    return DataSpec(shapes["train"], classes)
+def _spec(parts: dict[str, Unread], path: Path) -> DataSpec:
+    """What the parts are. Raises TrilemmaError where they are no dataset."""
+    if (whole := parts.get(WHOLE)) and whole.shape[0] < 2:
+        raise TrilemmaError(f"{path} holds only {whole.shape[0]} image: a dataset needs two or more")
+    shapes = {split: part.shape[1:] for split, part in parts.items()}
+    if len(set(shapes.values())) > 1:
+        kinds = ", ".join(f"{split} is {kind_text(shape)}" for split, shape in shapes.items())
+        raise TrilemmaError(f"{path}: {kinds}: make them of one size")
+    classes = [part.classes for part in parts.values() if part.classes is not None]
+    return DataSpec(next(iter(shapes.values())), max(classes) if len(classes) == len(parts) else None)

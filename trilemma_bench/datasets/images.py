@@ -52,7 +52,7 @@ class ImageFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.files = image_files(folder)
+        self.folder, self.files = folder, image_files(folder)
         with _threads() as pool:
             headers = pool.map(read_header, self.files)
             bar = tqdm(headers, f"checking {folder.name}", len(self.files), unit="image", delay=2, disable=None)
@@ -79,11 +79,10 @@ class ImageFiles:
         return images
 
 
-def read_images(folder: Path) -> Tensor:
-    """All images of `folder` and below: uint8 N×C×H×W. Raises TrilemmaError that names the first file at fault."""
-    files = ImageFiles(folder)
+def read_images(files: ImageFiles) -> Tensor:
+    """All of the images: uint8 N×C×H×W. Raises TrilemmaError that names the first file at fault."""
     images = torch.empty(files.shape, dtype=torch.uint8)
-    with tqdm(total=len(files), desc=f"reading {folder.name}", unit="image", delay=2, disable=None) as bar:
+    with tqdm(total=len(files), desc=f"reading {files.folder.name}", unit="image", delay=2, disable=None) as bar:
         for start in range(0, len(files), READ_AT_ONCE):
             part = files[start : start + READ_AT_ONCE]
             images[start : start + len(part)] = part

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trilemma_bench import paths
 from trilemma_bench.contracts import Dataset, DataSpec, ModeRule, Split
 from trilemma_bench.datasets.download import load_or_download
 from trilemma_bench.datasets.splits import check_split
@@ -30,9 +29,6 @@ class MNIST(Dataset):
     name = "mnist"
     spec = DataSpec((1, 28, 28), classes=10)
     default_protocol = "mnist"
-
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = root or paths.data_dir()
 
     @property
     def folder(self) -> Path:
@@ -86,7 +82,8 @@ class StackedMNIST(Dataset):
     spec = DataSpec((3, 32, 32), classes=1000)
     default_protocol = "stacked-mnist"
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self.digits = MNIST(root)
 
     @property

@@ -27,7 +27,8 @@ class Gaussians25(Dataset):
     name = "gaussians25"
     default_protocol = "points"
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         axis = torch.arange(-4.0, 5.0, 2.0)
         self.centres = torch.cartesian_prod(axis, axis)
         scale = float(self.load("train").samples.std(dim=0).mean())

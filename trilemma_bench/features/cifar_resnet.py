@@ -67,7 +67,6 @@ class CifarResNet56(FeatureExtractor):
 
     name = "cifar-resnet56"
     dim = 64
-    accuracy = 0.9339
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from trilemma_bench.record import Record
 from trilemma_bench.report.ours import check_ours
-from trilemma_bench.report.terminal import format_row, terminal_table
+from trilemma_bench.report.terminal import terminal_table
 
-__all__ = ["check_ours", "format_row", "terminal_table", "write_report"]
+__all__ = ["check_ours", "terminal_table", "write_report"]
 
 
 def write_report(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import FACTS, family, score_columns
+from trilemma_bench.report.columns import FACTS, family
 from trilemma_bench.report.notes import missing_notes
 from trilemma_bench.report.table import Cell, Table, tables
 
@@ -30,17 +30,6 @@ def failure(record: Record) -> str:
     """A run that did not complete, in a line: which, how it ended, and why."""
     error = fmt.plain(record.error or "no error was recorded")
     return f"{fmt.plain(record.label)} on {fmt.plain(record.dataset.name)} ({record.status}): {error}"
-
-
-def format_row(record: Record) -> str:
-    """One record in one line: its name, its scores, its speed."""
-    if record.status != "complete":
-        return failure(record)
-    columns = [*score_columns([record]), *(column for column in FACTS if column.key in _FACTS)]
-    values = [(column, column.value(record)) for column in columns]
-    shown = [f"{column.title} {column.text(value, record)}" for column, value in values if value is not None]
-    head = f"{fmt.plain(record.label)} on {fmt.plain(record.dataset.name)}"
-    return f"{head}: {', '.join(shown) or 'no scores'}"
 
 
 def _legend(text: str) -> str:

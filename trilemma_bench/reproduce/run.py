@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +33,28 @@ class Scale:
 
     dataset: str
     systems: dict[str, System]
-    more: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
-SMALL_UNET = ("channels=16", "channel_multipliers=[1, 2]")
+SMALL = {"channels": 16, "channel_multipliers": [1, 2]}
 SCALES = {
     "cpu": Scale(
         "stacked_digits",
         {
-            "ddgan": System("ddgan", ("channels=16", "channel_multipliers=[1, 2]", "res_blocks=2")),
+            "ddgan": System("ddgan", {**SMALL, "res_blocks": 2}),
             "stylegan2": System("stylegan2"),
-            "ddim": System("ddim", (*SMALL_UNET, "res_blocks=2", "sampling_steps=50")),
-            "ddpm": System("ddpm", (*SMALL_UNET, "res_blocks=2", "sampling_steps=1000")),
-            "score-sde-ve": System("score-sde-ve", (*SMALL_UNET, "res_blocks=8")),
+            "ddim": System("ddim", {**SMALL, "res_blocks": 2, "sampling_steps": 50}),
+            "ddpm": System("ddpm", {**SMALL, "res_blocks": 2, "sampling_steps": 1000}),
+            "score-sde-ve": System("score-sde-ve", {**SMALL, "res_blocks": 8}),
         },
-        ("timing_batch=10", "timing_seconds=5.0"),
+        {"timing_batch": 10, "timing_seconds": 5.0},
     ),
     "gpu": Scale(
         "cifar10",
         {
             "ddgan": System("ddgan"),
             "stylegan2": System("stylegan2"),
-            "ddim": System("ddim", ("sampling_steps=50",)),
+            "ddim": System("ddim", {"sampling_steps": 50}),
             "ddpm": System("ddpm"),
             "score-sde-ve": System("score-sde-ve"),
         },

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -17,16 +18,18 @@ from trilemma_bench.trained import count_parameters
 
 @dataclass(frozen=True)
 class System:
-    """A model with its settings, as `--set` takes them."""
+    """A model and what of its recipe's settings is changed."""
 
     model: str
-    overrides: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def untrained_speed(system: System, dataset: str, device: torch.device, more: Sequence[str] = ()) -> tuple[Speed, int]:
+def untrained_speed(
+    system: System, dataset: str, device: torch.device, more: Mapping[str, Any] | None = None
+) -> tuple[Speed, int]:
     """Speed and parameters of a model as its recipe for `dataset` has it, with fresh weights."""
     model_class = registry.models.get(system.model)
-    overrides = [*system.overrides, *more]
+    overrides = {**system.settings, **(more or {})}
     settings = config.resolve(model_class, model=system.model, dataset=dataset, overrides=overrides).on(device)
     seed_everything(0)
     model = model_class(open_dataset(dataset).spec, **settings.model).to(device)

@@ -49,14 +49,13 @@ function scoreText(cell, column) {
 
 function showRun(target, run) {
   charts.splice(0).forEach((chart) => Plotly.purge(chart));
-  const wide = byId("details-body").clientWidth;
   target.replaceChildren(...[
     run.run.error && part(run.run.status, el("pre", {}, run.run.error)),
     run.command && part("The command that repeats it", commandBox(run.command)),
     pictures(run),
     run.curve && part("Training", chart("training", curveTraces(run.curve), curveLayout(run.curve))),
     run.modes && part("Samples in each mode", chart("modes", [bars(run.modes)], { xaxis: { title: { text: "mode" } }, yaxis: { title: { text: "samples" }, rangemode: "tozero" } }, "small")),
-    rawTimes(run, wide),
+    rawTimes(run),
     part("All of the record", ...sections(run)),
   ].filter(Boolean));
   charts.forEach((node) => node.draw());
