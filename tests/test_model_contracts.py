@@ -11,13 +11,13 @@ from statistics import fmean
 import pytest
 import torch
 from functorch.compile import make_boxed_func
-from models import IMAGES, POINTS, tiny_data, tiny_model
+from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_model, wake
 from torch._dynamo.backends.common import aot_autograd
 
 from trilemma_bench import registry, seeding
 from trilemma_bench.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
 from trilemma_bench.config import SamplingSettings, TrainingSettings
-from trilemma_bench.contracts import FiniteSource, Split, Trainable
+from trilemma_bench.contracts import FiniteSource, Split
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
@@ -25,7 +25,6 @@ from trilemma_bench.timing import EvaluationCounter
 from trilemma_bench.training import Interrupted, Place, Trainer
 
 NAMES = registry.models.names()
-TRAINABLE = [name for name in NAMES if issubclass(registry.models.get(name), Trainable)]
 SPECS = {"points": POINTS, "images": IMAGES}
 CPU = torch.device("cpu")
 BATCH = 16
@@ -182,14 +181,6 @@ def test_a_compiled_model_trains_as_an_uncompiled_one(name, tmp_path, monkeypatc
 def without_dropout(module):
     if isinstance(module, torch.nn.Dropout):
         module.p = 0.0
-
-
-@torch.no_grad()
-def wake(model):
-    """Moves all weights, so that layers which start as zero do something."""
-    rng = torch.Generator().manual_seed(0)
-    for value in model.parameters():
-        value += 0.05 * torch.randn(value.shape, generator=rng)
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
