@@ -36,7 +36,7 @@ ADA_OF_POINTS = "stylegan2 with ada", "points"
 EXACT = {"dropout": 0.0, "coupling": "independent", "r1_gamma": 1.0, "r1_every": 2, "r1_interval": 2}
 VARIANTS: dict[str, dict[str, object]] = {
     "stylegan2 with ada": {"augment": "ada", "ada_kimg": 2.0, "ada_target": -1.5},
-    "gan of wgan-gp": {"loss": "wgan-gp"},
+    "gan of wgan-gp": {"loss": "wgan-gp", "critic_steps": 1},
     "gan of r3gan": {"loss": "relativistic"},
 }
 BATCH_SIZES = {"stylegan2": 64}  # its deviation compares samples in groups of 32
