@@ -1,4 +1,4 @@
-"""What tests of bad input share: errors of one line, and small images."""
+"""What tests share: errors of one line, small images, and features."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from trilemma_bench.errors import TrilemmaError
@@ -38,3 +39,8 @@ def write_pngs(folder: Path, pixels: np.ndarray) -> Path:
     for index, image in enumerate(pixels):
         Image.fromarray(image.squeeze()).save(folder / f"{index:03}.png")
     return folder
+
+
+def blobs(seed: int, n: int, dim: int, shift: float = 0.0) -> torch.Tensor:
+    """Normal samples about `shift`, n×dim."""
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)) + shift

@@ -8,8 +8,9 @@ import torch
 
 from trilemma_bench import registry
 from trilemma_bench.config import model_schema
-from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split
+from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split, Trainable
 
+TRAINABLE = [name for name in registry.models.names() if issubclass(registry.models.get(name), Trainable)]
 POINTS = DataSpec((2,), None, 2.83)
 IMAGES = DataSpec((1, 8, 8))
 TINY: dict[str, Any] = {
@@ -58,3 +59,11 @@ def tiny_data(spec: DataSpec, count: int = 64) -> torch.Tensor:
         ramp = torch.linspace(0, 255, spec.shape[-1]).expand(spec.shape)
         return torch.where(side == 0, ramp, 255 - ramp).round().to(torch.uint8)
     return (2.0 * side - 1) * 3 + 0.1 * torch.randn(count, *spec.shape, generator=rng)
+
+
+@torch.no_grad()
+def wake(model: torch.nn.Module) -> None:
+    """Moves all weights, so that layers which start as zero do something."""
+    rng = torch.Generator().manual_seed(0)
+    for value in model.parameters():
+        value += 0.05 * torch.randn(value.shape, generator=rng)

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import IMAGES, POINTS, tiny_data, tiny_settings
-from test_model_contracts import TRAINABLE
+from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_settings
 
 from trilemma_bench import registry
 from trilemma_bench.checkpoint import Header

@@ -16,8 +16,11 @@ import model_rates
 from models import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from trilemma_bench.api import options_of
+from trilemma_bench.config import resolve
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.images import to_float
+from trilemma_bench.job import prepare
 
 CPU = torch.device("cpu")
 
@@ -40,6 +43,44 @@ def two_models(monkeypatch):
     monkeypatch.setattr(gpu, "FAST", {})
     monkeypatch.setattr(gpu, "TRILEMMA", {"vae": {}})
     monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
+
+
+def on_meta(name, dataset, overrides=()):
+    """(the model of its recipe, without weights; its settings)"""
+    model_class = gpu.registry.models.get(name)
+    settings = resolve(model_class, model=name, dataset=dataset, overrides=overrides)
+    with torch.device("meta"):
+        return model_class(model_rates.spec_of(dataset), **settings.model), settings
+
+
+@pytest.mark.parametrize("way", [gpu.EAGER, gpu.FAST], ids=["eager", "fast"])
+@pytest.mark.parametrize("row", gpu.SPEED_ROWS, ids=lambda row: row.model)
+def test_a_row_of_the_speed_table_times_the_models_own_sampler(row, way):
+    """In proportion, where only a part of its steps is timed."""
+    timed, settings = on_meta(row.model, "cifar10", (*row.overrides, *way))
+    own, _ = on_meta(row.model, "cifar10")
+    assert timed.evaluations() * row.times == own.evaluations()
+    assert settings.sampling.precision == ("float32" if way == gpu.EAGER else "auto")
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+@pytest.mark.parametrize("name", gpu.registry.models.names())
+def test_the_checks_build_every_model_with_few_steps(name, dataset):
+    if name != "real-data":
+        model, _ = on_meta(name, dataset, gpu.few_steps(name))
+        assert model.evaluations() is None or model.evaluations() <= 20
+
+
+@pytest.mark.parametrize(("dataset", "protocol"), [("digits", "digits"), ("cifar10", "cifar-resnet56")])
+@pytest.mark.parametrize("name", gpu.TRILEMMA)
+def test_a_run_of_the_trilemma_has_valid_settings(name, dataset, protocol):
+    settings = gpu.SHORT | gpu.TRILEMMA[name] if name != "real-data" else {}
+    options = {"budget": "5m", "samples": 50_000} if name != "real-data" else {}
+    job = prepare(options_of(name, dataset, settings, options | {"protocol": protocol, "device": "cpu"}))
+    stated = {key.partition(".")[2] or key: value for key, value in settings.items()}
+    found = job.settings.training.model_dump() | job.settings.sampling.model_dump() | job.settings.model
+    on_cpu = {"precision": "float32"} if stated else {}
+    assert {key: found[key] for key in stated} == stated | on_cpu
 
 
 def test_every_part_leaves_its_findings_and_a_summary(options, two_models):

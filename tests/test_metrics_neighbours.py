@@ -1,9 +1,8 @@
-"""Precision, recall, density and coverage: known answers, the reference implementation, ties, and blocks."""
+"""Precision, recall, density and coverage: known answers, the reference implementation, ties and errors."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 
 import numpy as np
@@ -11,20 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import blobs
 from prdc import compute_prdc
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import distances, products, search
+from trilemma_bench.metrics import products
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.neighbours import (
-    COVERAGE,
-    DENSITY,
-    PRECISION,
-    RECALL,
-    balls,
-    nearest_distances,
-    precision,
-)
+from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL, precision
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}
 
@@ -40,10 +32,6 @@ def oracle(reference, generated, k):
 
 def by_prdc_rules(generated, reference, k):
     return Comparison(generated, reference, k, k, closed_precision_recall=False, closed_density_coverage=False)
-
-
-def blobs(seed, n, dim, shift=0.0):
-    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)) + shift
 
 
 @pytest.mark.parametrize(
@@ -163,201 +151,6 @@ def test_a_recall_of_nothing_has_an_interval():
     assert 0.01 < far.interval[1] < 0.05
 
 
-def naive_distances(x, y):
-    """Every distance by the rule that decides: summed in float64, to float32's precision."""
-    i, j = torch.arange(len(x)).repeat_interleave(len(y)), torch.arange(len(y)).repeat(len(x))
-    return distances.direct_distances(x, y, i, j).view(len(x), len(y))
-
-
-def naive_nearest(points, k):
-    return naive_distances(points, points).fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
-
-
-ARITHMETICS = [torch.int32, torch.bfloat16, torch.float32, torch.float64]
-
-
-def product_of(sides, dtype):
-    made = {torch.int32: products.IntegerProduct, torch.float64: products.LocalProduct}
-    return made[dtype](sides) if dtype in made else products.FloatProduct(sides, dtype)
-
-
-@pytest.fixture(params=ARITHMETICS, ids=["int8", "bfloat16", "float32", "float64"])
-def arithmetic(request, monkeypatch):
-    """Starts every search with one arithmetic, whatever would pay here; a crowded tile may still take a finer one."""
-    used = []
-
-    def chosen(sides):
-        for dtype in ARITHMETICS[ARITHMETICS.index(request.param) :]:
-            used.append(dtype)
-            yield functools.partial(product_of, sides, dtype)
-
-    monkeypatch.setattr(search, "products", chosen)
-    yield request.param
-    assert used[0] == request.param
-
-
-def mixed(unit):
-    """Most rows so short that float32 loses their products, and some of length 1, which keep the unit as it is."""
-    points = blobs(9, 140, 16)
-    points[7:] *= unit
-    return points
-
-
-def clusters(kinds, seed, count, dim, width):
-    """What a model draws that collapsed to so many points, up to noise."""
-    return blobs(0, kinds, dim)[torch.arange(count) % kinds] + width * blobs(seed, count, dim)
-
-
-def hard_sets():
-    """Pairs of sets whose comparisons rounding gets wrong: duplicates, ties, offsets, outliers, extreme units."""
-    copies = torch.cat([blobs(0, 90, 16), blobs(0, 90, 16)[:40]])
-    grid = torch.randint(0, 3, (150, 4), generator=torch.Generator().manual_seed(3)).float()
-    outlier = torch.cat([blobs(1, 120, 24), 1e4 * blobs(2, 3, 24)])
-    sparse = blobs(4, 130, 96).relu() ** 3
-    return {
-        "copies": (copies, copies),
-        "far from the origin": (copies + 1e4, copies + 1e4),
-        "grid": (grid, grid[:70] + torch.tensor([1.0, 0, 0, 0])),
-        "outliers": (outlier, outlier[:100]),
-        "sparse": (sparse, sparse[:60] * 0.9),
-        "collapsed": (blobs(5, 1, 32).repeat(140, 1) + 1e-6 * blobs(6, 140, 32), blobs(5, 90, 32)),
-        **{f"{kinds} clusters": tuple(clusters(kinds, seed, 140, 32, 1e-6) for seed in (1, 2)) for kinds in (2, 20)},
-        "smoothed codes": tuple(0.05 + 0.9 * torch.eye(200)[part] for part in (slice(0, 90), slice(60, 180))),
-        "all equal": (torch.full((50, 8), 0.3), torch.full((40, 8), 0.3)),
-        "huge": (blobs(7, 90, 16) * 1e30, blobs(8, 90, 16) * 1e30),
-        "tiny": (blobs(7, 90, 16) * 1e-30, blobs(8, 90, 16) * 1e-30),
-        "underflow": (blobs(7, 90, 16).double() * 1e-162, blobs(8, 90, 16).double() * 1e-162),
-        "huge in float64": (blobs(7, 90, 16).double() * 1e140, blobs(8, 90, 16).double() * 1e140),
-        "one huge": (blobs(7, 90, 16) * 1e20, blobs(8, 90, 16)),
-        "float64": (blobs(7, 90, 16).double() + 1e6, blobs(8, 90, 16).double() / 3 + 1e6),
-        "half precision": (blobs(7, 90, 16).half(), blobs(8, 90, 16).half()),
-        **{f"{unit} among 1": (mixed(unit), mixed(unit)[:100] * 1.5) for unit in (1e-19, 1e-22, 1e-38)},
-        "one feature": (blobs(7, 90, 1), blobs(8, 80, 1)),
-        "one-hot codes": (torch.eye(150)[:90], torch.eye(150)[60:]),
-        "scaled one-hot codes": (torch.eye(150)[:90] * 0.1, torch.eye(150)[60:] * 0.1),
-    }
-
-
-def check_search(generated, reference, block):
-    """Neighbours, nearest of the other set, and balls against all distances."""
-    nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
-    for found, points in zip(nearest, (reference, generated), strict=True):
-        assert torch.equal(found, naive_nearest(points, 5))
-        assert torch.equal(search.kth_distances(points, 5, block), found[:, 4])
-        assert torch.equal(search.kth_distances(points, 1, block), found[:, 0])
-    radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
-    distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
-    index, least = search.nearest_others(generated, reference, block)
-    assert torch.equal(least, distances.amin(dim=1))
-    assert torch.equal(index, torch.where(distances == least[:, None], torch.arange(len(reference)), 999).amin(dim=1))
-    for closed in ((True, False), (False, True)):
-        inside = [
-            distances <= radius if rule else distances < radius
-            for radius, rule in zip((radii[0], radii[1], radii[2][:, None]), (*closed, closed[0]), strict=True)
-        ]
-        found = balls(generated, reference, radii, closed, block)
-        assert torch.equal(found.precise, inside[0].any(dim=1))
-        assert torch.equal(found.density, inside[1].sum(dim=1))
-        for groups, hits in ((found.covered, inside[1]), (found.recalled, inside[2])):
-            assert torch.equal(groups[0], torch.where(hits, group, 20).amin(dim=0))
-            assert torch.equal(groups[1], torch.where(hits, group, -1).amax(dim=0))
-
-
-@pytest.mark.parametrize("block", [7, None])
-@pytest.mark.parametrize("name", hard_sets())
-def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arithmetic):
-    check_search(*hard_sets()[name], block)
-
-
-@pytest.mark.parametrize("crowded", [0.01, 1.0])
-@pytest.mark.parametrize("block", [16, None])
-def test_nor_does_a_product_that_takes_over_midway(block, crowded, arithmetic, monkeypatch):
-    """Clusters that only products around themselves tell apart, some of them smaller than a band of rows."""
-    monkeypatch.setattr(products, "FEW_ROWS", 3)
-    for name in ("CROWDED", "CROWDED_BEFORE", "DEAR", "ALL"):
-        monkeypatch.setattr(search, name, crowded * getattr(search, name))
-    generated, reference = (
-        torch.cat([blobs(seed, 90, 32), 9 + clusters(5, seed, 60, 32, 1e-6), 30 + 1e-5 * blobs(seed, 7, 32)])
-        for seed in (1, 2)
-    )
-    check_search(generated, reference, block)
-
-
-def test_blocks_of_fewer_samples_than_neighbours_change_nothing(arithmetic):
-    check_search(blobs(0, 30, 8), clusters(3, 1, 25, 8, 1e-6), 3)
-
-
-def test_features_whose_squares_overflow_are_refused():
-    with pytest.raises(TrilemmaError, match="scale them down"):
-        nearest_distances(blobs(0, 9, 4).double() * 1e160, 2)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from([1, 3, 30, 200]), st.floats(0, 4), st.floats(-3, 3), st.integers(1, 5))
-def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
-    """What the whole search rests on, for each arithmetic: no pair within a radius is passed over."""
-    generator = torch.Generator().manual_seed(seed)
-    spectrum = torch.arange(1, dim + 1).float().pow(-decay / 2)
-    x, y = (torch.randn(40, dim, generator=generator) * spectrum * 10**offset + 10**-offset for _ in range(2))
-    y = torch.cat([y * scale, x[:10] + 1e-3 * y[:10]])
-    truth = naive_distances(x, y)
-    for dtype in ARITHMETICS:
-        state = search._Search(x, y)
-        state.product = product_of(state.sides, dtype)
-        everything = torch.full((len(x),), torch.inf), torch.full((len(y),), torch.inf)
-        rows, columns = slice(0, len(x)), slice(0, len(y))
-        pairs = state._within(state.product.scores(rows, columns), rows, columns, everything)
-        assert len(pairs.first) == truth.numel()
-        for bounds in (pairs, state.measure(pairs)):
-            exact = truth[state.x.order[bounds.first], state.y.order[bounds.second]]
-            assert (bounds.lower <= exact).all()
-            assert (exact <= bounds.upper).all()
-        at_radius = truth.min(dim=1).values  # each point's nearest centre lies on the surface of its ball
-        pairs = state._within(
-            state.product.scores(rows, columns), rows, columns, (at_radius[state.x.order], -torch.ones(len(y)))
-        )
-        found = torch.zeros_like(truth, dtype=torch.bool)
-        found[state.x.order[pairs.first], state.y.order[pairs.second]] = True
-        assert found[truth <= at_radius[:, None]].all()
-
-
-@pytest.mark.parametrize("block", [7, None])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "one-hot codes",
-        "smoothed codes",
-        "scaled one-hot codes",
-        "grid",
-        "few values",
-        "in half",
-        "in float64",
-        "complements",
-    ],
-)
-def test_of_features_full_of_ties_only_copies_are_measured(name, block, monkeypatch):
-    few = torch.randint(-3, 4, (200, 40), generator=torch.Generator().manual_seed(0)) / 16
-    measured, direct = [], torch.cdist
-    monkeypatch.setattr(torch, "cdist", lambda x, y, **k: measured.append(len(x) * y.shape[-2]) or direct(x, y, **k))
-    codes = torch.eye(150)[:90], torch.eye(150)[60:]
-    more = {
-        "few values": (few[:90], few[60:]),
-        "in half": tuple(side.half() for side in codes),
-        "in float64": tuple(side.double() / 3 * 3 for side in codes),
-        "complements": tuple(1 - side for side in codes),  # all far from the origin
-    }
-    generated, reference = (hard_sets() | more)[name]
-    radii = [search.kth_distances(side, 3, block) for side in (generated, reference)]
-    assert list(search.close_pairs(generated, reference, radii[0][None], radii[1][None], block))
-    monkeypatch.undo()
-    copies = sum(
-        int((naive_distances(x, y) == 0).sum())
-        for x, y in [(generated, reference)] + 2 * [(generated, generated)] + 2 * [(reference, reference)]
-    )
-    assert sum(measured) <= copies
-    check_search(generated, reference, block)
-
-
 @pytest.mark.parametrize("name", ["one-hot", "three-hot"])
 def test_codes_and_the_same_with_label_smoothing_have_the_same_ties(name):
     """Their sums round differently from pair to pair."""
@@ -366,77 +159,6 @@ def test_codes_and_the_same_with_label_smoothing_have_the_same_ties(name):
     expected = scores(Comparison(codes[:90], codes[60:]))
     for smoothed in (0.1 * codes, 0.9 * codes + 0.05, codes / 3 + 1 / 7, 1 - 0.1 * codes):
         assert scores(Comparison(smoothed[:90], smoothed[60:])) == expected
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(0, 1e30), min_size=2, max_size=20))
-def test_distances_are_rounded_as_float32_is(values):
-    exact = torch.tensor(values, dtype=torch.float64)
-    rounded = distances.in_single(exact)
-    near = rounded.float().double()
-    assert torch.equal(near[near > 2.0**-126], rounded[near > 2.0**-126])  # float32 holds them
-    assert ((rounded - exact).abs() <= distances.SINGLE * exact + 2.0**-1040).all()
-    assert rounded[exact.argsort()].diff().min() >= 0
-
-
-def test_rounding_has_no_range():
-    ends = torch.tensor([0.0, 1e-300, 1 + 2.0**-25, 1 + 2.0**-24, 1e300, torch.inf], dtype=torch.float64)
-    rounded = distances.in_single(ends)
-    assert rounded[[0, 2, 3, 5]].tolist() == [0.0, 1.0, 1 + 2.0**-23, torch.inf]
-    torch.testing.assert_close(rounded[[1, 4]], ends[[1, 4]], rtol=2.0**-24, atol=0)
-
-
-@pytest.mark.parametrize("asked", ["highest", "medium"])
-def test_a_process_that_asked_for_coarse_products_gets_exact_answers(asked, arithmetic):
-    points, before = blobs(0, 200, 64), torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(asked)
-        assert torch.equal(search.nearest_distances(points, 3), naive_nearest(points, 3))
-        assert torch.get_float32_matmul_precision() == asked
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@pytest.mark.parametrize("pool", [50, 1500])
-def test_candidates_that_outgrow_their_pool_change_nothing(pool, monkeypatch, arithmetic):
-    monkeypatch.setattr(search, "POOL", pool)
-    points = torch.cat([blobs(0, 150, 8), blobs(0, 150, 8)[:30]])
-    expected = naive_nearest(points, 4)
-    assert torch.equal(search.nearest_distances(points, 4, 16), expected)
-    assert torch.equal(search.kth_distances(points, 4, 16), expected[:, 3])
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 8), (1, 24), (9, 20), (40, 64)])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.6, 1.0])
-def test_scores_that_reach_a_cut_are_found_by_groups(shape, share):
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randint(-100, 0, shape, dtype=torch.int32, generator=generator)
-    cut_x, cut_y = (torch.randint(-100, 10, (size,), generator=generator) + int(100 * (1 - share)) for size in shape)
-    i, j = search._reaching(scores, cut_x.int(), cut_y.int())
-    found = torch.zeros(shape, dtype=torch.int64).index_put_((i, j), torch.ones_like(i), accumulate=True)
-    assert torch.equal(found, (scores >= torch.minimum(cut_x[:, None], cut_y)).long())  # each once
-
-
-@pytest.mark.parametrize("dim", [0, 1])
-@pytest.mark.parametrize(("count", "k"), [(3, 5), (7, 1), (64, 8), (1000, 3)])
-def test_the_best_of_groups_bound_the_best_from_below(count, k, dim):
-    scores = torch.randint(-1000, 0, (count, 20) if dim == 0 else (20, count), dtype=torch.int32)
-    best, all_best = search._best(scores, k, dim), scores.topk(min(k, count), dim=dim).values
-    assert best.shape == all_best.shape
-    assert (best <= all_best).all()
-    assert torch.equal(best.select(dim, 0), all_best.select(dim, 0)) or count % search.GROUP  # a rest is left out
-
-
-def test_radii_alone_need_fewer_exact_distances(monkeypatch):
-    measured = []
-    direct = search._Search.direct
-    monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
-    monkeypatch.setattr(products, "SMALL", 0)
-    points = blobs(0, 300, 64)
-    radii, few = search.kth_distances(points, 5), sum(measured)
-    measured.clear()
-    assert torch.equal(radii, search.nearest_distances(points, 5)[:, 4])
-    assert few < sum(measured) / 2
 
 
 @pytest.mark.parametrize("dim", [130, 512])
@@ -451,31 +173,6 @@ def test_equals_torch_fidelity(dim, monkeypatch):
     ours = scores(Comparison(generated, reference))
     assert (ours["precision"], ours["recall"]) == pytest.approx(theirs, abs=1e-6)
     assert 0 < ours["recall"] < ours["precision"] < 1
-
-
-def test_integer_products_that_overflow_are_found_out(monkeypatch):
-    products.is_fast.cache_clear()
-    monkeypatch.setattr(torch, "_int_mm", lambda x, y, out=None: (x.float() @ y.float()).clamp(max=32767).int())
-    assert not products.is_fast(torch.int8, torch.device("cpu"))
-    monkeypatch.delattr(torch, "_int_mm")
-    products.is_fast.cache_clear()
-    assert not products.is_fast(torch.int8, torch.device("cpu"))
-    products.is_fast.cache_clear()
-
-
-def test_codes_of_features_that_are_zero_are_exact():
-    """Half of the features are 0, as after a ReLU: they add nothing to what rounding loses."""
-    features = blobs(0, 200, 256).relu()
-    sides = products.sides_of(features, features)
-    step, centre = products.best_step([side.some() for side in sides], sides[0].centre)
-    zeros = torch.zeros_like(features) - centre
-    assert torch.equal(products.whole_steps(zeros, step) * step, zeros)
-
-
-def test_nearest_distances_of_a_line():
-    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert nearest_distances(line, 2).tolist() == [[1, 3], [1, 2], [2, 3], [4, 6]]
-    assert nearest_distances(line, 3)[:, 2].tolist() == [7, 6, 4, 7]  # as many neighbours as there are
 
 
 def test_float32_features_are_compared_in_float64():
@@ -506,12 +203,6 @@ def test_few_samples_still_give_what_they_can():
     one = torch.zeros(1, 2)
     assert precision(Comparison(one, blobs(1, 9, 2))).value in (0.0, 1.0)
     assert RECALL.estimate(Comparison(blobs(0, 9, 2), one)).value in (0.0, 1.0)
-
-
-def test_nearest_distances_refuses_too_few():
-    for find in (nearest_distances, search.kth_distances):
-        with pytest.raises(TrilemmaError, match=r"k\+1=4"):
-            find(blobs(0, 3, 2), 3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from models import IMAGES, tiny_model
+from models import IMAGES, TRAINABLE, tiny_model
 from recording import FakeGraphs, RefusingGraphs, no_waits
-from test_model_contracts import CPU, SPECS, TRAINABLE, trainer
+from test_model_contracts import CPU, SPECS, trainer
 
 from trilemma_bench import recorded_step
 from trilemma_bench.contracts import DataSpec, Trainable

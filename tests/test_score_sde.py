@@ -60,13 +60,16 @@ def test_the_discrete_vp_steps_are_ddpms():
 
 
 @pytest.mark.parametrize("corrector", [True, False])
-def test_predictor_corrector_recovers_a_mixture(sde, corrector):
-    mixture = Mixture([-1.0, 0.5], 0.1)
+@pytest.mark.parametrize("means", [[0.7], [-1.0, 0.5]], ids=["Gaussian", "mixture"])
+def test_predictor_corrector_recovers_a_gaussian_and_a_mixture(sde, means, corrector):
+    mixture = Mixture(means, 0.1)
     x = predictor_corrector(exact_score(mixture, sde), noise(6000), sde, 500, rng(), corrector=corrector)
-    left = x < -0.25
-    assert left.double().mean().item() == pytest.approx(0.5, abs=0.03)
-    assert x[left].mean().item() == pytest.approx(-1.0, abs=0.01)
-    assert x[~left].std().item() == pytest.approx(0.1, abs=0.015)
+    nearest = (x - mixture.means).abs().argmin(dim=1)
+    for each, mean in enumerate(means):
+        part = x[nearest == each]
+        assert len(part) / len(x) == pytest.approx(1 / len(means), abs=0.03)
+        assert part.mean().item() == pytest.approx(mean, abs=0.01)
+        assert part.std().item() == pytest.approx(0.1, abs=0.015)
 
 
 def test_the_probability_flow_is_the_monotone_map(sde):

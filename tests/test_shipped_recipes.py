@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_model_contracts import TRAINABLE
+from models import TRAINABLE
 
 from trilemma_bench import registry
 from trilemma_bench.config import configs_dir, resolve

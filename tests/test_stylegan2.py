@@ -1,4 +1,4 @@
-"""StyleGAN2: the published sizes, modulation by its definition, augmentations, and ADA's control of their strength."""
+"""StyleGAN2: the published sizes, modulation by its definition, and ADA's control of their strength."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from baselines.augment import _Draws, ada_augment, colour, cutout, diff_augment
 from baselines.stylegan2 import ADA_INTERVAL, StyleGAN2
 from baselines.stylegan2_networks import EqualisedLinear, MappingNetwork, ModulatedConv2d
 from trilemma_bench.contracts import DataSpec
@@ -82,57 +81,6 @@ def test_truncation_draws_towards_the_average_in_sampling_only():
     assert mapping.average.abs().sum() > 0
     mapping.eval()
     assert torch.allclose(mapping(torch.randn(3, 8)), mapping.average.expand(3, -1))
-
-
-class TestAugment:
-    @pytest.mark.parametrize("augment", [colour, cutout, diff_augment])
-    def test_gradients_pass_and_images_differ(self, augment):
-        images = torch.rand(4, 3, 16, 16, requires_grad=True)
-        out = augment(images)
-        out.sum().backward()
-        assert out.shape == images.shape
-        assert images.grad.abs().sum() > 0
-        assert not torch.equal(out[0] - images[0], out[1] - images[1])
-
-    def test_cutout_removes_a_quarter_at_most(self):
-        kept = cutout(torch.ones(500, 1, 16, 16)).mean(dim=(1, 2, 3))
-        assert kept.min().item() == pytest.approx(0.75)
-        assert kept.max() < 1
-
-    def test_colour_of_a_grey_image_changes_its_brightness_alone(self):
-        out = colour(torch.full((200, 3, 4, 4), 0.2)) - 0.2
-        assert torch.allclose(out.amax(dim=(1, 2, 3)), out.amin(dim=(1, 2, 3)), atol=1e-6)
-        assert out.abs().max() <= 0.5 + 1e-6
-
-    def test_ada_of_strength_zero_is_nothing(self):
-        images = torch.rand(4, 3, 16, 16)
-        assert torch.equal(ada_augment(images, torch.tensor(0.0)), images)
-
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_ada_changes_a_share_of_the_images_that_grows_with_p(self, channels):
-        images = torch.rand(400, channels, 16, 16)
-        shares = [
-            float((ada_augment(images, torch.tensor(p)) - images).abs().amax(dim=(1, 2, 3)).gt(1e-4).float().mean())
-            for p in (0.01, 0.1, 1.0)
-        ]
-        assert 0 < shares[0] < shares[1] < shares[2]
-        assert shares[2] > 0.99
-
-    def test_ada_moves_along_both_axes_or_neither(self):
-        """One coin decides for both, of whole pixels and of parts."""
-        torch.manual_seed(0)
-        draws = _Draws(torch.zeros(4000, 1, 8, 8), torch.tensor(0.3))
-        for moves in (draws.pair(-0.1, 0.1), draws.normal_pair(0.1)):
-            moved = moves != 0
-            assert torch.equal(moved[:, 0], moved[:, 1])
-            assert float(moved.float().mean()) == pytest.approx(0.3, abs=0.03)
-            assert abs(float(torch.corrcoef(moves[moved[:, 0]].T)[0, 1])) < 0.1
-
-    def test_ada_passes_gradients(self):
-        images = torch.rand(4, 3, 16, 16, requires_grad=True)
-        ada_augment(images, torch.tensor(0.8)).sum().backward()
-        assert images.grad.isfinite().all()
-        assert images.grad.abs().sum() > 0
 
 
 class TestADA:

@@ -1,0 +1,194 @@
+"""DiffAugment's and ADA's transformations: known answers, ranges of what is drawn, strengths and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from baselines import augment as augmenting
+from baselines.augment import _Draws, ada_augment, colour, cutout, diff_augment
+
+
+@pytest.mark.parametrize("augment", [colour, cutout, diff_augment])
+def test_gradients_pass_and_images_differ(augment):
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    out = augment(images)
+    out.sum().backward()
+    assert out.shape == images.shape
+    assert images.grad.abs().sum() > 0
+    assert not torch.equal(out[0] - images[0], out[1] - images[1])
+
+
+def test_cutout_removes_a_quarter_at_most():
+    kept = cutout(torch.ones(500, 1, 16, 16)).mean(dim=(1, 2, 3))
+    assert kept.min().item() == pytest.approx(0.75)
+    assert kept.max() < 1
+
+
+def test_colour_of_a_grey_image_changes_its_brightness_alone():
+    out = colour(torch.full((200, 3, 4, 4), 0.2)) - 0.2
+    assert torch.allclose(out.amax(dim=(1, 2, 3)), out.amin(dim=(1, 2, 3)), atol=1e-6)
+    assert out.abs().max() <= 0.5 + 1e-6
+
+
+def test_ada_of_strength_zero_is_nothing():
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(ada_augment(images, torch.tensor(0.0)), images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ada_changes_a_share_of_the_images_that_grows_with_p(channels):
+    images = torch.rand(400, channels, 16, 16)
+    shares = [
+        float((ada_augment(images, torch.tensor(p)) - images).abs().amax(dim=(1, 2, 3)).gt(1e-4).float().mean())
+        for p in (0.01, 0.1, 1.0)
+    ]
+    assert 0 < shares[0] < shares[1] < shares[2]
+    assert shares[2] > 0.99
+
+
+def test_ada_moves_along_both_axes_or_neither():
+    """One coin decides for both, of whole pixels and of parts."""
+    torch.manual_seed(0)
+    draws = _Draws(torch.zeros(4000, 1, 8, 8), torch.tensor(0.3))
+    for moves in (draws.pair(-0.1, 0.1), draws.normal_pair(0.1)):
+        moved = moves != 0
+        assert torch.equal(moved[:, 0], moved[:, 1])
+        assert float(moved.float().mean()) == pytest.approx(0.3, abs=0.03)
+        assert abs(float(torch.corrcoef(moves[moved[:, 0]].T)[0, 1])) < 0.1
+
+
+def test_ada_passes_gradients():
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    ada_augment(images, torch.tensor(0.8)).sum().backward()
+    assert images.grad.isfinite().all()
+    assert images.grad.abs().sum() > 0
+
+
+def test_brightness_saturation_and_contrast_fill_their_ranges():
+    """−0.5…0.5, 0…2 and 0.5…1.5, evenly; each read from an image of grey mean whose first pixel alone has colour."""
+    image = torch.zeros(3, 2, 2)
+    image[:, 0, 0] = torch.tensor([0.2, 0.0, -0.2])
+    image[:, 1, 0], image[:, 1, 1] = 0.2, -0.2
+    x = colour(image.expand(4000, -1, -1, -1))
+    brightness, contrast = x.mean(dim=(1, 2, 3)), (x[:, 0, 1, 0] - x[:, 0, 1, 1]) / 0.4
+    saturation = (x[:, 0, 0, 0] - x[:, 2, 0, 0]) / 0.4 / contrast
+    for found, low, high in ((brightness, -0.5, 0.5), (saturation, 0.0, 2.0), (contrast, 0.5, 1.5)):
+        shares = (found - low) / (high - low)
+        assert -1e-5 < shares.min() < 0.01
+        assert 0.99 < shares.max() < 1 + 1e-5
+        assert shares.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.04)
+
+
+def test_a_square_of_half_the_side_is_cut_out_with_its_centre_anywhere():
+    """Rows c − 4 … c + 3 of 16, inside the image, for c = 0 … 16 alike often; columns likewise, on their own."""
+    holes = cutout(torch.ones(8500, 1, 16, 16))[:, 0] == 0
+    rows, columns = holes.any(dim=2), holes.any(dim=1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :])
+    expected = torch.stack([(torch.arange(16) >= c - 4) & (torch.arange(16) <= c + 3) for c in range(17)])
+    centres = []
+    for sides in (rows, columns):
+        matches = (sides[:, None] == expected).all(dim=2).float()
+        assert (matches.sum(dim=1) == 1).all()
+        assert (matches.mean(dim=0) - 1 / 17).abs().max() < 0.012
+        centres.append(matches.argmax(dim=1).float())
+    assert abs(float(torch.corrcoef(torch.stack(centres))[0, 1])) < 0.05
+
+
+class Chosen:
+    """In place of ADA's draws: none happens but those that are given, the same for every image.
+
+    given: a value by the draw's name, or a function from the draw's arguments to it.
+    """
+
+    def __init__(self, **given):
+        self.given = given
+
+    def __call__(self, images, p):
+        self.count = len(images)
+        return self
+
+    def __getattr__(self, name):
+        def draw(*limits):
+            value = self.given.get(name, [0.0, 0.0] if "pair" in name else 0.0)
+            value = torch.tensor(value(*limits) if callable(value) else value)
+            return value.expand(self.count, *value.shape)
+
+        return draw
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """What a part of ADA makes of images when it draws what is given."""
+
+    def apply(part, images, **given):
+        monkeypatch.setattr(augmenting, "_Draws", Chosen(**given))
+        return part(images, torch.tensor(1.0))
+
+    return apply
+
+
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_without_draws_ada_is_the_identity(chosen):
+    same(chosen(augmenting._transform, IMAGES), IMAGES)
+    same(chosen(augmenting._recolour, IMAGES), IMAGES)
+
+
+def test_ada_flips_left_and_right(chosen):
+    same(chosen(augmenting._transform, IMAGES, coin=1.0), IMAGES.flip(3))
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_ada_turns_by_quarters(chosen, quarters):
+    same(chosen(augmenting._transform, IMAGES, uniform=quarters / 4 + 0.1), torch.rot90(IMAGES, quarters, (2, 3)))
+
+
+def test_ada_turns_by_any_angle(chosen):
+    """Two rotations are drawn, before and after the stretch: of 45° each they are a quarter."""
+    same(chosen(augmenting._transform, IMAGES, rotation=math.pi / 4), torch.rot90(IMAGES, 1, (2, 3)))
+
+
+def test_ada_shifts_by_whole_pixels_with_reflected_borders(chosen):
+    """0.13 and −0.07 of 16 pixels are 2 and −1: out(y, x) = in(y − 1, x + 2)."""
+    across, down = [*range(2, 16), 15, 14], [0, *range(15)]
+    same(chosen(augmenting._transform, IMAGES, pair=[0.13, -0.07]), IMAGES[:, :, down][:, :, :, across])
+
+
+def test_ada_shifts_by_parts_of_pixels(chosen):
+    """1/32 of 16 pixels is half of one: the mean of two neighbours."""
+    found = chosen(augmenting._transform, IMAGES, normal_pair=[1 / 32, 0.0])
+    same(found[..., :-1], (IMAGES[..., :-1] + IMAGES[..., 1:]) / 2)
+
+
+def test_ada_scales_and_stretches(chosen):
+    """A ramp tells the map: x is scaled by ½ and stretched by ½, y scaled by ½ and stretched by 2."""
+    ramp = ((torch.arange(16) + 0.5) / 8 - 1).expand(1, 1, 16, 16)
+    for image, factor in ((ramp, 0.25), (ramp.mT, 1.0)):
+        same(chosen(augmenting._transform, image, normal=-1.0), factor * image)
+
+
+def test_ada_flips_the_luma_and_leaves_colours(chosen):
+    same(chosen(augmenting._recolour, IMAGES, coin=1.0), IMAGES - 2 * IMAGES.mean(dim=1, keepdim=True))
+
+
+def test_ada_turns_hues_about_the_grey_axis(chosen):
+    """A third of a turn makes red green, green blue and blue red."""
+    same(chosen(augmenting._recolour, IMAGES, uniform=2 * math.pi / 3), IMAGES.roll(1, dims=1))
+
+
+@pytest.mark.parametrize(
+    ("std", "expected"),
+    [(0.2, IMAGES + 1), (0.5, 2 * IMAGES), (1.0, 2 * IMAGES - IMAGES.mean(dim=1, keepdim=True))],
+    ids=["brightness", "contrast", "saturation"],
+)
+def test_ada_brightens_and_doubles_contrast_and_saturation(chosen, std, expected):
+    """Which of them is drawn, its deviation tells."""
+    same(chosen(augmenting._recolour, IMAGES, normal=lambda drawn: float(drawn == std)), expected)

@@ -1,0 +1,85 @@
+"""What the papers' networks cost, without weights: parameters, operations of a forward pass and of DDGAN's step."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from ddgan_step import SIZES, Naive
+
+from ddgan.model import DDGAN
+from trilemma_bench import registry
+from trilemma_bench.config import configs_dir, resolve
+from trilemma_bench.contracts import DataSpec
+
+CIFAR, HIGH = DataSpec((3, 32, 32)), DataSpec((3, 256, 256))
+HIGH_CONFIG = configs_dir() / "celeba-hq-256" / "ddgan.toml"
+TOLERANCE = 0.01  # of stated operations, which count filters and products of vectors in one way or another
+
+
+def built(name, data=CIFAR, dataset="cifar10", config=None):
+    """The model of its recipe, without weights."""
+    model_class = registry.models.get(name)
+    settings = resolve(model_class, model=name, dataset=dataset, config=config)
+    with torch.device("meta"):
+        return model_class(data, **settings.model)
+
+
+def giga_flops(work):
+    """Of what `work` computes, 10⁹ operations: two of each multiplication and addition."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def image(size):
+    return torch.empty(1, 3, size, size)
+
+
+def test_edm_has_the_papers_size():
+    assert round(sum(value.numel() for value in built("edm").network.parameters()) / 1e6, 2) == 55.73
+
+
+def test_ddpms_network_costs_what_is_stated():
+    model = built("ddpm")
+    assert giga_flops(lambda: model.network(image(32), torch.zeros(1))) == pytest.approx(12.4, rel=TOLERANCE)
+
+
+def test_ddgans_discriminator_costs_what_is_stated():
+    model = built("ddgan")
+    cost = giga_flops(lambda: model.discriminator(image(32), image(32), torch.zeros(1)))
+    assert cost == pytest.approx(2.97, rel=TOLERANCE)
+
+
+def test_ddgans_generator_at_256_pixels_costs_what_is_stated():
+    """70.8 · 10⁹ multiplications and additions."""
+    model = built("ddgan", HIGH, "folder:somewhere", HIGH_CONFIG)
+    cost = giga_flops(lambda: model.network(image(256), torch.empty(1, model.latent_dim), torch.zeros(1)))
+    assert cost / 2 == pytest.approx(70.8, rel=TOLERANCE)
+
+
+def test_stylegan2s_networks_cost_what_is_stated():
+    model = built("stylegan2")
+    noise = model.network.noise_dim
+    generator = giga_flops(lambda: model.network(torch.empty(1, model.latent), torch.empty(1, noise)))
+    discriminator = giga_flops(lambda: model.discriminator(image(32)))
+    assert (generator, discriminator) == pytest.approx((8.0, 8.0), rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ddgans_step_saves_a_fifth_of_the_naive_ones_operations(size):
+    """The naive one carries the discriminator's gradients on into the generator, where nobody needs them."""
+    assert step_cost(Naive, size) >= 1.25 * step_cost(DDGAN, size)
+
+
+def step_cost(model_class, size):
+    with torch.device("meta"):
+        model = model_class(CIFAR, r1_gamma=0.0, **SIZES[size])
+    networks = {"generator": model.network, "discriminator": model.discriminator}
+    optimizers = {name: torch.optim.SGD(network.parameters(), lr=0.1) for name, network in networks.items()}
+    return giga_flops(lambda: model.training_step(torch.empty(4, *CIFAR.shape), 1, optimizers))
