@@ -32,8 +32,8 @@ from trilemma_bench.training_step import TrainingStep
 CPU = torch.device("cpu")
 SPECS = {"points": POINTS, "images": IMAGES}
 ADA_OF_POINTS = "stylegan2 with ada", "points"
-# Dropout and transport inside the batch are equal in distribution only; penalties are due at once, and weigh something.
-EXACT = {"dropout": 0.0, "coupling": "independent", "r1_gamma": 1.0, "r1_every": 2, "r1_interval": 2}
+# Dropout is equal in distribution only; penalties are due at once, and weigh something.
+EXACT = {"dropout": 0.0, "r1_gamma": 1.0, "r1_every": 2, "r1_interval": 2}
 VARIANTS: dict[str, dict[str, object]] = {
     "stylegan2 with ada": {"augment": "ada", "ada_kimg": 2.0, "ada_target": -1.5},
     "gan of wgan-gp": {"loss": "wgan-gp", "critic_steps": 1},
