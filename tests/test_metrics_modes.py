@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.intervals import Z95, standard_error_of, wilson_interval
+from trilemma_bench.metrics.intervals import standard_error_of, wilson_interval
 from trilemma_bench.metrics.modes import HIGH_QUALITY, MODE_KL, MODES, mode_histogram, mode_kl, mode_kl_floor
+from trilemma_bench.statistics import Z95
 
 
 def estimate(metric: Metric, modes, count, **settings) -> Estimate:
@@ -117,9 +122,55 @@ def test_standard_errors_are_the_spread_over_draws(metric, shares, samples, leas
     assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
 
 
+COLLAPSED = np.array([0.999] + 9 * [0.001 / 9])
+GEOMETRIC = 0.5 ** np.arange(1, 26)
+UNEVEN = np.exp(3 * np.random.default_rng(0).normal(size=10))
+
+
+@pytest.mark.parametrize(
+    ("shares", "samples", "least"),
+    [
+        (GEOMETRIC, 500, 1), (COLLAPSED, 500, 1), (UNEVEN, 500, 1), (EQUAL, 2600, 1), (EQUAL, 10_000, 1),
+        (TAIL, 2600, 1), (HALF_DEAD, 500, 1), (np.repeat([1.0, 0.0], [10, 15]), 500, 1),
+        (GEOMETRIC, 10_000, 20), (falling(25, 1.0), 1000, 20),
+    ],
+)  # fmt: skip
+def test_intervals_hold_the_mean_of_all_draws_in_95_percent(shares, samples, least):
+    """For long tails and collapsed models too; less 2.5 standard deviations of so few draws. And two draws of a model
+    differ by more than the errors that face each other in 5 %; in 10 % where one draw in 20 misses the same mode."""
+    rng, repeats, shares = np.random.default_rng(1), 100, shares / shares.sum()
+    draws = [np.repeat(np.arange(len(shares)), rng.multinomial(samples, shares)) for _ in range(repeats)]
+    covered = [estimate(MODES, modes, len(shares), mode_min_count=least) for modes in draws]
+    divergences = [estimate(MODE_KL, modes, len(shares)) for modes in draws]
+    mean = float(stats.binom.sf(least - 1, samples, shares).sum())
+    chance = 2.5 * math.sqrt(0.05 * 0.95 / repeats)
+    for found, middle in ((covered, mean), (divergences, np.mean([each.value for each in divergences]))):
+        held = [each.interval[0] - 1e-4 <= middle <= each.interval[1] + 1e-4 for each in found]
+        assert np.mean(held) >= 0.95 - chance
+        assert np.mean([differ(*pair) for pair in itertools.combinations(found, 2)]) <= 0.1 + chance
+
+
+def differ(one: Estimate, other: Estimate) -> bool:
+    low, high = sorted((one, other), key=lambda each: each.value)
+    return high.value - low.value > math.hypot(low.interval[1] - low.value, high.value - high.interval[0]) + 1e-4
+
+
 def test_modes_that_all_have_many_samples_are_sure():
     found = estimate(MODES, list(range(5)) * 100, 5)
-    assert (found.value, found.standard_error, found.interval) == (5.0, 0.0, (5.0, 5.0))
+    assert found.value == 5.0
+    assert (found.standard_error, *found.interval) == pytest.approx((0.0, 5.0, 5.0), abs=1e-6)
+
+
+def test_a_mode_far_from_its_minimum_count_will_not_reach_it():
+    found = estimate(MODES, [0] * 100 + [1] * 100 + [2] * 6, 5, mode_min_count=20)
+    assert (found.value, *found.interval) == pytest.approx((2.0, 2.0, 2.0), abs=0.05)
+    assert estimate(MODES, [0] * 100 + [1] * 100 + [2] * 15, 5, mode_min_count=20).interval[1] > 2.5
+
+
+def test_a_mode_without_a_sample_may_have_one_the_next_time():
+    """Of very many such modes, up to Z95² on average, as Wilson's interval has it of samples."""
+    assert estimate(MODES, [0] * 500, 10**4).interval[1] == pytest.approx(1 + Z95**2, rel=0.05)
+    assert estimate(MODES, [0] * 500, 2).interval[1] == pytest.approx(1 + Z95**2 / (1 + Z95**2), rel=1e-4)
 
 
 def test_an_interval_of_modes_stays_within_their_number():
@@ -129,17 +180,42 @@ def test_an_interval_of_modes_stays_within_their_number():
     assert estimate(MODES, [0] + 9 * [-1], 20).interval[0] == 0.0
 
 
-def test_nothing_of_high_quality_has_an_error_and_an_interval():
-    assert estimate(MODES, [-1, -1], 5).interval == (0.0, 0.0)
+def test_nothing_of_high_quality_has_an_interval():
+    low, high = estimate(MODES, [-1] * 500, 5).interval
+    assert low == 0.0
+    assert 2 < high < 3
     low, high = estimate(HIGH_QUALITY, [-1, -1], 5).interval
     assert low == 0.0
     assert high == pytest.approx(0.6576, abs=1e-4)  # Wilson's z² / (n + z²)
+
+
+def test_an_interval_of_the_kl_stays_within_its_values():
+    low, high = estimate(MODE_KL, [3, 3], 10).interval
+    assert 0.0 <= low < 1.0
+    assert high == math.log(10)
+    assert estimate(MODE_KL, [0, 0, 1, 1], 2).interval[0] == 0.0
+
+
+def test_the_kl_of_samples_that_are_all_of_different_modes_has_no_error():
+    found = estimate(MODE_KL, [0, 3, 7], 10)
+    assert (found.standard_error, found.interval) == (None, None)
 
 
 def test_wilson_interval_by_its_equation():
     for share, n in ((0.3, 10), (0.0, 7), (1.0, 7), (0.999, 5000)):
         for bound in wilson_interval(share, n):
             assert (share - bound) ** 2 * n == pytest.approx(Z95**2 * bound * (1 - bound), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**6), st.floats(0, 1))
+def test_wilson_interval_holds_its_share_exactly(n, part):
+    hits = round(part * n)
+    low, high = wilson_interval(hits / n, n)
+    assert 0.0 <= low <= hits / n <= high <= 1.0
+    assert low < high
+    assert wilson_interval(0.0, n)[0] == 0.0
+    assert wilson_interval(1.0, n)[1] == 1.0
 
 
 def test_one_sample_has_no_standard_error():

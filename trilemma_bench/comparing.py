@@ -18,6 +18,7 @@ from trilemma_bench.errors import UsageError, unknown_name
 from trilemma_bench.record import Record, Score, Speed
 from trilemma_bench.results import find_records
 from trilemma_bench.statistics import (
+    Z95,
     Runs,
     differences,
     is_reference,
@@ -28,7 +29,6 @@ from trilemma_bench.statistics import (
 )
 
 LEVEL = 0.05
-_Z = float(special.ndtri(1 - LEVEL / 2))
 _MANY = 1e9  # degrees of freedom of a normal distribution, where Student's t takes a number
 
 Time = Literal["seconds_per_image", "latency_seconds"]
@@ -79,7 +79,7 @@ def _error(score: Score, runs: Runs, up: bool) -> float:
     if len(runs) > 1 or score.interval is None:
         return error
     end = score.interval[1 if up else 0]
-    return max(error, abs(end - score.value) / _Z)
+    return max(error, abs(end - score.value) / Z95)
 
 
 def _together(error_a: float, freedom_a: float, error_b: float, freedom_b: float) -> tuple[float, float]:
@@ -157,7 +157,7 @@ def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
     m, n = len(logs_a), len(logs_b)
     # by the normal approximation of U, the number of pairs in which B is larger
     deviation = math.sqrt(m * n * (m + n + 1) / 12)
-    rank = math.floor(m * n / 2 - _Z * deviation)
+    rank = math.floor(m * n / 2 - Z95 * deviation)
     value = float(np.median(pairs))
     if rank < 1:
         return _exponential(Contrast(value, reason=f"{m} and {n} raw times are too few for an interval"))

@@ -25,6 +25,7 @@ from trilemma_bench.features.extraction import (
 )
 from trilemma_bench.features.reference import Wanted, code_of, is_shipped, reference
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.intervals import normal_interval
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
@@ -330,11 +331,9 @@ def _doubt(estimate: Estimate) -> str:
 
 
 def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float] | None:
-    """value ± 1.96 standard errors (95 %), inside the values that the metric can take."""
     if estimate.standard_error is None:
         return None
-    low, high = (estimate.value + sign * 1.96 * estimate.standard_error for sign in (-1, 1))
-    return max(low, limits[0]), min(high, limits[1])
+    return normal_interval(estimate.value, estimate.standard_error, limits)
 
 
 def resolve_protocol(name: str | None, dataset: Dataset, samples: int | None, precision: str | None) -> Protocol:

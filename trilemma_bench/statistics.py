@@ -15,6 +15,7 @@ from scipy import special  # not scipy.stats, which takes a second to import
 from trilemma_bench.record import Record, Score, Speed, Training
 
 REFERENCE_MODEL = "real-data"
+Z95 = float(special.ndtri(0.975))  # a normal distribution lies in mean ± Z95 standard deviations in 95 % of cases
 BELOW = " · "  # between the names of nested conditions
 
 Conditions = tuple[tuple[str, Any], ...]

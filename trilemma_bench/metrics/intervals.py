@@ -7,8 +7,7 @@ import math
 from torch import Tensor
 
 from trilemma_bench.contracts import Estimate
-
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+from trilemma_bench.statistics import Z95
 
 
 def standard_error_of(influence: Tensor) -> float | None:
@@ -21,12 +20,18 @@ def standard_error_of(influence: Tensor) -> float | None:
     return float(influence.double().std() / math.sqrt(len(influence)))
 
 
+def normal_interval(value: float, error: float, limits: tuple[float, float]) -> tuple[float, float]:
+    """95 % interval of a value with a normal error, inside the values that it can take."""
+    return max(limits[0], value - Z95 * error), min(limits[1], value + Z95 * error)
+
+
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share of n independent samples (Wilson 1927): inside 0…1, wider than a point at 0 and at 1."""
+    """95 % interval of a share of n independent samples (Wilson 1927): in 0…1, holds the share, never a point."""
     scale = 1 + Z95**2 / n
     centre = (share + Z95**2 / (2 * n)) / scale
     half = Z95 / scale * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = min(share, centre - half), max(share, centre + half)  # rounding must not exclude a share of 0 or 1
+    return max(0.0, low), min(1.0, high)
 
 
 def share_estimate(share: float, n: int, note: str = "") -> Estimate:

@@ -10,10 +10,14 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics.intervals import Z95, share_estimate
+from trilemma_bench.metrics.intervals import share_estimate, wilson_interval
+from trilemma_bench.statistics import Z95
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
+
+
+EM_STEPS = 200  # after which the variance stays as it is, to a few percent
 
 
 def mode_histogram(modes: Tensor, count: int) -> Tensor:
@@ -30,8 +34,11 @@ def mode_kl(histogram: Tensor) -> float:
     """KL(histogram ‖ uniform) in nats, 0 … ln(number of modes). Raises TrilemmaError for an empty histogram."""
     if not (total := int(histogram.sum())):
         raise TrilemmaError("mode_kl needs at least one sample of high quality, got 0")
-    share = histogram.double() / total
-    return max(0.0, float(torch.special.xlogy(share, share * len(histogram)).sum()))
+    return _kl(histogram.double() / total)
+
+
+def _kl(share: Tensor) -> float:
+    return max(0.0, float(torch.special.xlogy(share, share * len(share)).sum()))
 
 
 def mode_kl_floor(n: int, count: int) -> float:
@@ -56,54 +63,88 @@ def histogram_of(comparison: Comparison) -> Tensor:
 
 
 def modes(comparison: Comparison) -> Estimate:
-    """Number of modes that have their minimum count (Metz et al. 2017), 0 … number of modes.
-
-    Its standard error is that of Poisson counts, less what is lost because they add up to N.
-    """
+    """Number of modes that have their minimum count (Metz et al. 2017), 0 … number of modes."""
     counts, least = histogram_of(comparison), comparison.mode_min_count
-    covered = float((counts >= least).sum())
-    total = len(comparison.generated)
-    variance = _variance_of_seen(counts, total) if least == 1 else _variance_of_covered(counts, total, least)
-    error = math.sqrt(max(0.0, variance))
-    interval = max(0.0, covered - Z95 * error), min(float(len(counts)), covered + Z95 * error)
-    return Estimate(covered, error, "Poisson counts of a fixed sum", interval)
-
-
-def _variance_of_seen(counts: Tensor, total: int) -> float:
-    """Variance of the number of modes with a sample: about what as many samples again would add to it.
-
-    Both are Σ e^−λ (1 − e^−λ) for counts of mean λ, and the alternating sum over the numbers of modes that have 1, 2, …
-    samples estimates it, also for modes not seen (Good & Toulmin 1956; smoothed as by Efron & Thisted 1976, section 5).
-    """
-    having = torch.bincount(counts, minlength=len(_EULER) + 1)[1 : len(_EULER) + 1].double().cpu()
-    return float(having @ torch.tensor(_EULER, dtype=torch.float64) - having[0].square() / total)
+    covered = int((counts >= least).sum())
+    variance = _variance_of_covered(counts, len(comparison.generated), least)
+    error = math.sqrt(variance)
+    narrowly = int(((counts < least) & (counts >= least - Z95 * math.sqrt(least))).sum())  # may be so by chance
+    interval = max(0.0, covered - Z95 * error), covered + _most_more(variance, narrowly)
+    return Estimate(float(covered), error, "rates of the modes by maximum likelihood", interval)
 
 
 def _variance_of_covered(counts: Tensor, total: int, least: int) -> float:
-    """Variance of the number of modes with a minimum count, for counts whose mean is the one observed.
+    """Variance of the number of modes with a minimum count, over draws of `total` samples.
 
-    Σ P (1 − P), P the chance of the minimum; less (Σ c · p)² / N, p the chance of one less.
+    Modes' counts are Poisson variables with a fixed sum, so that it is Σ P (1 − P), P the chance of the minimum, less
+    what follows the sum. Never negative, unlike sums of alternating sign over the modes seen once, twice, …
     """
-    counts = counts.double()
-    chance = torch.special.gammainc(torch.full_like(counts, least), counts)
-    one_less = (torch.special.xlogy(least - 1, counts) - counts - math.lgamma(least)).exp()
-    return float((chance * (1 - chance)).sum() - (counts * one_less).sum().square() / total)
+    rates, number = _rates(counts)
+    floor = torch.full_like(rates, least)
+    reached, missed = torch.special.gammainc(floor, rates), torch.special.gammaincc(floor, rates)
+    slope = (torch.special.xlogy(least, rates) - rates - math.lgamma(least)).exp()  # dP / d ln rate
+    fitted = total - float(counts.sum()) + float(number @ rates)
+    return float(number @ (reached * missed)) - float(number @ slope) ** 2 / fitted
+
+
+def _rates(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Expected counts, and how many modes are estimated to have each: float64, on the CPU.
+
+    The mixture of Poisson distributions under which the counts of all modes are likeliest, those of 0 too (Laird 1978),
+    by EM. Its grid is as fine as counts can tell: half a standard deviation.
+    """
+    observed, times = counts.cpu().unique(return_counts=True)
+    observed, times = observed.double()[:, None], times.double()
+    rates = (torch.arange(4 * math.sqrt(float(observed.max())) + 2, dtype=torch.float64) / 4).square()
+    likely = (torch.special.xlogy(observed, rates) - rates - torch.lgamma(observed + 1)).exp()
+    number = torch.full_like(rates, len(counts) / len(rates))
+    for _ in range(EM_STEPS):
+        joint = likely * number
+        number = times @ (joint / joint.sum(dim=1, keepdim=True))
+    return rates, number
+
+
+def _most_more(variance: float, missed: int) -> float:
+    """How many modes the model may cover on average, at most (97.5 %), beyond those that it did.
+
+    If it covers m of those missed, each with equal chance, they add m (1 − m / missed) to the variance: the root of
+    m² = Z95² · (variance + m − m² / missed), as in Wilson's interval (1927).
+    """
+    if not missed:
+        return 0.0
+    scale = 1 + Z95**2 / missed
+    return min(missed, (Z95**2 + Z95 * math.sqrt(Z95**2 + 4 * scale * variance)) / (2 * scale))
 
 
 def mode_kl_estimate(comparison: Comparison) -> Estimate:
     """`mode_kl` of the samples of high quality, its standard error by leaving out one of them.
 
     That counts the interaction of two samples of a mode twice, so that one is taken off (Efron & Stein 1981); what is
-    left cannot be less than the other. It matters near equal shares, where single samples have no influence.
+    left cannot be less than the other. It matters near equal shares, where single samples have no influence. The
+    interval goes farther down where modes were missed. No error is known where no mode has two samples.
     """
     histogram = histogram_of(comparison)
     value, total, counts = mode_kl(histogram), int(histogram.sum()), histogram.double()
+    method = "jackknife, to second order; missed modes by Wilson's bound"
+    if counts.max() < 2:
+        return Estimate(value, method=method)
     one = _entropy_term(counts) - _entropy_term(counts - 1)
     two = one - (_entropy_term(counts - 1) - _entropy_term(counts - 2))
     share = counts / total
     single = float((share * one.square()).sum() - (share * one).sum().square()) / total
     pairs = float((counts * (counts - 1) / 2 * two.square()).sum()) / total**2
-    return Estimate(value, math.sqrt(max(single - pairs, pairs)), "jackknife, to second order")
+    error = math.sqrt(max(single - pairs, pairs))
+    low = value - math.hypot(Z95 * error, max(0.0, value - _kl_with_missed_modes(share, total)))
+    return Estimate(value, error, method, (max(0.0, low), min(math.log(len(counts)), value + Z95 * error)))
+
+
+def _kl_with_missed_modes(share: Tensor, total: int) -> float:
+    """The KL if the modes without a sample have, together, as much as Wilson's interval of a share of 0 allows."""
+    missed = share == 0
+    if not missed.any():
+        return _kl(share)
+    together = wilson_interval(0.0, total)[1]
+    return _kl(torch.where(missed, together / missed.sum(), (1 - together) * share))
 
 
 def _entropy_term(counts: Tensor) -> Tensor:
@@ -118,7 +159,6 @@ def high_quality(comparison: Comparison) -> Estimate:
     return share_estimate(int(histogram_of(comparison).sum()) / total, total)
 
 
-_EULER = tuple((-1) ** (k + 1) * sum(math.comb(10, j) for j in range(k, 11)) / 2**10 for k in range(1, 11))
 _METZ = "Metz et al. 2017, arXiv:1611.02163"
 _VEEGAN = "Srivastava et al. 2017, arXiv:1705.07761"
 

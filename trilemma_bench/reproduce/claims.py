@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trilemma_bench.record import Record, Score
+from trilemma_bench.statistics import Z95
 
 Outcome = Literal["reproduced", "not reproduced", "not checked at this scale"]
 
@@ -83,4 +84,4 @@ def judge(claim: Claim, findings: Findings, scale: str) -> Verdict:
 def clearly_above(a: Score, b: Score) -> bool:
     """Whether a exceeds b by more than 1.96 standard errors of the difference (sampling alone, one training run)."""
     errors = [score.standard_error or 0.0 for score in (a, b)]
-    return a.value - b.value > 1.96 * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    return a.value - b.value > Z95 * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
