@@ -16,7 +16,9 @@ from prdc import compute_prdc
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics import products
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.intervals import wilson_interval
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL, precision
+from trilemma_bench.statistics import Z95
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}
 
@@ -145,10 +147,35 @@ def test_standard_errors_are_the_spread_over_draws(dim, shift):
         assert 0.8 < ratio < (1.25 if name in ("precision", "density") else 1.8), name
 
 
-def test_a_recall_of_nothing_has_an_interval():
-    far = RECALL.estimate(Comparison(blobs(0, 60, 4, 1e3), blobs(1, 100, 4)))
-    assert (far.value, far.interval[0]) == (0.0, pytest.approx(0.0, abs=1e-15))
-    assert 0.01 < far.interval[1] < 0.05
+@pytest.mark.parametrize(("metric", "value"), [(RECALL, 0.0), (COVERAGE, 0.0), (COVERAGE, 0.5)])
+def test_where_no_reference_sample_hangs_on_one_group_the_error_is_an_upper_bound(metric, value):
+    """Z95² of them may do so unseen, about as many as Wilson's interval of 0 allows."""
+    reference = torch.cat([blobs(0, 500, 2), blobs(1, 500, 2, 100.0)])
+    found = metric.estimate(Comparison(blobs(2, 8000, 2) * 1.3 if value else blobs(2, 60, 2, 1e3), reference))
+    assert found.value == value
+    assert found.method == "jackknife over 20 groups of the generated samples"
+    assert found.standard_error == pytest.approx(Z95 / 1000)
+    assert Z95 * found.standard_error == pytest.approx(wilson_interval(0.0, 1000)[1], rel=0.01)
+
+
+def test_a_density_of_nothing_has_the_interval_of_precision():
+    far = Comparison(blobs(0, 60, 4, 1e3), blobs(1, 100, 4))
+    density, precise = DENSITY.estimate(far), PRECISION.estimate(far)
+    assert (density.value, density.standard_error) == (0.0, 0.0)
+    assert density.interval == precise.interval
+    assert 0.0 == density.interval[0] < density.interval[1] < 0.1
+
+
+@pytest.mark.parametrize("inside", [0.01, 0.1])
+def test_intervals_of_density_hold_the_mean_of_all_draws(inside):
+    """In 95 %, less 2.5 standard deviations of so few draws; also where most samples are far away."""
+    reference, found = blobs(1000, 100, 4), []
+    for seed in range(100):
+        samples = blobs(seed, 200, 4)
+        samples[torch.rand(200, generator=torch.Generator().manual_seed(seed)) > inside] += 100
+        found.append(DENSITY.estimate(Comparison(samples, reference)))
+    mean = np.mean([each.value for each in found])
+    assert np.mean([each.interval[0] <= mean <= each.interval[1] for each in found]) > 0.895
 
 
 @pytest.mark.parametrize("name", ["one-hot", "three-hot"])

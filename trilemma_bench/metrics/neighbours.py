@@ -13,8 +13,9 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics.intervals import share_estimate, standard_error_of
+from trilemma_bench.metrics.intervals import normal_interval, share_estimate, standard_error_of, wilson_interval
 from trilemma_bench.metrics.search import close_pairs, kth_distances, nearest_distances
+from trilemma_bench.statistics import Z95
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -106,7 +107,22 @@ def density(comparison: Comparison) -> Estimate:
     """
     _require("density", comparison.k_density_coverage, "reference", len(comparison.reference))
     counts = comparison.balls.density.double() / comparison.k_density_coverage
-    return Estimate(float(counts.mean()), standard_error_of(counts), "influence of each generated sample")
+    value, error = float(counts.mean()), standard_error_of(counts)
+    method = "influence of each generated sample"
+    if error is None:
+        return Estimate(value, method=method)
+    low, high = normal_interval(value, error, DENSITY.range)
+    return Estimate(value, error, method, (low, max(high, _most_density(counts))))
+
+
+def _most_density(counts: Tensor) -> float:
+    """The density if as many samples are in a ball as Wilson's interval allows: more than a normal error where few are.
+
+    Where none is, each of them counts as 1: reference samples are in k balls of others, on average.
+    """
+    inside = counts > 0
+    each = float(counts[inside].mean()) if inside.any() else 1.0
+    return each * wilson_interval(float(inside.double().mean()), len(counts))[1]
 
 
 def coverage(comparison: Comparison) -> Estimate:
@@ -121,19 +137,18 @@ def coverage(comparison: Comparison) -> Estimate:
 def _jackknifed(groups: Tensor, generated: int) -> Estimate:
     """The share of reference samples that any group hits, and its error by leaving out one group after the other.
 
-    Such errors are on average no less than the true one (Efron & Stein 1981). Where no group is missed, as where
-    nothing is hit, they say nothing: the interval is then that of a share of the reference samples.
+    Such errors are on average no less than the true one (Efron & Stein 1981), but 0 where no reference sample hangs on
+    one group alone. With so many as Wilson's interval then allows, Z95² where each is as likely as the others, the
+    error is Z95 reference samples; it is never reported as less.
     """
     least, greatest = groups
     value = float((greatest >= 0).double().mean())
     method = f"jackknife over {(used := min(GROUPS, generated))} groups of the generated samples"
     if used < 2:
         return Estimate(value, method=method)
-    if not (least == greatest).any():
-        return share_estimate(value, len(least))
-    lost = torch.bincount(least[least == greatest], minlength=used).double() / len(least)
+    lost = torch.bincount(least[least == greatest], minlength=used).double()
     error = math.sqrt((used - 1) / used * float((lost - lost.mean()).square().sum()))
-    return Estimate(value, error, method)
+    return Estimate(value, max(error, Z95) / len(least), method)
 
 
 def _require(metric: str, k: int, side: str, count: int) -> None:
