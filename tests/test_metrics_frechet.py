@@ -229,7 +229,7 @@ def test_the_jackknife_is_that_of_distances_computed_anew(n, dim):
             rest = features[[k for k in range(n) if k not in (i, j)]]
             both = frechet_distance(*moments(rest), mean, covariance)
             squares.append((n * whole - (n - 1) * (without[i] + without[j]) + (n - 2) * both) ** 2)
-        assert found.second == pytest.approx(min(np.mean(squares) / 2, variance / 2), rel=1e-4)
+        assert found.second == pytest.approx(min((1 - dim / (2 * n)) * np.mean(squares) / 2, variance / 2), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,15 @@ def test_standard_error_is_the_spread_over_draws(n, dim, mean, scale):
 
     _, spread, error = spread_of(FD, draw, reference, 150)
     assert 0.8 < error / spread < 1.25
+
+
+@pytest.mark.parametrize("per_feature", [1.1, 1.5, 2.0])
+def test_standard_error_is_not_too_small_against_a_reference_of_few_samples(per_feature):
+    """The covariances then differ: 2 reference samples for each of 64 features, and as few generated ones."""
+    reference = torch.randn(128, 64, generator=torch.Generator().manual_seed(10**6))
+    count = int(64 * per_feature)
+    _, spread, error = spread_of(FD, lambda rng: torch.randn(count, 64, generator=rng), reference, 300)
+    assert 0.93 < error / spread < 1.2
 
 
 def test_standard_error_holds_for_features_that_are_not_gaussian():
