@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
-from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError, described
 from trilemma_bench.features.exchange import open_references
 from trilemma_bench.features.extraction import (
     HashedSamples,
@@ -80,7 +80,10 @@ class Evaluator:
         self._references: dict[Any, Reference] = {}
 
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed."""
+        """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed.
+
+        A metric that fails takes no other with it: its score is missing, and why.
+        """
         hashed = HashedSamples(samples)
         outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
         modes = outputs.pop((MODES, "features"))[:, 0].long() if self.mode_rule else None
@@ -92,10 +95,12 @@ class Evaluator:
                 if space not in comparisons:
                     comparisons[space] = self._comparison(outputs, modes, *space)
                 scores[name] = make_score(metric, comparisons[space], self.mode_rule)
-            except TrilemmaError as error:
-                missing[name] = str(error)
+            except Exception as error:  # a plugin's mistake must not cost what the samples took to make
+                missing[name] = described(error)
             if metric is AUTHENTICITY and name in scores:
                 copies = comparisons[space].training_pairs.nearest(COPIES)
+        if not scores:
+            raise TrilemmaError(f"no score could be computed: {'; '.join(dict.fromkeys(missing.values()))}")
         histogram = None
         if self.mode_rule and modes is not None:
             histogram = mode_histogram(modes, self.mode_rule.count).tolist()
@@ -294,12 +299,13 @@ def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
-    """The metric's value with its facts. Raises TrilemmaError when the value or its error is not a finite number."""
+    """The metric's value with its facts. Raises TrilemmaError when value, error or interval is not finite."""
     estimate = metric.estimate(comparison)
-    if not math.isfinite(estimate.value):
-        raise TrilemmaError(f"{metric.name} is {estimate.value}")
-    if not all(map(math.isfinite, (estimate.standard_error or 0.0, *(estimate.interval or ())))):
-        raise TrilemmaError(f"the error of {metric.name} is no finite number")
+    interval = estimate.interval or _normal_interval(estimate, metric.range)
+    _check_finite(metric.name, estimate.value)
+    if estimate.standard_error is not None:
+        _check_finite(f"the standard error of {metric.name}", estimate.standard_error)
+    _check_finite(f"the interval of {metric.name}", *(interval or ()))
     facts: dict[str, Any] = {}
     if metric.name == "mode_kl" and rule:
         facts["floor"] = mode_kl_floor(len(comparison.generated), rule.count)
@@ -311,11 +317,16 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
         unit=metric.unit,
         title=metric.title,
         standard_error=estimate.standard_error,
-        interval=estimate.interval or _normal_interval(estimate, metric.range),
+        interval=interval,
         interval_method=(estimate.method or None) if _is_sure(estimate) else None,
         note=estimate.note or _doubt(estimate),
         **facts,
     )
+
+
+def _check_finite(what: str, *numbers: float) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise TrilemmaError(f"{what} is {', '.join(map(str, numbers))}")
 
 
 def _is_sure(estimate: Estimate) -> bool:
