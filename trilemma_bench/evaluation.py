@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
+from trilemma_bench.preflight import Preflight, check_outputs, compared_split
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
@@ -74,10 +76,40 @@ class Evaluator:
         self.extractors = _built(protocol, device)
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
+        check_outputs(self.metrics.values(), self.extractors)
         self.given = open_references(files, self.extractors, dataset, protocol.reference)
         for given in self.given.values():
             given.compute_on = device
         self._references: dict[Any, Reference] = {}
+        self._sizes = self._compared_splits()
+        self.missing = self._look_ahead()
+
+    def _look_ahead(self) -> dict[str, str]:
+        """Score → why it cannot be had, each reason with a warning. Raises where none can, or memory is too small."""
+        preflight = Preflight(self.protocol, self.extractors, self.given, self._sizes)
+        found = {name: preflight.obstacle(*chosen) for name, chosen in self.metrics.items()}
+        missing = {name: why for name, why in found.items() if why}
+        names: dict[str, list[str]] = {}
+        for name, why in missing.items():
+            names.setdefault(why, []).append(name)
+        lines = [f"{', '.join(of_these)}: {why}" for why, of_these in names.items()]
+        if len(missing) == len(self.metrics):
+            why = "; ".join(lines) or f"all is of modes, and '{self.dataset.name}' has none"
+            raise UsageError(f"protocol '{self.protocol.name}' can measure nothing here ({why})")
+        for line in lines:
+            warnings.warn(f"not measured: {line}", stacklevel=4)
+        preflight.check_memory((chosen for name, chosen in self.metrics.items() if name not in missing), self.device)
+        return missing
+
+    @property
+    def _measured(self) -> dict[str, tuple[Metric, Use]]:
+        return {name: chosen for name, chosen in self.metrics.items() if name not in self.missing}
+
+    def _compared_splits(self) -> dict[str, int]:
+        """The sizes of the splits that metrics compare with. Raises what `load` does where any data is missing."""
+        self.dataset.fingerprint()  # reads every split, once for an object: the record will need it anyway
+        splits = {compared_split(metric, self.protocol, bool(self.given)) for metric, _ in self.metrics.values()}
+        return {split: len(self.dataset.load(split)) for split in splits if split}
 
     def evaluate(self, samples: Samples) -> Evaluation:
         """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed.
@@ -88,8 +120,8 @@ class Evaluator:
         outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
         modes = outputs.pop((MODES, "features"))[:, 0].long() if self.mode_rule else None
         comparisons: dict[Any, Comparison] = {}
-        scores, missing, copies = {}, {}, None
-        for name, (metric, use) in self.metrics.items():
+        scores, missing, copies = {}, dict(self.missing), None
+        for name, (metric, use) in self._measured.items():
             space = str(use.extractor), metric.output, use.samples, use.reference_samples
             try:
                 if space not in comparisons:
@@ -111,7 +143,7 @@ class Evaluator:
     def _requests(self) -> list[Request]:
         """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
         needed: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
-        for metric, use in self.metrics.values():
+        for metric, use in self._measured.values():
             needed[str(use.extractor)][metric.output] = None
         requests: list[Request] = [(self.extractors[name], tuple(outs)) for name, outs in needed.items() if outs]
         return [*requests, (ModeNumbers(self.mode_rule), ("features",))] if self.mode_rule else requests
@@ -140,8 +172,6 @@ class Evaluator:
         """What the protocol compares with: a given file, or the dataset's split."""
         if not self.given:
             return self._of_split(self.protocol.reference, extractor, output, count)
-        if (extractor, output) not in self.given:
-            raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
         key = "given", extractor, output, count
         if key not in self._references:
             found = self.given[extractor, output]
@@ -163,7 +193,7 @@ class Evaluator:
 
     def _wanted(self, extractor: str) -> Wanted:
         """What the metrics read of the reference: an output's features as soon as one needs more than moments."""
-        read = [(metric.output, metric.needs) for metric, use in self.metrics.values() if use.extractor == extractor]
+        read = [(metric.output, metric.needs) for metric, use in self._measured.values() if use.extractor == extractor]
         whole = {output for output, needs in read if needs in ("features", "training")}
         outputs = whole | {output for output, needs in read if needs == "moments"}
         return {output: "features" if output in whole else "moments" for output in outputs}
@@ -201,7 +231,7 @@ class Evaluator:
             split, size = "given file", max(of_protocol or [len(given) for given in self.given.values()])
         else:
             split, content = self.protocol.reference, self.dataset.fingerprint()
-            size = len(self.dataset.load(split))
+            size = self._sizes.get(split) or len(self.dataset.load(split))
         return {
             "reference_split": split,
             "reference_samples": min(size, limit or size),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from trilemma_bench.errors import UsageError, unknown_name
+
 NEIGHBOUR_METRICS = ("precision", "recall", "density", "coverage")
 FEATURE_METRICS = ("fd", "kid", *NEIGHBOUR_METRICS, "authenticity")
 MODE_METRICS = ("modes", "mode_kl")
@@ -47,6 +49,16 @@ class Protocol:
     quantisation: str = "uint8; floats by round(255·clip(x, 0, 1))"
     precision: str = "float32"
     title: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a k or a precision that no measurement could have."""
+        if min(self.k_precision_recall, self.k_density_coverage) < 1:
+            raise UsageError(
+                f"protocol '{self.name}': k_precision_recall = {self.k_precision_recall} and k_density_coverage = "
+                f"{self.k_density_coverage}, and both must be at least 1"
+            )
+        if self.precision not in FEATURE_PRECISIONS:
+            raise unknown_name(f"precision of protocol '{self.name}'", self.precision, FEATURE_PRECISIONS)
 
     @property
     def uses(self) -> tuple[Use, ...]:
