@@ -101,8 +101,8 @@ def noise(monkeypatch):
 
 
 def run_noise(tmp_path, dataset="digits", **options):
-    facts = {"protocol": "own", "device": "cpu", "out": tmp_path / "out", "progress": False}
-    return tb.run(model="noise", dataset=dataset, **{**facts, **options})
+    facts = {"model": "noise", "protocol": "own", "device": "cpu", "out": tmp_path / "out", "progress": False}
+    return tb.run(dataset=dataset, **{**facts, **options})
 
 
 def exported(tmp_path, kind, count=None):
@@ -171,6 +171,39 @@ def test_modes_alone_cannot_be_measured_where_there_are_none(noise, tmp_path):
 def test_a_protocol_that_no_measurement_could_follow_is_none(fields):
     with fails("protocol 'own'", str(next(iter(fields.values()))), kind=UsageError):
         Protocol("own", "pixels", samples=20, **fields)
+
+
+def test_a_protocol_says_of_the_samples_what_is_done_to_them(tmp_path):
+    """Images are rounded to uint8, points are not: nothing else can be asked for, nor claimed."""
+    with fails("quantisation = 'floor'", kind=UsageError):
+        Protocol("own", "pixels", samples=20, quantisation="floor")
+    use_protocol("fd", quantisation="none")
+    with fails("quantisation = 'none'", "'digits' have 'uint8;", kind=UsageError):
+        measure(tmp_path)
+    use_protocol("fd", extractor="points")
+    with fails("quantisation = 'uint8;", "'gaussians25' have 'none'", kind=UsageError):
+        run_noise(tmp_path, "gaussians25", model="real-data")
+
+
+def test_uses_of_one_metric_are_named_by_what_differs(tmp_path):
+    use_protocol(
+        "fd", Use("fd", samples=10), Use("fd", samples=15), Use("fd", "digits-cnn"), Use("fd", reference_samples=100),
+        "precision", Use("precision", "digits-cnn", 10, 100), reference_samples=200,
+    )  # fmt: skip
+    scores = measure(tmp_path).scores
+    assert [*scores] == [
+        "fd_pixels", "fd_pixels_10-samples", "fd_pixels_15-samples", "fd_digits-cnn", "fd_pixels_100-real",
+        "precision", "precision_digits-cnn_10-samples_100-real",
+    ]  # fmt: skip
+    distances = [score.value for name, score in scores.items() if name.startswith("fd")]
+    assert len(set(distances)) == len(distances)
+
+
+@pytest.mark.parametrize("again", ["fd", Use("fd", "pixels"), Use("fd", samples=20)])
+def test_a_metric_that_is_used_twice_alike_is_refused(again, tmp_path):
+    use_protocol("fd", again)
+    with fails("uses metric 'fd' twice alike, as 'fd_pixels'", kind=UsageError):
+        measure(tmp_path)
 
 
 def test_what_moments_cannot_give_is_said_first_and_the_rest_measured(tmp_path):

@@ -288,7 +288,11 @@ class Metric:
         return result if isinstance(result, Estimate) else Estimate(result)
 
     def score_name(self, extractor: str) -> str:
-        """The name of the score in a record: a Fréchet distance says which features it was measured on."""
-        if self.name not in ("fd", "fd_infinity"):
+        """The name of the score in a record: a Fréchet distance says which features it was measured on.
+
+        Only on TF-Inception's is it called FID, and sFID.
+        """
+        distance = self.name.replace("fid", "fd")
+        if distance not in ("fd", "fd_infinity", "sfd"):
             return self.name
-        return self.name.replace("fd", "fid") if extractor == "inception" else f"{self.name}_{extractor}"
+        return distance.replace("fd", "fid") if extractor == "inception" else f"{distance}_{extractor}"

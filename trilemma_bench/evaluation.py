@@ -29,7 +29,7 @@ from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
-from trilemma_bench.preflight import Preflight, check_outputs, compared_split
+from trilemma_bench.preflight import Preflight, check_data, check_outputs, compared_split
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
@@ -66,11 +66,7 @@ class Evaluator:
         files: Sequence[Path] = (),
     ) -> None:
         self.dataset, self.protocol, self.device, self.progress = dataset, protocol, device, progress
-        if protocol.reference not in dataset.splits:
-            raise UsageError(
-                f"protocol '{protocol.name}' compares with split '{protocol.reference}', "
-                f"which '{dataset.name}' lacks; it has {', '.join(dataset.splits)}"
-            )
+        check_data(protocol, dataset)
         self.mode_rule = dataset.mode_rule()
         self.metrics = metrics_of(protocol, has_modes=self.mode_rule is not None)
         self.extractors = _built(protocol, device)
@@ -300,15 +296,32 @@ def _built(protocol: Protocol, device: torch.device) -> dict[str, FeatureExtract
 
 
 def metrics_of(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
-    """The protocol's metrics by the names of their scores; a second use of a metric is named by its extractor too."""
+    """The protocol's metrics by the names of their scores. Raises UsageError for a metric that is used twice alike."""
     chosen: dict[str, tuple[Metric, Use]] = {}
     for use in protocol.uses:
         metric: Metric = registry.metrics.get(use.metric)
         if metric.needs == "modes" and not has_modes:
             continue
         name = metric.score_name(str(use.extractor))
-        chosen[f"{name}_{use.extractor}" if name in chosen else name] = metric, use
+        if name in chosen:
+            name = _told_apart(name, use, chosen[name][1], protocol)
+        if name in chosen:
+            raise UsageError(f"protocol '{protocol.name}' uses metric '{use.metric}' twice alike, as '{name}'")
+        chosen[name] = metric, use
     return chosen
+
+
+def _told_apart(name: str, use: Use, first: Use, protocol: Protocol) -> str:
+    """The name of a score with what differs from the first use that has this name."""
+    parts = [name]
+    if use.extractor != first.extractor:
+        parts.append(str(use.extractor))
+    if (count := use.samples or protocol.samples) != (first.samples or protocol.samples):
+        parts.append(f"{count}-samples")
+    others, first_others = (each.reference_samples or protocol.reference_samples for each in (use, first))
+    if others != first_others:
+        parts.append(f"{others or 'all'}-real")
+    return "_".join(parts)
 
 
 def use_text(metric: Metric, use: Use, given: int | None = None) -> str:

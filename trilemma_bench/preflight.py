@@ -1,4 +1,4 @@
-"""What is asked of extractors, references, sample sizes and memory, checked before there are samples."""
+"""What is asked of data, extractors, references, sample sizes and memory, checked before there are samples."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from dataclasses import dataclass
 
 import torch
 
-from trilemma_bench.contracts import FeatureExtractor, Metric
+from trilemma_bench.contracts import Dataset, FeatureExtractor, Metric
 from trilemma_bench.environment import free_memory
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.metrics.reference import MomentsReference, Reference
-from trilemma_bench.protocol import Protocol, Use
+from trilemma_bench.protocol import QUANTISED, UNQUANTISED, Protocol, Use
 
 TRAIN_SPLIT = "train"
 FLOAT_BYTES = 4
+
+
+def check_data(protocol: Protocol, dataset: Dataset) -> None:
+    """Raises UsageError for data that lacks the protocol's split, or is not quantised as it says."""
+    if protocol.reference not in dataset.splits:
+        raise UsageError(
+            f"protocol '{protocol.name}' compares with split '{protocol.reference}', "
+            f"which '{dataset.name}' lacks; it has {', '.join(dataset.splits)}"
+        )
+    done = QUANTISED if dataset.spec.is_image else UNQUANTISED
+    if protocol.quantisation != done:
+        raise UsageError(
+            f"protocol '{protocol.name}' has quantisation = '{protocol.quantisation}', and samples of "
+            f"'{dataset.name}' have '{done}': choose another protocol"
+        )
 
 
 def check_outputs(uses: Iterable[tuple[Metric, Use]], extractors: Mapping[str, FeatureExtractor]) -> None:
