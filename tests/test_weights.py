@@ -179,8 +179,9 @@ def test_a_wrong_file_is_fetched_twice_at_most(server):
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_download_shows_its_name_and_bytes_unless_it_is_to_be_quiet(quiet, server, tmp_path):
+def test_a_download_shows_its_name_and_bytes_unless_it_is_to_be_quiet(quiet, server, tmp_path, monkeypatch):
     """From the command line: tqdm decides when it is imported."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # which a test of the command line may have set
     plugin = tmp_path / "toy.py"
     plugin.write_text(
         "from trilemma_bench import weights\n"

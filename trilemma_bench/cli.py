@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -141,12 +142,13 @@ def _speaks() -> bool:
 @click.version_option(package_name="trilemma-bench")
 def main(debug: bool) -> None:
     """Quality, coverage and speed of generative models, measured alike."""
+    context = click.get_current_context()
     if not debug:
-        click.get_current_context().with_resource(warnings.catch_warnings())
+        context.with_resource(warnings.catch_warnings())
         warnings.showwarning = _warn
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not _speaks():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        context.with_resource(redirect_stdout(context.with_resource(open(os.devnull, "w"))))  # noqa: SIM115
 
 
 @main.command()
