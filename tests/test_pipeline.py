@@ -241,7 +241,8 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
 
 
 def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry.protocols._loaded, "quick", Protocol("quick", "points", 300, metrics=("fd",)))
+    protocol = Protocol("quick", "points", 300, metrics=("fd",), quantisation="none")
+    monkeypatch.setitem(registry.protocols._loaded, "quick", protocol)
     points = torch.randn(300, 2)
     options = {"dataset": "gaussians25", "protocol": "quick", "out": tmp_path, "progress": False, "device": "cpu"}
     plain = tb.evaluate(points.numpy(), **options)

@@ -28,7 +28,7 @@ def check_data(protocol: Protocol, dataset: Dataset) -> None:
     if protocol.quantisation != done:
         raise UsageError(
             f"protocol '{protocol.name}' has quantisation = '{protocol.quantisation}', and samples of "
-            f"'{dataset.name}' have '{done}': choose another protocol"
+            f"'{dataset.name}' have '{done}': choose another protocol, or let it say so"
         )
 
 
