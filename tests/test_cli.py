@@ -251,6 +251,30 @@ def test_more_samples_in_a_batch_than_there_are_is_refused(tmp_path):
     fails(2, "batch_size = 5000: there are 1297 samples, choose that at most", *arguments, "--out", tmp_path, "--quiet")
 
 
+def test_a_warning_is_one_line(tmp_path, monkeypatch):
+    """Of a damaged file in the cache, without Python's file names and source; with --debug as Python has it."""
+    np.save(tmp_path / "digits.npy", np.zeros((10, 8, 8), dtype=np.uint8))
+    common = ["--dataset", "digits", "--device", "cpu", "--quiet", "--out", tmp_path / "out"]
+    measuring = ["evaluate", "--samples", tmp_path / "digits.npy", *common]
+    assert call(*measuring).stderr == ""
+
+    def damage():
+        (features,) = (tmp_path / "cache" / "features").glob("*.features.safetensors")
+        features.write_bytes(features.read_bytes()[:-1])
+
+    damage()
+    (line,) = call(*measuring).stderr.splitlines()
+    assert line.startswith("warning: cached features /")
+    assert line.endswith("computing them again")
+    damage()
+    monkeypatch.setenv("RANK", "1")
+    assert call(*measuring).stderr == ""
+    monkeypatch.delenv("RANK")
+    damage()
+    with pytest.warns(UserWarning, match="computing them again"):
+        call(*measuring, "--debug")
+
+
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -342,7 +342,8 @@ def test_infinity_of_too_few_samples_says_how_many_are_needed():
 
 def test_scores_are_named_after_the_features():
     assert [metric.score_name("inception") for metric in (FD, FD_INFINITY, SFID)] == ["fid", "fid_infinity", "sfid"]
-    assert FD_INFINITY.score_name("points") == "fd_infinity_points"
+    others = [metric.score_name("inception-clean") for metric in (FD, FD_INFINITY, SFID)]
+    assert others == ["fd_inception-clean", "fd_infinity_inception-clean", "sfd_inception-clean"]
     assert (FD.output, SFID.output) == ("features", "spatial")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -41,6 +42,8 @@ def test_a_folder_is_read_in_order_of_name_and_a_tenth_held_out(tmp_path):
     write_pngs(tmp_path / "cats" / "a", pixels[:10])
     (tmp_path / "cats" / "readme.txt").write_text("not an image")
     (tmp_path / "cats" / "a" / "._000.png").write_text("what macOS leaves")
+    write_pngs(tmp_path / "cats" / ".ipynb_checkpoints" / "a", images(2))
+    Image.new("RGB", (6, 6)).save(tmp_path / "cats" / ".ipynb_checkpoints" / "more.tiff")
     data = open_dataset(f"folder:{tmp_path / 'cats'}")
     train, test = data.load("train").samples, data.load("test").samples
     assert (len(train), len(test)) == (22, 3)
@@ -358,6 +361,7 @@ def test_points_are_read_as_float32(tmp_path):
         (images(4) > 9, ("bool",)),
         (np.full((4, 6, 6, 3), np.nan), ("4 of 4 samples hold NaN", "number 0")),
         (np.array([[0.0, 1.0], [np.inf, 0.0]]), ("1 of 2 samples", "number 1")),
+        (np.array([[0.0, 1.0], [2.0, 3.0], [0.0, -1e300]]), ("1 of 3 samples", "too large for float32", "number 2")),
         (np.zeros((0, 2)), ("0×2",)),
         (np.zeros((3, 2), np.int64), ("int64 3×2",)),
         (images(4, channels=2), ("4×6×6×2", "1 or 3 channels")),
@@ -367,7 +371,8 @@ def test_points_are_read_as_float32(tmp_path):
     ],
 )
 def test_arrays_that_would_have_to_be_guessed_at(array, words):
-    with fails("samples", *words):
+    with fails("samples", *words), warnings.catch_warnings():
+        warnings.simplefilter("error")
         array_samples(np.asarray(array))
 
 

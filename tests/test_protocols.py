@@ -16,16 +16,15 @@ from PIL import Image
 
 import trilemma_bench as tb
 from trilemma_bench import registry
-from trilemma_bench.contracts import Estimate, FeatureExtractor, Metric
+from trilemma_bench.contracts import FeatureExtractor, Metric
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
-from trilemma_bench.evaluation import Evaluator, make_score
+from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics import frechet
-from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.reference import subset_rows
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
@@ -295,12 +294,6 @@ def test_a_score_without_an_interval_says_why(own_images, tmp_path, monkeypatch)
     ]
     assert scores["precision"].interval
     assert scores["precision"].note == ""
-
-
-def test_an_error_that_is_no_number_leaves_the_score_out():
-    wild = Metric("wild", lambda _: Estimate(1.0, float("nan")), "lower", "samples", "", "Wild", (0.0, 9.0), "here")
-    with fails("the error of wild is no finite number"):
-        make_score(wild, Comparison(torch.zeros(3, 2), torch.zeros(3, 2)), None)
 
 
 def test_one_sample_is_not_measured(own_images, tmp_path):

@@ -210,6 +210,7 @@ def test_few_scores_stay_in_one_table():
     [
         ("fid", "FID"), ("fid_infinity", "FID∞"), ("fd_dinov2-vitb14", "FD (dinov2-vitb14)"),
         ("fd_infinity_dinov2-vitb14", "FD∞ (dinov2-vitb14)"), ("sfid", "sFID"), ("kid", "KID"), ("cmmd", "CMMD"),
+        ("sfd_inception-clean", "sFD (inception-clean)"),
         ("inception_score", "Inception score"), ("vendi", "Vendi score"), ("authenticity", "Authenticity"),
         ("precision_vgg16", "Precision (vgg16)"), ("mine", "mine"),
     ],

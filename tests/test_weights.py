@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,20 +24,35 @@ CONTENT = bytes(range(256)) * 300
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves CONTENT, with ranges; `cut` bytes at most, to play a broken connection."""
+    """Serves CONTENT, with ranges; `cut` bytes at most, to play a broken connection.
+
+    sized: whether it says how many bytes there are. shift: by how much it misses the place it is asked for. endless:
+    whether it goes on sending after that.
+    """
 
     cut: int | None = None
     ranges = True
+    sized = True
+    shift = 0
+    endless = False
     asked: list[str | None] = []
     body = CONTENT
 
     def do_GET(self):
         asked = self.headers.get("Range")
         self.asked.append(asked)
-        start = int(asked.split("=")[1].rstrip("-")) if asked and self.ranges else 0
+        start = int(asked.split("=")[1].rstrip("-")) + self.shift if asked and self.ranges else 0
         self.send_response(206 if start else 200)
+        if start:
+            size = len(self.body) if self.sized else "*"
+            self.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{size}")
+        if self.sized:
+            self.send_header("Content-Length", str(len(self.body) - start))
         self.end_headers()
         self.wfile.write(self.body[start : self.cut])
+        with contextlib.suppress(ConnectionError):
+            while self.endless:
+                self.wfile.write(bytes(2**16))
 
     def log_message(self, *_):
         pass
@@ -90,6 +108,91 @@ def test_a_wrong_download_is_never_kept(server):
     assert not list(paths.weights_dir().glob("toy.bin*part"))
     server.body = CONTENT
     assert find("toy").read_bytes() == CONTENT
+
+
+PAGE = b"<html>Please log in to use this network.</html>"
+
+
+def test_the_page_of_a_network_that_wants_a_login_is_not_taken_for_weights(server):
+    server.body = PAGE
+    with pytest.raises(TrilemmaError, match="offers 47 bytes, not the 76,800 of the weights"):
+        find("toy")
+    server.body = CONTENT
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked == [None, None]
+
+
+def test_such_a_page_of_unknown_size_costs_no_further_try(server):
+    """The good download behind it turns out wrong, and is made again in the same call."""
+    server.body, server.sized = PAGE, False
+    with pytest.raises(TrilemmaError, match="ended after 47 of 76,800 bytes"):
+        find("toy")
+    server.body = CONTENT
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=47-", None]
+
+
+def test_such_a_page_amid_a_download_leaves_what_there_is(server):
+    server.cut = 50_000
+    with pytest.raises(TrilemmaError, match="ended after"):
+        find("toy")
+    server.body, server.cut, server.ranges = PAGE, None, False
+    with pytest.raises(TrilemmaError, match="offers 47 bytes"):
+        find("toy")
+    server.body, server.ranges = CONTENT, True
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked[2:] == ["bytes=50000-"]
+
+
+@pytest.mark.parametrize(("shift", "asked"), [(-20_000, []), (10, [None])])
+def test_a_server_that_goes_on_elsewhere_is_followed_or_asked_for_all(shift, asked, server):
+    server.cut = 50_000
+    with pytest.raises(TrilemmaError, match="ended after"):
+        find("toy")
+    server.cut, server.shift = None, shift
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=50000-", *asked]
+
+
+@pytest.mark.parametrize("left", [CONTENT, CONTENT + b"more", CONTENT[::-1], CONTENT[:300] * 2])
+def test_what_an_earlier_download_left_is_used_or_replaced(left, server):
+    partial = paths.weights_dir() / "toy.bin.part"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(left)
+    assert find("toy").read_bytes() == CONTENT
+    assert server.asked == {CONTENT: [], CONTENT[:300] * 2: ["bytes=600-", None]}.get(left, [None])
+
+
+def test_no_more_is_received_than_the_weights_have(server):
+    server.sized, server.endless = False, True
+    assert find("toy").read_bytes() == CONTENT
+
+
+def test_a_wrong_file_is_fetched_twice_at_most(server):
+    server.cut = 50_000
+    with pytest.raises(TrilemmaError, match="ended after"):
+        find("toy")
+    server.cut, server.body = None, CONTENT[::-1]
+    with pytest.raises(TrilemmaError, match="wrong sha256"):
+        find("toy")
+    assert server.asked == [None, "bytes=50000-", None]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_download_shows_its_name_and_bytes_unless_it_is_to_be_quiet(quiet, server, tmp_path, monkeypatch):
+    """From the command line: tqdm decides when it is imported."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # which a test of the command line may have set
+    plugin = tmp_path / "toy.py"
+    plugin.write_text(
+        "from trilemma_bench import weights\n"
+        f"weights.WEIGHTS['toy'] = weights.{weights.WEIGHTS['toy']!r}\n"
+        "weights.find('toy')\n"
+    )
+    wrong = ["run", "--model", "none", "--dataset", "digits", "--plugin", str(plugin), *["--quiet"] * quiet]
+    done = subprocess.run([sys.executable, "-m", "trilemma_bench", *wrong], capture_output=True, text=True, timeout=300)
+    assert "unknown model 'none'" in done.stderr
+    assert (paths.weights_dir() / "toy.bin").is_file()
+    assert ("toy.bin" in done.stderr, "76.8k/76.8k" in done.stderr) == (not quiet, not quiet)
 
 
 def test_no_network_is_one_line_with_address_and_place(monkeypatch):

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,14 @@ FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _silence_tqdm(ctx: click.Context, option: click.Parameter, quiet: bool) -> bool:
+    """For downloads, ours and torchvision's: tqdm reads it when it is imported, which the commands do."""
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    return quiet
+
 
 _MODEL = click.option("--model", required=True, metavar="NAME", help="A registered model, or file.py:Class.")
 _DATASET = click.option(
@@ -57,7 +66,7 @@ _OUT = click.option(
 )
 _DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
 _WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
-_QUIET = click.option("--quiet", is_flag=True, help="No progress bars.")
+_QUIET = click.option("--quiet", is_flag=True, callback=_silence_tqdm, help="No progress bars.")
 _SPLIT = click.option("--split", default="train", show_default=True, help="Of the dataset.")
 _EXTRACTOR = click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor.")
 _OUTPUT = click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs.")
@@ -117,9 +126,15 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
     ctx.exit(code)
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line, without the place in the code."""
-    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning in one line, without the line of source that Python shows."""
+    if _speaks():
+        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
+def _speaks() -> bool:
+    """Of the processes that torchrun started, the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -127,10 +142,13 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.version_option(package_name="trilemma-bench")
 def main(debug: bool) -> None:
     """Quality, coverage and speed of generative models, measured alike."""
+    context = click.get_current_context()
+    if not debug:
+        context.with_resource(warnings.catch_warnings())
+        warnings.showwarning = _warn
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.showwarning = _warn
-    if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, the first speaks
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if not _speaks():
+        context.with_resource(redirect_stdout(context.with_resource(open(os.devnull, "w"))))  # noqa: SIM115
 
 
 @main.command()
@@ -459,8 +477,6 @@ def _apply_places(options: dict[str, Any]) -> dict[str, Any]:
     if "quiet" in options:
         quiet = options.pop("quiet")
         options["progress"] = not quiet and (sys.stderr.isatty() or bool(os.environ.get("TRILEMMA_PROGRESS")))
-        if quiet:
-            os.environ["TQDM_DISABLE"] = "1"  # downloads, ours and torchvision's: tqdm reads it when it is imported
     return options
 
 

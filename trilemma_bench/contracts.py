@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
+    from trilemma_bench.protocol import Protocol as EvaluationProtocol
 
 Better = Literal["higher", "lower"]
 
@@ -265,7 +266,8 @@ class Metric:
     'samples' for features of the generated side alone, or 'modes'.
     range: the values it can take. source: the paper it comes from.
     output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
-    carry it.
+    carry it. least: the fewest samples that it can be computed of under a protocol with D features, generated and of
+    the reference (or of the train split): what is known to be too few is said before anything is sampled.
     """
 
     name: str
@@ -278,6 +280,7 @@ class Metric:
     source: str
     output: str = "features"
     convention: str = ""
+    least: Callable[[EvaluationProtocol, int], tuple[int, int]] = lambda protocol, dim: (1, 1)
 
     def estimate(self, comparison: Comparison) -> Estimate:
         """The metric of `comparison`, with its error where the metric knows it."""
@@ -285,7 +288,11 @@ class Metric:
         return result if isinstance(result, Estimate) else Estimate(result)
 
     def score_name(self, extractor: str) -> str:
-        """The name of the score in a record: a Fréchet distance says which features it was measured on."""
-        if self.name not in ("fd", "fd_infinity"):
+        """The name of the score in a record: a Fréchet distance says which features it was measured on.
+
+        Only on TF-Inception's is it called FID, and sFID.
+        """
+        distance = self.name.replace("fid", "fd")
+        if distance not in ("fd", "fd_infinity", "sfd"):
             return self.name
-        return self.name.replace("fd", "fid") if extractor == "inception" else f"{self.name}_{extractor}"
+        return distance.replace("fd", "fid") if extractor == "inception" else f"{distance}_{extractor}"

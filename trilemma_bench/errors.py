@@ -27,6 +27,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}'.{hint} Available: {', '.join(known) or 'none'}")
 
 
+def described(error: BaseException) -> str:
+    """Any error in one line; one that is not ours with its type and its place."""
+    if isinstance(error, TrilemmaError):
+        return str(error)
+    return f"{' '.join(f'{type(error).__name__}: {error}'.split())} ({place_of(error)[0]})"
+
+
 def place_of(error: BaseException) -> tuple[str, bool]:
     """Where an unexpected error comes from, such as 'flow.py:11, training_step', and whether that is this project's.
 

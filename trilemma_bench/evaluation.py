@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
-from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError, described
 from trilemma_bench.features.exchange import open_references
 from trilemma_bench.features.extraction import (
     HashedSamples,
@@ -29,6 +30,7 @@ from trilemma_bench.metrics.intervals import normal_interval
 from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
+from trilemma_bench.preflight import Preflight, check_data, check_outputs, compared_split
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
@@ -65,38 +67,69 @@ class Evaluator:
         files: Sequence[Path] = (),
     ) -> None:
         self.dataset, self.protocol, self.device, self.progress = dataset, protocol, device, progress
-        if protocol.reference not in dataset.splits:
-            raise UsageError(
-                f"protocol '{protocol.name}' compares with split '{protocol.reference}', "
-                f"which '{dataset.name}' lacks; it has {', '.join(dataset.splits)}"
-            )
+        check_data(protocol, dataset)
         self.mode_rule = dataset.mode_rule()
         self.metrics = metrics_of(protocol, has_modes=self.mode_rule is not None)
         self.extractors = _built(protocol, device)
         for extractor in self.extractors.values():
             extractor.check(dataset.spec)
+        check_outputs(self.metrics.values(), self.extractors)
         self.given = open_references(files, self.extractors, dataset, protocol.reference)
         for given in self.given.values():
             given.compute_on = device
         self._references: dict[Any, Reference] = {}
+        self._sizes = self._compared_splits()
+        self.missing = self._look_ahead()
+
+    def _look_ahead(self) -> dict[str, str]:
+        """Score → why it cannot be had, each reason with a warning. Raises where none can, or memory is too small."""
+        preflight = Preflight(self.protocol, self.extractors, self.given, self._sizes)
+        found = {name: preflight.obstacle(*chosen) for name, chosen in self.metrics.items()}
+        missing = {name: why for name, why in found.items() if why}
+        names: dict[str, list[str]] = {}
+        for name, why in missing.items():
+            names.setdefault(why, []).append(name)
+        lines = [f"{', '.join(of_these)}: {why}" for why, of_these in names.items()]
+        if len(missing) == len(self.metrics):
+            why = "; ".join(lines) or f"all is of modes, and '{self.dataset.name}' has none"
+            raise UsageError(f"protocol '{self.protocol.name}' can measure nothing here ({why})")
+        for line in lines:
+            warnings.warn(f"not measured: {line}", stacklevel=4)
+        preflight.check_memory((chosen for name, chosen in self.metrics.items() if name not in missing), self.device)
+        return missing
+
+    @property
+    def _measured(self) -> dict[str, tuple[Metric, Use]]:
+        return {name: chosen for name, chosen in self.metrics.items() if name not in self.missing}
+
+    def _compared_splits(self) -> dict[str, int]:
+        """The sizes of the splits that metrics compare with. Raises what `load` does where any data is missing."""
+        self.dataset.fingerprint()  # reads every split, once for an object: the record will need it anyway
+        splits = {compared_split(metric, self.protocol, bool(self.given)) for metric, _ in self.metrics.values()}
+        return {split: len(self.dataset.load(split)) for split in splits if split}
 
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed."""
+        """Scores of `samples` (uint8 N×C×H×W or float32 N×D). Raises TrilemmaError where none can be computed.
+
+        A metric that fails takes no other with it: its score is missing, and why.
+        """
         hashed = HashedSamples(samples)
         outputs = extract_all(self._requests(), hashed, progress=self.progress, device=self.device)
         modes = outputs.pop((MODES, "features"))[:, 0].long() if self.mode_rule else None
         comparisons: dict[Any, Comparison] = {}
-        scores, missing, copies = {}, {}, None
-        for name, (metric, use) in self.metrics.items():
+        scores, missing, copies = {}, dict(self.missing), None
+        for name, (metric, use) in self._measured.items():
             space = str(use.extractor), metric.output, use.samples, use.reference_samples
             try:
                 if space not in comparisons:
                     comparisons[space] = self._comparison(outputs, modes, *space)
                 scores[name] = make_score(metric, comparisons[space], self.mode_rule)
-            except TrilemmaError as error:
-                missing[name] = str(error)
+            except Exception as error:  # a plugin's mistake must not cost what the samples took to make
+                missing[name] = described(error)
             if metric is AUTHENTICITY and name in scores:
                 copies = comparisons[space].training_pairs.nearest(COPIES)
+        if not scores:
+            raise TrilemmaError(f"no score could be computed: {'; '.join(dict.fromkeys(missing.values()))}")
         histogram = None
         if self.mode_rule and modes is not None:
             histogram = mode_histogram(modes, self.mode_rule.count).tolist()
@@ -107,7 +140,7 @@ class Evaluator:
     def _requests(self) -> list[Request]:
         """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
         needed: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
-        for metric, use in self.metrics.values():
+        for metric, use in self._measured.values():
             needed[str(use.extractor)][metric.output] = None
         requests: list[Request] = [(self.extractors[name], tuple(outs)) for name, outs in needed.items() if outs]
         return [*requests, (ModeNumbers(self.mode_rule), ("features",))] if self.mode_rule else requests
@@ -136,8 +169,6 @@ class Evaluator:
         """What the protocol compares with: a given file, or the dataset's split."""
         if not self.given:
             return self._of_split(self.protocol.reference, extractor, output, count)
-        if (extractor, output) not in self.given:
-            raise TrilemmaError(f"none of the reference files holds the {output} of '{extractor}': give one more")
         key = "given", extractor, output, count
         if key not in self._references:
             found = self.given[extractor, output]
@@ -159,7 +190,7 @@ class Evaluator:
 
     def _wanted(self, extractor: str) -> Wanted:
         """What the metrics read of the reference: an output's features as soon as one needs more than moments."""
-        read = [(metric.output, metric.needs) for metric, use in self.metrics.values() if use.extractor == extractor]
+        read = [(metric.output, metric.needs) for metric, use in self._measured.values() if use.extractor == extractor]
         whole = {output for output, needs in read if needs in ("features", "training")}
         outputs = whole | {output for output, needs in read if needs == "moments"}
         return {output: "features" if output in whole else "moments" for output in outputs}
@@ -197,7 +228,7 @@ class Evaluator:
             split, size = "given file", max(of_protocol or [len(given) for given in self.given.values()])
         else:
             split, content = self.protocol.reference, self.dataset.fingerprint()
-            size = len(self.dataset.load(split))
+            size = self._sizes.get(split) or len(self.dataset.load(split))
         return {
             "reference_split": split,
             "reference_samples": min(size, limit or size),
@@ -266,15 +297,32 @@ def _built(protocol: Protocol, device: torch.device) -> dict[str, FeatureExtract
 
 
 def metrics_of(protocol: Protocol, has_modes: bool) -> dict[str, tuple[Metric, Use]]:
-    """The protocol's metrics by the names of their scores; a second use of a metric is named by its extractor too."""
+    """The protocol's metrics by the names of their scores. Raises UsageError for a metric that is used twice alike."""
     chosen: dict[str, tuple[Metric, Use]] = {}
     for use in protocol.uses:
         metric: Metric = registry.metrics.get(use.metric)
         if metric.needs == "modes" and not has_modes:
             continue
         name = metric.score_name(str(use.extractor))
-        chosen[f"{name}_{use.extractor}" if name in chosen else name] = metric, use
+        if name in chosen:
+            name = _told_apart(name, use, chosen[name][1], protocol)
+        if name in chosen:
+            raise UsageError(f"protocol '{protocol.name}' uses metric '{use.metric}' twice alike, as '{name}'")
+        chosen[name] = metric, use
     return chosen
+
+
+def _told_apart(name: str, use: Use, first: Use, protocol: Protocol) -> str:
+    """The name of a score with what differs from the first use that has this name."""
+    parts = [name]
+    if use.extractor != first.extractor:
+        parts.append(str(use.extractor))
+    if (count := use.samples or protocol.samples) != (first.samples or protocol.samples):
+        parts.append(f"{count}-samples")
+    others, first_others = (each.reference_samples or protocol.reference_samples for each in (use, first))
+    if others != first_others:
+        parts.append(f"{others or 'all'}-real")
+    return "_".join(parts)
 
 
 def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
@@ -295,12 +343,13 @@ def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
 
 
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
-    """The metric's value with its facts. Raises TrilemmaError when the value or its error is not a finite number."""
+    """The metric's value with its facts. Raises TrilemmaError when value, error or interval is not finite."""
     estimate = metric.estimate(comparison)
-    if not math.isfinite(estimate.value):
-        raise TrilemmaError(f"{metric.name} is {estimate.value}")
-    if not all(map(math.isfinite, (estimate.standard_error or 0.0, *(estimate.interval or ())))):
-        raise TrilemmaError(f"the error of {metric.name} is no finite number")
+    interval = estimate.interval or _normal_interval(estimate, metric.range)
+    _check_finite(metric.name, estimate.value)
+    if estimate.standard_error is not None:
+        _check_finite(f"the standard error of {metric.name}", estimate.standard_error)
+    _check_finite(f"the interval of {metric.name}", *(interval or ()))
     facts: dict[str, Any] = {}
     if metric.name == "mode_kl" and rule:
         facts["floor"] = mode_kl_floor(len(comparison.generated), rule.count)
@@ -312,11 +361,16 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
         unit=metric.unit,
         title=metric.title,
         standard_error=estimate.standard_error,
-        interval=estimate.interval or _normal_interval(estimate, metric.range),
+        interval=interval,
         interval_method=(estimate.method or None) if _is_sure(estimate) else None,
         note=estimate.note or _doubt(estimate),
         **facts,
     )
+
+
+def _check_finite(what: str, *numbers: float) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise TrilemmaError(f"{what} is {', '.join(map(str, numbers))}")
 
 
 def _is_sure(estimate: Estimate) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from trilemma_bench.errors import UsageError, unknown_name
+
 NEIGHBOUR_METRICS = ("precision", "recall", "density", "coverage")
 FEATURE_METRICS = ("fd", "kid", *NEIGHBOUR_METRICS, "authenticity")
 MODE_METRICS = ("modes", "mode_kl")
+QUANTISED = "uint8; floats by round(255·clip(x, 0, 1))"  # images, by `images.quantise`
+UNQUANTISED = "none"  # points
 FEATURE_PRECISIONS = ("float32", "tf32", "bf16")
 KID_SUBSETS_SEED = 2020  # torch-fidelity's, so that both average over the same subsets
 
@@ -29,7 +33,8 @@ class Protocol:
     """extractor: the features' name. samples: generated samples N. reference: the split compared against.
 
     reference_samples: how many of its samples, None for all. k_precision_recall and k_density_coverage: neighbours.
-    precision: of the extractors' arithmetic, one of FEATURE_PRECISIONS.
+    quantisation: of the samples, QUANTISED for images, UNQUANTISED for points. precision: of the extractors'
+    arithmetic, one of FEATURE_PRECISIONS.
     kid_subsets, kid_subset_size: how KID is averaged; 0 subsets for all pairs. metrics: names of registered metrics, or
     `Use` where one differs from the rest; those of modes are skipped where a dataset has none.
     """
@@ -44,9 +49,24 @@ class Protocol:
     kid_subsets: int = 0
     kid_subset_size: int = 1000
     metrics: tuple[str | Use, ...] = FEATURE_METRICS
-    quantisation: str = "uint8; floats by round(255·clip(x, 0, 1))"
+    quantisation: str = QUANTISED
     precision: str = "float32"
     title: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a k, a quantisation or a precision that no measurement could have."""
+        if min(self.k_precision_recall, self.k_density_coverage) < 1:
+            raise UsageError(
+                f"protocol '{self.name}': k_precision_recall = {self.k_precision_recall} and k_density_coverage = "
+                f"{self.k_density_coverage}, and both must be at least 1"
+            )
+        if self.quantisation not in (QUANTISED, UNQUANTISED):
+            raise UsageError(
+                f"protocol '{self.name}': quantisation = '{self.quantisation}', and what is done is '{QUANTISED}' of "
+                f"images and '{UNQUANTISED}' of points"
+            )
+        if self.precision not in FEATURE_PRECISIONS:
+            raise unknown_name(f"precision of protocol '{self.name}'", self.precision, FEATURE_PRECISIONS)
 
     @property
     def uses(self) -> tuple[Use, ...]:
@@ -69,7 +89,7 @@ class Protocol:
 
 POINTS = Protocol(
     "points", "points", samples=10_000, reference="test", reference_samples=10_000,
-    metrics=("fd", *NEIGHBOUR_METRICS, *MODE_METRICS, "high_quality"), quantisation="none",
+    metrics=("fd", *NEIGHBOUR_METRICS, *MODE_METRICS, "high_quality"), quantisation=UNQUANTISED,
     title="raw coordinates, 10k held-out points",
 )  # fmt: skip
 DIGITS = Protocol(

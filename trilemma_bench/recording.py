@@ -10,7 +10,7 @@ from trilemma_bench import registry
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
-from trilemma_bench.errors import TrilemmaError, place_of
+from trilemma_bench.errors import described
 from trilemma_bench.evaluation import Evaluation
 from trilemma_bench.job import TRAIN_SPLIT, Job
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed, write_record
@@ -58,9 +58,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         if not is_main():
             raise
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
-        message = str(error) or type(error).__name__
-        if not isinstance(error, (TrilemmaError, KeyboardInterrupt)):
-            message = f"{type(error).__name__}: {message} ({place_of(error)[0]})"
+        message = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else described(error)
         part = ModelPart(name=job.model_name, parameters=0, settings=job.settings.model, plugin="", version="")
         status = "interrupted" if interrupted else "failed"
         try:

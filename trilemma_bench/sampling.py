@@ -64,9 +64,11 @@ def check_samples(samples: Tensor, data: DataSpec, source: str) -> Tensor:
     """Quantised samples of the dataset's shape. Raises TrilemmaError for another shape, NaN or infinity."""
     if tuple(samples.shape[1:]) != data.shape:
         raise TrilemmaError(f"{source} returned samples of shape {tuple(samples.shape[1:])}, expected {data.shape}")
+    if not data.is_image:
+        samples = samples.float()  # where large numbers of float64 are infinite
     if samples.is_floating_point() and not bool(torch.isfinite(samples).all()):
         raise TrilemmaError(f"{source} returned NaN or infinite samples: train again, or lower the learning rate")
-    return (quantise(samples) if data.is_image else samples.float()).contiguous()
+    return (quantise(samples) if data.is_image else samples).contiguous()
 
 
 def _gathered(chunks: dict[int, Tensor], sizes: list[int], data: DataSpec) -> list[Tensor]:

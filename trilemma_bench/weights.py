@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -187,24 +188,46 @@ def _fetch(weight: Weight) -> None:
 
 
 def _download(weight: Weight, partial: Path) -> None:
-    """Goes on where an interrupted download stopped. A partial file that is whole but wrong is thrown away."""
+    """Goes on where an interrupted download stopped; where that gives a wrong file, from the start. Raises OSError."""
     done = partial.stat().st_size if partial.is_file() else 0
-    if done < weight.size:
-        _receive(weight, partial, done)
-    if (size := partial.stat().st_size) < weight.size:
-        raise OSError(f"the connection ended after {size:,} of {weight.size:,} bytes; the next try goes on from there")
-    if sha256_of(partial) != weight.sha256:
+    for start in dict.fromkeys((done, 0)):
+        if start < weight.size:
+            _receive(weight, partial, start)
+        if sha256_of(partial) == weight.sha256:
+            return
         partial.unlink()
-        raise OSError("what was downloaded has the wrong sha256")
+    raise OSError("what was downloaded has the wrong sha256")
 
 
 def _receive(weight: Weight, partial: Path, done: int) -> None:
+    """The bytes after the first `done`, or all where the server sends these; never more than the weights have.
+
+    Raises OSError where the server offers another number of bytes, or the connection ends early.
+    """
     request = Request(weight.url, headers={"Range": f"bytes={done}-"} if done else {})
     with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        if response.status != 206:  # the server sends the whole file, not the rest of it
-            done = 0
-        bar = tqdm(total=weight.size, initial=done, unit="B", unit_scale=True, desc=weight.filename)
-        with partial.open("ab" if done else "wb") as file, bar:
-            while chunk := response.read(CHUNK_BYTES):
+        start, total = _extent(response, done)
+        if total not in (None, weight.size):
+            raise OSError(f"the server offers {total:,} bytes, not the {weight.size:,} of the weights")
+        if start > done:
+            return  # with a gap nothing can be gone on with
+        bar = tqdm(total=weight.size, initial=start, unit="B", unit_scale=True, desc=weight.filename)
+        with partial.open("r+b" if start else "wb") as file, bar:
+            file.seek(start)
+            file.truncate()
+            while chunk := response.read(min(CHUNK_BYTES, weight.size - file.tell())):
                 file.write(chunk)
                 bar.update(len(chunk))
+            size = file.tell()
+    if size < weight.size:
+        raise OSError(f"the connection ended after {size:,} of {weight.size:,} bytes; the next try goes on from there")
+
+
+def _extent(response: HTTPResponse, asked: int) -> tuple[int, int | None]:
+    """The place in the file that a response starts from, and the file's size where the server says it; both bytes."""
+    if response.status != 206:  # the whole file, not the rest of it
+        return 0, response.length
+    stated = re.match(r"bytes (\d+)-\d+/(\d+)?", response.headers.get("Content-Range", ""))
+    if stated is None:
+        return asked, None
+    return int(stated[1]), int(stated[2]) if stated[2] else None

@@ -137,18 +137,21 @@ def _check_image_type(array: np.ndarray, where: str) -> None:
 
 
 def point_tensor(array: np.ndarray, where: str) -> Tensor:
-    """Finite floats N×D → float32 N×D. Raises TrilemmaError for anything else."""
+    """Floats N×D, finite in float32 → float32 N×D. Raises TrilemmaError for anything else."""
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         raise TrilemmaError(f"{where}: points are {array.dtype} {shape_text(array.shape)}, not N×D floats, N ≥ 1")
     _check_finite(array, where)
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    with np.errstate(over="ignore"):
+        points = np.ascontiguousarray(array, dtype=np.float32)
+    _check_finite(points, where, "numbers too large for float32")
+    return torch.from_numpy(points)
 
 
-def _check_finite(array: np.ndarray, where: str) -> None:
+def _check_finite(array: np.ndarray, where: str, fault: str = "NaN or infinity") -> None:
     bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if bad.any():
         raise TrilemmaError(
-            f"{where}: {bad.sum()} of {len(array)} samples hold NaN or infinity, the first is number {bad.argmax()}: "
+            f"{where}: {bad.sum()} of {len(array)} samples hold {fault}, the first is number {bad.argmax()}: "
             "remove them or find out why"
         )
 

@@ -28,11 +28,11 @@ THREADS_FROM = 128 * 128  # pixels of an image: decoding smaller ones, threads w
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in `folder` and below, by name; hidden files are left out.
+    """The images in `folder` and below, by name; hidden files and folders are left out.
 
     Raises TrilemmaError when there is none, and for images of a kind that is not read: they would be missed.
     """
-    visible = [file for file in folder.rglob("*") if not file.name.startswith(".")]
+    visible = [file for file in folder.rglob("*") if not _is_hidden(file.relative_to(folder))]
     files = [file for file in visible if file.suffix.lower() in SUFFIXES]
     if others := [file for file in visible if file.suffix.lower() in UNREAD]:
         raise TrilemmaError(
@@ -42,6 +42,10 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise TrilemmaError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 class ImageFiles:

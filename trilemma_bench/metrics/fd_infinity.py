@@ -44,11 +44,15 @@ def subset_sizes(count: int, dim: int) -> list[int]:
 
     Raises TrilemmaError for N < 4D and N < 40: a shorter interval would say little about 1/n = 0.
     """
-    if count < (least := max(4 * dim, 40)):
+    if count < (least := _least(dim)):
         raise TrilemmaError(
             f"fd_infinity needs at least {least} samples for {dim} features (4 for each, and 40), got {count}"
         )
     return torch.linspace(max(count // 10, 2 * dim), count, SIZES, dtype=torch.float64).round().long().tolist()
+
+
+def _least(dim: int) -> int:
+    return max(4 * dim, 40)
 
 
 def intercept_weights(sizes: list[int]) -> Tensor:
@@ -93,4 +97,5 @@ FD_INFINITY = Metric(
     "fd_infinity", fd_infinity, "lower", "moments", "", "Fréchet distance at infinitely many samples",
     (-math.inf, math.inf), "Chong & Forsyth 2020, arXiv:1911.07023",
     convention=f"{SIZES} nested sizes n from max(N/10, 2D) to N, a line in 1/n at 0",
+    least=lambda protocol, dim: (_least(dim), 2),
 )  # fmt: skip

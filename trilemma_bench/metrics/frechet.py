@@ -9,6 +9,7 @@ covariance without a Cholesky factor has a root from its eigenvectors, without t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -162,7 +163,10 @@ def fd(comparison: Comparison) -> Estimate:
 _HEUSEL = "Heusel et al. 2017, arXiv:1706.08500"
 _NASH = "Nash et al. 2021, arXiv:2103.03841"
 
-FD = Metric("fd", fd, "lower", "moments", "", "Fréchet distance", (0.0, float("inf")), _HEUSEL)
-SFID = Metric(
-    "sfid", fd, "lower", "moments", "", "Fréchet distance of spatial features", (0.0, float("inf")), _NASH, "spatial"
+FD = Metric(
+    "fd", fd, "lower", "moments", "", "Fréchet distance", (0.0, math.inf), _HEUSEL, least=lambda protocol, dim: (2, 2)
 )
+SFID = Metric(
+    "sfid", fd, "lower", "moments", "", "Fréchet distance of spatial features", (0.0, math.inf), _NASH, "spatial",
+    least=lambda protocol, dim: (2, 2),
+)  # fmt: skip

@@ -53,4 +53,5 @@ def _divergences(logits: Tensor) -> Tensor:
 INCEPTION_SCORE = Metric(
     "inception_score", inception_score, "higher", "samples", "", "Inception score", (1.0, math.inf),
     "Salimans et al. 2016, arXiv:1606.03498", output="logits", convention=f"{SPLITS} splits, shuffled",
+    least=lambda protocol, dim: (SPLITS, 0),
 )  # fmt: skip

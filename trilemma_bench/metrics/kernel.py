@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.protocol import KID_SUBSETS_SEED
+from trilemma_bench.protocol import KID_SUBSETS_SEED, Protocol
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -210,9 +210,14 @@ def cmmd(comparison: Comparison) -> Estimate:
     return Estimate(value, None if error is None else CMMD_SCALE * error, _METHOD)
 
 
+def _least_of_kid(protocol: Protocol, dim: int) -> tuple[int, int]:
+    count = protocol.kid_subset_size if protocol.kid_subsets else 2
+    return count, count
+
+
 KID = Metric(
     "kid", kid, "lower", "features", "", "Kernel distance (KID)", (-math.inf, math.inf),
-    "Bińkowski et al. 2018, arXiv:1801.01401", convention="kernel (x·y / D + 1)³, unbiased",
+    "Bińkowski et al. 2018, arXiv:1801.01401", convention="kernel (x·y / D + 1)³, unbiased", least=_least_of_kid,
 )  # fmt: skip
 CMMD = Metric(
     "cmmd", cmmd, "lower", "features", "", "CLIP kernel distance (CMMD)", (0.0, math.inf),

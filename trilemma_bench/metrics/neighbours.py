@@ -163,13 +163,17 @@ _CLOSED, _OPEN = "distance ≤ radius", "distance < radius"
 
 PRECISION = Metric(
     "precision", precision, "higher", "features", "share", "Precision", (0.0, 1.0), _KYNKAANNIEMI, convention=_CLOSED,
+    least=lambda protocol, dim: (1, protocol.k_precision_recall + 1),
 )  # fmt: skip
 RECALL = Metric(
     "recall", recall, "higher", "features", "share", "Recall", (0.0, 1.0), _KYNKAANNIEMI, convention=_CLOSED,
+    least=lambda protocol, dim: (protocol.k_precision_recall + 1, 1),
 )  # fmt: skip
 DENSITY = Metric(
     "density", density, "higher", "features", "", "Density", (0.0, math.inf), _NAEEM, convention=_OPEN,
+    least=lambda protocol, dim: (1, protocol.k_density_coverage + 1),
 )  # fmt: skip
 COVERAGE = Metric(
     "coverage", coverage, "higher", "features", "share", "Coverage", (0.0, 1.0), _NAEEM, convention=_OPEN,
+    least=lambda protocol, dim: (1, protocol.k_density_coverage + 1),
 )  # fmt: skip

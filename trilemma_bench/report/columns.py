@@ -49,12 +49,14 @@ class _Known:
 
 _FD = "distance between Gaussians fitted to the features of generated and of real samples"
 _AT_INFINITY = "extrapolated to infinitely many samples, which takes away its bias"
+_SPATIAL = "of features that keep the place in the image: it sees a wrong layout"
 _KNOWN = {
     "fid": _Known("FID", "FID", f"Fréchet Inception distance: {_FD}"),
     "fid_infinity": _Known("FID∞", "FID∞", f"FID {_AT_INFINITY}"),
     "fd": _Known("FD", "FD", f"Fréchet distance: {_FD}"),
     "fd_infinity": _Known("FD∞", "FD∞", f"Fréchet distance {_AT_INFINITY}"),
-    "sfid": _Known("sFID", "sFID", "FID of features that keep the place in the image: it sees a wrong layout"),
+    "sfid": _Known("sFID", "sFID", f"FID {_SPATIAL}"),
+    "sfd": _Known("sFD", "sFD", f"Fréchet distance {_SPATIAL}"),
     "kid": _Known("KID", "KID", "kernel Inception distance (squared MMD, cubic kernel): unbiased, about 0 if perfect"),
     "cmmd": _Known("CMMD", "CMMD", "distance (MMD, Gaussian kernel) of CLIP features of generated and real samples"),
     "inception_score": _Known(
@@ -79,7 +81,7 @@ _KNOWN = {
 # with more scores than this a table is split
 MOST_SCORES = 5
 _SHARES = {"precision", "recall", "density", "coverage", "high_quality", "authenticity"}
-_DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "cmmd"}
+_DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "sfd", "cmmd"}
 
 
 def family(name: str) -> str:
