@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 from pages import Page
@@ -14,13 +15,13 @@ from trilemma_bench.report.published import FILE, published, published_columns
 CIFAR = {row.model: row for row in published("cifar10")}
 
 
-def test_every_number_says_where_it_is_from_and_how_sure_that_is():
+def test_every_number_says_where_it_is_from():
     with FILE.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     rows = [row for dataset in {line["dataset"] for line in lines} for row in published(dataset)]
-    assert len(rows) == len(lines) > 90
-    assert all(row.source and row.values for row in rows)
-    assert {row.certainty for row in rows} == {"quoted", "recalled", "partly recalled"}
+    assert len(rows) == len(lines) >= 90
+    assert all(re.search("paper|abstract|readme", row.source) and row.values for row in rows)
+    assert not re.search("recalled|memory|verify", FILE.read_text(encoding="utf-8"))
     assert all(row.hardware for row in rows if "seconds_per_image" in row.values)
 
 
@@ -28,7 +29,7 @@ def test_the_paper_s_own_row():
     row = CIFAR["DDGAN (T=4)"]
     expected = {"inception_score": 9.63, "fid": 3.75, "recall": 0.57, "nfe": 4, "seconds_per_image": 0.0021}
     assert row.values == pytest.approx(expected)
-    assert (row.hardware, row.source, row.certainty) == ("one V100", "DDGAN paper, Table 1", "quoted")
+    assert (row.hardware, row.source) == ("one V100", "DDGAN paper, Table 1")
     assert row.text("seconds_per_image") == "2.10 ms"
     assert row.text("modes") == "—"
 

@@ -81,10 +81,10 @@ def _cell(cell: Cell) -> str:
 
 def _published(rows: tuple[Published, ...]) -> str:
     columns = published_columns(rows)
-    head = ["Model", *(_heading(column) for column in columns), "Hardware", "Source", "Certainty"]
+    head = ["Model", *(_heading(column) for column in columns), "Hardware", "Source"]
     body = [
         [latex(row.model), *(latex(row.text(column.key)) for column in columns),
-         *(latex(text or fmt.DASH) for text in (row.hardware, row.source, row.certainty))]
+         *(latex(text or fmt.DASH) for text in (row.hardware, row.source))]
         for row in rows
     ]  # fmt: skip
     caption = f"Published numbers of {latex(rows[0].dataset)}. {latex(MEANING)}."

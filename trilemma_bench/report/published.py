@@ -22,14 +22,13 @@ _FACTS = ("nfe", "seconds_per_image", "parameters")
 
 @dataclass(frozen=True)
 class Published:
-    """values: by the keys of the columns; hardware: of the time; certainty: quoted, or how far from memory."""
+    """values: by the keys of the columns; hardware: of the time; source: where each value is to be read."""
 
     dataset: str
     model: str
     values: dict[str, float]
     hardware: str
     source: str
-    certainty: str
     note: str
 
     def text(self, key: str) -> str:
@@ -57,7 +56,7 @@ def _row(line: dict[str, str]) -> Published:
     values = {key: float(line[key]) for key in (*_SCORES, "nfe", "parameters") if line[key]}
     if line["seconds_per_100_images"]:
         values["seconds_per_image"] = float(line["seconds_per_100_images"]) / 100
-    facts = {key: line[key] for key in ("dataset", "model", "hardware", "source", "certainty", "note")}
+    facts = {key: line[key] for key in ("dataset", "model", "hardware", "source", "note")}
     return Published(values=values, **facts)
 
 

@@ -126,7 +126,7 @@ def _published(rows: tuple[Published, ...]) -> JSONDict:
                 "name": row.model,
                 "values": row.values,
                 "texts": [row.text(column.key) for column in columns],
-                "from": [row.hardware, row.source, row.certainty, row.note],
+                "from": [row.hardware, row.source, row.note],
             }
             for row in rows
         ],

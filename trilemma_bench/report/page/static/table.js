@@ -82,7 +82,7 @@ function fillPublished(group) {
   const { columns, rows } = papersOf(group);
   byId("published-meaning").textContent = `${data.published_meaning}.`;
   byId("published-table").replaceChildren(
-    headOf(el("th", { scope: "col", class: "name" }, "Model"), ...columns.map(columnHead), ...["Hardware", "Source", "Certainty", "Note"].map((text) => el("th", { scope: "col", class: "text" }, text))),
+    headOf(el("th", { scope: "col", class: "name" }, "Model"), ...columns.map(columnHead), ...["Hardware", "Source", "Note"].map((text) => el("th", { scope: "col", class: "text" }, text))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, el("th", { scope: "row", class: "name" }, row.name), ...row.texts.map((text) => el("td", {}, text)), ...row.from.map((text) => el("td", { class: "text" }, text))))),
   );
 }
