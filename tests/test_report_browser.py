@@ -10,6 +10,8 @@ from PIL import Image
 from records import demo_records, make_record, make_speed, many_records
 
 from trilemma_bench.report import figures, write_report
+from trilemma_bench.report.plots import scatter
+from trilemma_bench.report.table import tables
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: the page is not opened")
 
@@ -296,6 +298,19 @@ def test_published_numbers_are_shown_hollow_and_can_be_switched_off(browser, tmp
     without = Opened(browser, write_report(records, tmp_path / "without"))
     assert not without.page.is_visible("#published-part")
     assert not without.page.is_visible("#published-switch")
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [({"fid": (1.0, 15.0)}, "log"), ({"fid": (1.0, 9.0)}, "linear"), ({"kid": (1e-3, 0.1)}, "linear")],
+)
+def test_page_and_figures_choose_the_same_scale(browser, tmp_path, values, scale):
+    ((name, pair),) = values.items()
+    records = [make_record(f"m{value}", scores={name: value, "recall": 0.5}, speed=make_speed(1, 1)) for value in pair]
+    found = Opened(browser, write_report(records, tmp_path))
+    (table,) = tables(records)
+    assert found.page.evaluate("document.getElementById('plot').layout.yaxis.type") == scale
+    assert scatter(table, table.speed, table.quality).axes[0].get_yscale() == scale
 
 
 def test_a_thousand_runs_are_a_page_like_any_other(browser, tmp_path):

@@ -12,6 +12,9 @@ from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.statistics import Runs, is_reference, median_interval
 
+# an axis whose values span more than this factor is logarithmic where its column says that it may be
+LOG_FROM = 10
+
 Value = Callable[[Record], "float | None"]
 Interval = tuple[float, float]
 
@@ -20,7 +23,7 @@ Interval = tuple[float, float]
 class Column:
     """key: its name in a record. short: the heading where space is short. better: None where nothing is ranked.
 
-    text: a value of a record, as it is printed. reason: why a record has no value. log: spans orders of magnitude.
+    text: a value of a record, as it is printed. reason: why a record has no value. log: may span orders of magnitude.
     unit: for an axis, where the printed values carry none. meaning: what the number says, in words. interval: 95 %.
     contrast: what two rows differ by; None where their values are exact.
     """
@@ -184,13 +187,13 @@ SECONDS_PER_IMAGE = Column(
 
 FACTS = (
     Column(
-        "nfe", "NFE", "NFE", "lower", _speed("nfe"), lambda value, _: f"{value:,.6g}", _why_untimed,
+        "nfe", "NFE", "NFE", "lower", _speed("nfe"), lambda value, _: f"{value:,.6g}", _why_untimed, log=True,
         meaning="network evaluations per image, counted",
     ),
     SECONDS_PER_IMAGE,
     Column(
         "images_per_second", "Images/s", "images/s", "higher", _speed("images_per_second"),
-        lambda value, _: fmt.figure(value), _why_untimed,
+        lambda value, _: fmt.figure(value), _why_untimed, log=True,
         contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
     ),
     Column(
@@ -201,20 +204,20 @@ FACTS = (
     ),
     Column(
         "peak_memory_bytes", "Peak memory", "memory", None, _speed("peak_memory_bytes"),
-        lambda value, _: fmt.size(value), _why_untimed, meaning="while sampling",
+        lambda value, _: fmt.size(value), _why_untimed, log=True, meaning="while sampling",
     ),
     Column(
         "parameters", "Parameters", "params", None,
         lambda record: None if is_reference(record) else record.model.parameters or None,
-        lambda value, _: fmt.count(value), _why_untimed, meaning="of the network that is sampled",
+        lambda value, _: fmt.count(value), _why_untimed, log=True, meaning="of the network that is sampled",
     ),
     Column(
         "training_seconds", "Training", "train", None, _training("seconds"), lambda value, _: fmt.seconds(value),
-        _why_untrained, meaning="training time",
+        _why_untrained, log=True, meaning="training time",
     ),
     Column(
         "training_images", "Images seen", "seen", None, _training("images"), lambda value, _: fmt.count(value),
-        _why_untrained, meaning="training samples seen",
+        _why_untrained, log=True, meaning="training samples seen",
     ),
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import Column
+from trilemma_bench.report.columns import LOG_FROM, Column
 from trilemma_bench.report.goals import Curve, Floats, values
 from trilemma_bench.report.labels import place
 from trilemma_bench.report.published import Published, published
@@ -104,7 +104,7 @@ def scatter(table: Table, x: Column, y: Column, papers: Sequence[Published] = ()
     with style():
         figure = new_figure()
         axes = new_axes(figure)
-        title(axes, table, f"{y.title} and {x.title.lower() if x.log else x.title}")
+        title(axes, table, f"{y.title} and {x.title.lower() if x.is_time else x.title}")
         set_axes(axes, table, rows, x, y, papers)
         front = np.array(front_of([row.record for row in rows], [x, y]), dtype=bool)
         _draw_front(axes, rows, front, x, y)
@@ -185,12 +185,12 @@ def axis_title(column: Column) -> str:
 
 
 def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats, ends: Floats) -> None:
-    """Logarithmic for times, and for distances that span more than a decade; a zero makes it linear near zero.
+    """Logarithmic for times, and for what may and does span more than LOG_FROM; a zero makes it linear near zero.
 
     ends: K×2, a value and an end of its interval. They widen the limits, unless one is far wider than the others.
     """
     positive = numbers[numbers > 0]
-    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > 10 * positive.min()))
+    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > LOG_FROM * positive.min()))
     ticks = getattr(axes, f"{axis}axis")
     set_scale = getattr(axes, f"set_{axis}scale")
     least = 0.02 * float(np.abs(numbers).max()) or 0.05

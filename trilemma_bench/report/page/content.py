@@ -10,7 +10,7 @@ import numpy as np
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import Column
+from trilemma_bench.report.columns import LOG_FROM, Column
 from trilemma_bench.report.goals import VOLUME_MEANING, curves, goals_of, reached, volumes
 from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
 from trilemma_bench.report.page.folders import rounded
@@ -38,6 +38,7 @@ def page_content(
     return {
         "count": len(records),
         "legend": LEGEND,
+        "log_from": LOG_FROM,
         "volume_meaning": VOLUME_MEANING,
         "published_meaning": MEANING,
         "groups": [_group(table, lines, details) for table, lines in zip(every, apart, strict=True)],

@@ -11,10 +11,10 @@ const papersOf = (group) => (Object.hasOwn(data.published, group.dataset) ? data
 const valueOf = (row, index) => row.cells[index].value;
 const axisTitle = (column) => literal(`${column.title}${column.unit ? `, ${column.unit}` : ""}${column.better ? ` (${column.better} is better)` : ""}`);
 
-/** Times, and what spans more than a decade, on a logarithmic axis; what may be zero cannot be. */
+/** Times, and what may and does span orders of magnitude, on a logarithmic axis, as in the figures; a zero forbids it. */
 function isLog(column, values) {
   const least = Math.min(...values), most = Math.max(...values);
-  return least > 0 && (column.time || (column.better !== "higher" && most > 20 * least));
+  return least > 0 && (column.time || (column.log && most > data.log_from * least));
 }
 
 /** A plotly axis that holds `values`, and as much of the intervals' `ends` as does not squash them. */
