@@ -89,7 +89,7 @@ def print_table(title: str, found: Mapping[str, Timing], first: str | None = Non
 
 def machine() -> str:
     """The machine and the libraries, in one line."""
-    from trilemma_bench.timing import device_name
+    from trilemma_bench.environment import device_name
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return f"{device_name(device)}, torch {torch.__version__}"

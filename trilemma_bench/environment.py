@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -14,7 +15,6 @@ import psutil
 import torch
 
 from trilemma_bench.errors import UsageError
-from trilemma_bench.timing import cpu_name
 
 PACKAGES = ("trilemma-bench", "torch", "torchvision", "torch-fidelity", "clean-fid", "numpy", "scipy", "scikit-learn")
 
@@ -76,6 +76,22 @@ def resolve_device(name: str) -> torch.device:
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device as people call it: the GPU's name, or the CPU's with the number of threads used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()} ({torch.get_num_threads()} threads)"
+
+
+def cpu_name() -> str:
+    """The processor's model name where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def command_line() -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.environment import device_name
 from trilemma_bench.record import Speed
 from trilemma_bench.sampling import drawing
 from trilemma_bench.seeding import generator
@@ -94,24 +95,6 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
     )
-
-
-def device_name(device: torch.device) -> str:
-    """The device as people call it: the GPU's name, or the CPU's with the number of threads used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cpu_name()} ({torch.get_num_threads()} threads)"
-
-
-def cpu_name() -> str:
-    """The processor's model name where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    import platform
-
-    return platform.processor() or platform.machine()
 
 
 def reset_peak_memory(device: torch.device) -> None:

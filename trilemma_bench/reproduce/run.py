@@ -13,7 +13,7 @@ import torch
 from trilemma_bench import api
 from trilemma_bench.config import configs_dir
 from trilemma_bench.datasets import open_dataset
-from trilemma_bench.environment import resolve_device
+from trilemma_bench.environment import device_name, resolve_device
 from trilemma_bench.errors import unknown_name
 from trilemma_bench.record import Record
 from trilemma_bench.report import check_ours, write_report
@@ -21,7 +21,6 @@ from trilemma_bench.reproduce import ddgan_paper, figures, page
 from trilemma_bench.reproduce.claims import Findings, judge
 from trilemma_bench.reproduce.timing import System, untrained_speed
 from trilemma_bench.suite import Suite, read_suite, run_suite
-from trilemma_bench.timing import device_name
 
 PAPERS = {"ddgan-paper": ddgan_paper}
 SCATTERED = 2000  # points of each method in figure 6
