@@ -268,6 +268,7 @@ class Metric:
     output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
     carry it. least: the fewest samples that it can be computed of under a protocol with D features, generated and of
     the reference (or of the train split): what is known to be too few is said before anything is sampled.
+    named: extractor → the score's name with its features, where the name says which they are.
     """
 
     name: str
@@ -281,6 +282,7 @@ class Metric:
     output: str = "features"
     convention: str = ""
     least: Callable[[EvaluationProtocol, int], tuple[int, int]] = lambda protocol, dim: (1, 1)
+    named: Callable[[str], str] | None = None
 
     def estimate(self, comparison: Comparison) -> Estimate:
         """The metric of `comparison`, with its error where the metric knows it."""
@@ -288,11 +290,5 @@ class Metric:
         return result if isinstance(result, Estimate) else Estimate(result)
 
     def score_name(self, extractor: str) -> str:
-        """The name of the score in a record: a Fréchet distance says which features it was measured on.
-
-        Only on TF-Inception's is it called FID, and sFID.
-        """
-        distance = self.name.replace("fid", "fd")
-        if distance not in ("fd", "fd_infinity", "sfd"):
-            return self.name
-        return distance.replace("fd", "fid") if extractor == "inception" else f"{distance}_{extractor}"
+        """The name of the score in a record: a Fréchet distance says which features it was measured on."""
+        return self.named(extractor) if self.named else self.name

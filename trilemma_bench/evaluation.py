@@ -27,7 +27,7 @@ from trilemma_bench.features.extraction import (
 from trilemma_bench.features.reference import Wanted, code_of, is_shipped, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import normal_interval
-from trilemma_bench.metrics.memorisation import AUTHENTICITY, Pairs
+from trilemma_bench.metrics.memorisation import Pairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
 from trilemma_bench.preflight import Preflight, check_data, check_outputs, compared_split
@@ -40,8 +40,8 @@ COPIES = 50  # pairs of a generated and a training sample that are kept to be lo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What measuring gave. missing: score → why it could not be computed. copies: where authenticity was measured, the
-    generated samples that are nearest to training samples, the nearest first.
+    """What measuring gave. missing: score → why it could not be computed. copies: where a metric needs the training
+    samples, the generated samples that are nearest to them, the nearest first.
     """
 
     protocol: ProtocolPart
@@ -126,7 +126,7 @@ class Evaluator:
                 scores[name] = make_score(metric, comparisons[space], self.mode_rule)
             except Exception as error:  # a plugin's mistake must not cost what the samples took to make
                 missing[name] = described(error)
-            if metric is AUTHENTICITY and name in scores:
+            if metric.needs == "training" and name in scores:
                 copies = comparisons[space].training_pairs.nearest(COPIES)
         if not scores:
             raise TrilemmaError(f"no score could be computed: {'; '.join(dict.fromkeys(missing.values()))}")

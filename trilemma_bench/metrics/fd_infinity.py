@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics.frechet import Moments, add_gram, distance, mean_of, root_of, symmetric
+from trilemma_bench.metrics.frechet import Moments, add_gram, distance, mean_of, name_on, root_of, symmetric
 from trilemma_bench.metrics.frechet_jackknife import CHUNK, Jackknife
 from trilemma_bench.seeding import permutation
 
@@ -97,5 +97,5 @@ FD_INFINITY = Metric(
     "fd_infinity", fd_infinity, "lower", "moments", "", "Fréchet distance at infinitely many samples",
     (-math.inf, math.inf), "Chong & Forsyth 2020, arXiv:1911.07023",
     convention=f"{SIZES} nested sizes n from max(N/10, 2D) to N, a line in 1/n at 0",
-    least=lambda protocol, dim: (_least(dim), 2),
+    least=lambda protocol, dim: (_least(dim), 2), named=name_on("fd_infinity"),
 )  # fmt: skip

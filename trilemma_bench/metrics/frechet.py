@@ -10,6 +10,7 @@ covariance without a Cholesky factor has a root from its eigenvectors, without t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -160,13 +161,19 @@ def fd(comparison: Comparison) -> Estimate:
     return Estimate(jackknife.value, jackknife.standard_error(), jackknife.method, note=note)
 
 
+def name_on(distance: str) -> Callable[[str], str]:
+    """Extractor → the score's name: FID, or sFID, only on TF-Inception's features, elsewhere 'fd_<extractor>'."""
+    return lambda extractor: distance.replace("fd", "fid") if extractor == "inception" else f"{distance}_{extractor}"
+
+
 _HEUSEL = "Heusel et al. 2017, arXiv:1706.08500"
 _NASH = "Nash et al. 2021, arXiv:2103.03841"
 
 FD = Metric(
-    "fd", fd, "lower", "moments", "", "Fréchet distance", (0.0, math.inf), _HEUSEL, least=lambda protocol, dim: (2, 2)
-)
+    "fd", fd, "lower", "moments", "", "Fréchet distance", (0.0, math.inf), _HEUSEL,
+    least=lambda protocol, dim: (2, 2), named=name_on("fd"),
+)  # fmt: skip
 SFID = Metric(
     "sfid", fd, "lower", "moments", "", "Fréchet distance of spatial features", (0.0, math.inf), _NASH, "spatial",
-    least=lambda protocol, dim: (2, 2),
+    least=lambda protocol, dim: (2, 2), named=name_on("sfd"),
 )  # fmt: skip

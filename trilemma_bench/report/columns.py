@@ -83,7 +83,6 @@ _KNOWN = {
 }
 # with more scores than this a table is split
 MOST_SCORES = 5
-_SHARES = {"precision", "recall", "density", "coverage", "high_quality", "authenticity"}
 _DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "sfd", "cmmd"}
 
 
@@ -120,7 +119,7 @@ def _score_text(name: str) -> Callable[[float, Record], str]:
         interval = record.scores[name].interval
         if interval and interval[0] < interval[1]:
             return fmt.measured(value, interval)[0]
-        return fmt.share(value) if family(name) in _SHARES else fmt.figure(value)
+        return fmt.share(value) if record.scores[name].unit == "share" else fmt.figure(value)
 
     if name == "modes":
         return lambda value, record: (f"{value:g}" if value.is_integer() else f"{value:.1f}") + _mode_count(record)

@@ -54,7 +54,7 @@ def _symmetric(value: float, low: float, high: float) -> bool:
 
 
 def share(value: float) -> str:
-    """A share, or another number near 1, with three decimals."""
+    """A share, with three decimals."""
     return f"{value:.3f}"
 
 
