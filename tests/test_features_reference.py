@@ -24,7 +24,7 @@ from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import moments
-from trilemma_bench.metrics.neighbours import nearest_distances
+from trilemma_bench.metrics.search import nearest_distances
 
 SIZE = 12
 

@@ -19,7 +19,8 @@ from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import code_of, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import FD, frechet_distance, moments
-from trilemma_bench.metrics.neighbours import PRECISION, nearest_distances
+from trilemma_bench.metrics.neighbours import PRECISION
+from trilemma_bench.metrics.search import nearest_distances
 
 RNG = np.random.default_rng(3)
 DIM = 6

@@ -27,7 +27,7 @@ from trilemma_bench.features.extraction import (
 from trilemma_bench.features.reference import Wanted, code_of, is_shipped, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import normal_interval
-from trilemma_bench.metrics.memorisation import Pairs
+from trilemma_bench.metrics.memorisation import NearestPairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
 from trilemma_bench.preflight import Preflight, check_data, check_outputs, compared_split
@@ -49,7 +49,7 @@ class Evaluation:
     missing: dict[str, str]
     mode_histogram: list[int] | None
     samples_sha256: str
-    copies: Pairs | None = None
+    copies: NearestPairs | None = None
 
 
 class Evaluator:

@@ -19,8 +19,8 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.features import cache
 from trilemma_bench.features.extraction import extract_all
 from trilemma_bench.metrics.frechet import Moments, moments
-from trilemma_bench.metrics.neighbours import nearest_distances
 from trilemma_bench.metrics.reference import Reference, subset_rows
+from trilemma_bench.metrics.search import nearest_distances
 from trilemma_bench.source import HARNESS, features_digest
 
 FORMAT = "trilemma-bench/reference/3"

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
-from trilemma_bench.metrics.memorisation import Pairs, nearest_pairs
-from trilemma_bench.metrics.neighbours import Balls, balls, kth_distances
+from trilemma_bench.metrics.memorisation import NearestPairs, nearest_pairs
+from trilemma_bench.metrics.neighbours import Balls, balls
 from trilemma_bench.metrics.reference import Reference, as_reference
+from trilemma_bench.metrics.search import kth_distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Comparison:
         return self.training() if self.training else self.reference
 
     @cached_property
-    def training_pairs(self) -> Pairs:
+    def training_pairs(self) -> NearestPairs:
         """Each generated sample with its nearest training sample."""
         return nearest_pairs(self.generated, self.training_samples.features)
 

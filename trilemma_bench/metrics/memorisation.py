@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 
-class Pairs(NamedTuple):
+class NearestPairs(NamedTuple):
     """Generated samples and their nearest training samples: indices int64 and distances float64, each N."""
 
     generated: Tensor
     training: Tensor
     distances: Tensor
 
-    def nearest(self, count: int) -> Pairs:
+    def nearest(self, count: int) -> NearestPairs:
         """The `count` pairs of the least distance, ascending."""
         chosen = self.distances.argsort(stable=True)[:count]
-        return Pairs(*(column[chosen] for column in self))
+        return NearestPairs(*(column[chosen] for column in self))
 
 
 def authenticity(comparison: Comparison) -> Estimate:
@@ -47,7 +47,7 @@ def authenticity(comparison: Comparison) -> Estimate:
     return share_estimate(float(authentic.double().mean()), len(authentic))
 
 
-def nearest_pairs(generated: Tensor, training: Tensor, block: int | None = None) -> Pairs:
+def nearest_pairs(generated: Tensor, training: Tensor, block: int | None = None) -> NearestPairs:
     """Each generated sample (N×D) and its nearest training sample (M×D), the first of them where several are.
 
     block: samples worked on at a time; it changes memory, never the result. Raises TrilemmaError where D differs.
@@ -58,7 +58,7 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int | None = None)
             "use one extractor for both"
         )
     index, distances = nearest_others(generated, training, block)
-    return Pairs(torch.arange(len(generated), device=generated.device), index, distances)
+    return NearestPairs(torch.arange(len(generated), device=generated.device), index, distances)
 
 
 AUTHENTICITY = Metric(

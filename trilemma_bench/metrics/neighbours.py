@@ -14,13 +14,11 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.intervals import normal_interval, share_estimate, standard_error_of, wilson_interval
-from trilemma_bench.metrics.search import close_pairs, kth_distances, nearest_distances
+from trilemma_bench.metrics.search import close_pairs
 from trilemma_bench.statistics import Z95
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
-
-__all__ = ["COVERAGE", "DENSITY", "PRECISION", "RECALL", "Balls", "balls", "kth_distances", "nearest_distances"]
 
 GROUPS = 20  # of generated samples, for the jackknife
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma_bench import seeding
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet import Moments, moments
-from trilemma_bench.metrics.neighbours import nearest_distances
+from trilemma_bench.metrics.search import nearest_distances
 
 
 class Reference:
