@@ -128,7 +128,13 @@ def make_record(
         "id": f"20261101-{model}-{variant or 'x'}".replace(" ", "-"),
         "status": "complete",
         "model": ModelPart(
-            name=model, variant=variant, parameters=530_434, settings={}, plugin="trilemma-bench", version="0.1.0"
+            name=model,
+            variant=variant,
+            parameters=530_434,
+            settings={},
+            plugin="trilemma-bench",
+            version="0.1.0",
+            reference=model == "real-data",
         ),
         "dataset": DatasetPart(name=dataset, split="train", fingerprint=f"{dataset:0<64}", size=100_000, note=note),
         "protocol": make_protocol(**(protocol or {})),

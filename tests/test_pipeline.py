@@ -108,6 +108,7 @@ def test_a_sampler_uses_the_training_run_of_its_model(tmp_path):
 
 def test_real_data_is_the_held_out_split(tmp_path):
     record = go(tmp_path, model="real-data", samples=2000, budget=None)
+    assert record.model.reference
     assert record.scores["high_quality"].value > 0.99
     assert record.scores["modes"].value == 25
     assert record.speed is None

@@ -131,6 +131,12 @@ def test_untimed_rows_alone_form_a_group_without_device():
     assert not is_reference(group.records[1])
 
 
+def test_what_is_real_data_is_said_by_the_record_not_by_a_name():
+    named, other = make_record("real-data").model, make_record("my-held-out").model
+    told = [part.model_copy(update={"reference": told}) for part, told in ((named, False), (other, True))]
+    assert [is_reference(make_record().model_copy(update={"model": part})) for part in told] == [False, True]
+
+
 def test_failed_runs_are_in_no_group():
     assert comparable([make_record(status="failed", error="x"), make_record(status="interrupted")]) == []
 

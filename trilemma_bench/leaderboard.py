@@ -17,7 +17,6 @@ from trilemma_bench.weights import sha256_of
 
 HASH = re.compile(r"[0-9a-f]{64}")
 PROTOCOL_FIELDS = ("extractor", "quantisation", "k_precision_recall", "k_density_coverage", "kid")
-FINITE = "real-data"  # a finite source may hold fewer samples than a protocol asks for
 
 
 def check_records(dirs: Sequence[Path]) -> tuple[int, list[str]]:
@@ -60,7 +59,8 @@ def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
     for name, part in protocol.extractors.items():
         if part.precision in FEATURE_PRECISIONS and part.precision != known.precision:
             yield f"features of '{name}' in {part.precision}, but protocol '{known.name}' has {known.precision}"
-    if protocol.samples != known.samples and record.model.name != FINITE:
+    # real data are finite: there may be fewer than a protocol asks for
+    if protocol.samples != known.samples and not record.model.reference:
         yield f"{protocol.samples:,} samples, but protocol '{known.name}' has {known.samples:,}"
 
 

@@ -22,7 +22,7 @@ from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
-from trilemma_bench.sampling import draw_samples, drawing
+from trilemma_bench.sampling import check_available, draw_samples, drawing
 from trilemma_bench.timing import measure_speed
 from trilemma_bench.trained import build_model, existing_model, find_trained, give_weights
 
@@ -146,14 +146,8 @@ def _draw(job: Job, model: GenerativeModel) -> Tensor:
 
 def _check_finite_source(job: Job) -> None:
     """Real data is finite: too many samples are a wrong request, known before anything is written."""
-    model = job.model_class
-    if isinstance(model, type) and hasattr(model, "take") and hasattr(model, "prepare"):
-        available = len(job.dataset.load(held_out_split(job)))
-        if job.protocol.samples > available:
-            raise UsageError(
-                f"'{job.dataset.name}' has {available} held-out samples, {job.protocol.samples} were asked for: "
-                f"use --samples {available}"
-            )
+    if issubclass(job.model_class, FiniteSource):
+        check_available(len(job.dataset.load(held_out_split(job))), job.protocol.samples)
 
 
 def _save_npz(path: str, name: str, array: np.ndarray) -> None:

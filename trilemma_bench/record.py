@@ -26,6 +26,7 @@ class ModelPart(_Part):
     """parameters: of the sampled network; variant: what tells this row from another of the same model ('4 steps').
 
     plugin, version: the package that the model is from; or the plugin file's name, and the start of its sha256.
+    reference: real data in a model's place, the ceiling of a table, which is shown and never ranked.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelPart(_Part):
     settings: JSONDict
     plugin: str
     version: str
+    reference: bool = False
 
 
 class DatasetPart(_Part):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trilemma_bench import registry
-from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.contracts import FiniteSource, GenerativeModel
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
 from trilemma_bench.errors import described
@@ -46,6 +46,7 @@ def model_part(job: Job, model: GenerativeModel) -> ModelPart:
         settings=job.settings.model,
         plugin=package,
         version=version,
+        reference=isinstance(model, FiniteSource),
     )
 
 

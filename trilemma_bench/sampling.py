@@ -87,9 +87,14 @@ def _gathered(chunks: dict[int, Tensor], sizes: list[int], data: DataSpec) -> li
     return [chunks[index] for index in range(len(sizes))]
 
 
-def _take(model: FiniteSource, count: int, seed: int) -> Tensor:
-    if count > model.size():
+def check_available(available: int, count: int) -> None:
+    """Raises UsageError where more real samples are asked for than are held out."""
+    if count > available:
         raise UsageError(
-            f"only {model.size()} held-out real samples exist, {count} were asked for: use --samples {model.size()}"
+            f"only {available} held-out real samples exist, {count} were asked for: use --samples {available}"
         )
+
+
+def _take(model: FiniteSource, count: int, seed: int) -> Tensor:
+    check_available(model.size(), count)
     return model.take(seeding.permutation(model.size(), "samples", seed)[:count])

@@ -14,7 +14,6 @@ from scipy import special  # not scipy.stats, which takes a second to import
 
 from trilemma_bench.record import Record, Score, Speed, Training
 
-REFERENCE_MODEL = "real-data"
 Z95 = float(special.ndtri(0.975))  # a normal distribution lies in mean ± Z95 standard deviations in 95 % of cases
 BELOW = " · "  # between the names of nested conditions
 
@@ -23,7 +22,7 @@ Conditions = tuple[tuple[str, Any], ...]
 
 def is_reference(record: Record) -> bool:
     """Whether this row is the ceiling that real data reach: shown, never ranked."""
-    return record.model.name == REFERENCE_MODEL
+    return record.model.reference
 
 
 def pareto_front(values: ArrayLike, directions: Sequence[Literal["higher", "lower"]]) -> NDArray[np.bool_]:
