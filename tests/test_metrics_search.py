@@ -12,7 +12,8 @@ from inputs import blobs
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics import distances, products, search
-from trilemma_bench.metrics.neighbours import balls, nearest_distances
+from trilemma_bench.metrics.neighbours import balls
+from trilemma_bench.metrics.search import nearest_distances
 
 
 def naive_distances(x, y):

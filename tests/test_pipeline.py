@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import trilemma_bench as tb
-from trilemma_bench import checkpoint, pipeline, registry
+from trilemma_bench import pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
 from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.protocol import Protocol
@@ -280,19 +279,6 @@ def test_a_checkpoint_cut_in_half_is_refused(first, tmp_path, keep):
 def test_a_checkpoint_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(tb.TrilemmaError, match=r"absent\.safetensors does not exist"):
         go(tmp_path, checkpoint=tmp_path / "absent.safetensors")
-
-
-def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint"
-    checkpoint.atomic(path, lambda name: Path(name).write_text("old"))
-
-    def full(name):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(tb.TrilemmaError, match=r"No space left on device; what was there before is kept"):
-        checkpoint.atomic(path, full)
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_samples_of_another_size_are_refused_with_both_sizes(tmp_path):

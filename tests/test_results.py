@@ -6,8 +6,7 @@ import math
 
 from records import demo_records, make_record, make_speed, with_errors
 
-from trilemma_bench.record import write_record
-from trilemma_bench.results import find_records, load_results, to_frame
+from trilemma_bench.results import find_records, load_results, to_frame, write_record
 
 
 def store(folder, *records):

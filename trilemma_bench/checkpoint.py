@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.files import atomic
 
 WEIGHTS_FILE = "checkpoint.safetensors"
 STATE_FILE = "training_state.pt"
@@ -113,18 +111,3 @@ def find(results: Path, digest: str, *, complete: bool) -> Path | None:
             if header.digest == digest and header.complete == complete:
                 return folder
     return None
-
-
-def atomic(path: Path, write: Callable[[str], object]) -> None:
-    """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the new, whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrilemmaError(f"could not write {path}: {error}; what was there before is kept") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)

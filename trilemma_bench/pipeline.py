@@ -18,6 +18,7 @@ from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluation, Evaluator, resolve_protocol
 from trilemma_bench.features.extraction import Samples
+from trilemma_bench.files import save_npz
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
 from trilemma_bench.record import ModelPart, Record, Speed
@@ -74,8 +75,7 @@ def sample(options: Options, path: Path) -> Path:
     samples = _draw(job, model)
     name, array = ("images", samples.permute(0, 2, 3, 1)) if job.dataset.spec.is_image else ("points", samples)
     if is_main():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.atomic(path, lambda temporary: _save_npz(temporary, name, array.contiguous().numpy()))
+        save_npz(path, **{name: array.contiguous().numpy()})
     return path
 
 
@@ -148,8 +148,3 @@ def _check_finite_source(job: Job) -> None:
     """Real data is finite: too many samples are a wrong request, known before anything is written."""
     if issubclass(job.model_class, FiniteSource):
         check_available(len(job.dataset.load(held_out_split(job))), job.protocol.samples)
-
-
-def _save_npz(path: str, name: str, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: array})

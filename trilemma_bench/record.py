@@ -1,11 +1,8 @@
-"""The record of a run: pure data, versioned and validated, written once. Imports nothing of ours, nor torch."""
+"""The record of a run: pure data, versioned and validated. Imports nothing of ours, nor torch."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,25 +199,6 @@ class Record(_Part):
 
 class RecordError(ValueError):
     """A file that is not a valid record; the message names the file and the first thing wrong."""
-
-
-def write_record(record: Record, path: Path) -> Path:
-    """Writes `record` to `path` atomically. Raises FileExistsError when one is there: a record is written once."""
-    if path.exists():
-        raise FileExistsError(f"{path}: a record is written once and never changed")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".record-", suffix=".json")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(record.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    return path
 
 
 def read_record(path: Path) -> Record:

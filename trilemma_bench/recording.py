@@ -10,10 +10,11 @@ from trilemma_bench import registry
 from trilemma_bench.contracts import FiniteSource, GenerativeModel
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
-from trilemma_bench.errors import described
+from trilemma_bench.errors import TrilemmaError, described
 from trilemma_bench.evaluation import Evaluation
 from trilemma_bench.job import TRAIN_SPLIT, Job
-from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed, write_record
+from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
+from trilemma_bench.results import write_record
 from trilemma_bench.trained import count_parameters
 from trilemma_bench.training import Interrupted
 
@@ -64,7 +65,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         status = "interrupted" if interrupted else "failed"
         try:
             write_record(_record(job, part, None, status=status, samples=0, error=message), job.folder / "record.json")
-        except OSError as problem:
+        except (OSError, TrilemmaError) as problem:
             job.options.say(f"the failure could not be recorded in {job.folder}: {problem}")
         raise
 

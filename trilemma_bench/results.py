@@ -1,4 +1,4 @@
-"""The store of records: found on disk, read as a pandas frame."""
+"""The store of records: written once, found on disk, read as a pandas frame."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from trilemma_bench.files import atomic
 from trilemma_bench.record import Record, RecordError, Score, Speed, Training, read_record
 
 RECORD_NAME = "record.json"
@@ -19,6 +20,13 @@ class Found(NamedTuple):
 
     records: list[tuple[Path, Record]]
     skipped: list[str]
+
+
+def write_record(record: Record, path: Path) -> Path:
+    """Writes `record` to `path`, whole or not at all. Raises FileExistsError when one is there: it is written once."""
+    if path.exists():
+        raise FileExistsError(f"{path}: a record is written once and never changed")
+    return atomic(path, lambda temporary: temporary.write_text(record.to_json(), encoding="utf-8"))
 
 
 def _candidates(path: Path) -> Iterator[Path]:

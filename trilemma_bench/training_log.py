@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from trilemma_bench import distributed
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.files import atomic
 from trilemma_bench.images import save_grid, save_scatter
 
 LOG_FILE = "training.jsonl"
@@ -46,12 +46,11 @@ class TrainingLog:
 
     def picture(self, samples: Tensor, step: int, limit: float) -> None:
         """Samples as they are now: uint8 images as a grid, points (N×D) as a scatter plot within ±limit."""
-        path, unfinished = self.folder / PREVIEW_FILE, self.folder / f".{PREVIEW_FILE}"
+        path = self.folder / PREVIEW_FILE
         if samples.dtype == torch.uint8:
-            save_grid(samples, unfinished)
+            atomic(path, lambda unfinished: save_grid(samples, unfinished))
         else:
-            save_scatter(samples, unfinished, (-limit, limit))
-        os.replace(unfinished, path)
+            atomic(path, lambda unfinished: save_scatter(samples, unfinished, (-limit, limit)))
         if self._writer:
             self._writer.add_image("samples", _pixels(path), step, dataformats="HWC")
 

@@ -18,13 +18,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trilemma_bench import checkpoint
 from trilemma_bench.contracts import Dataset, FeatureExtractor
 from trilemma_bench.datasets.arrays import shape_text
 from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.features import cache
 from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, code_of, extractor_facts
+from trilemma_bench.files import atomic, save_npz
 from trilemma_bench.metrics.frechet import Moments
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 from trilemma_bench.weights import sha256_of
@@ -66,9 +66,7 @@ def export_reference(reference: DatasetReference, path: Path, kind: Kind = "mome
     if path.suffix not in (SUFFIX, ".npz"):
         raise UsageError(f"{path}: a reference is written as {SUFFIX} or .npz; name the file so")
     if path.suffix == ".npz":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.atomic(path, lambda temporary: _save_npz(temporary, reference.moments))
-        return path
+        return save_npz(path, mu=reference.moments.mean.numpy(), sigma=reference.moments.covariance.numpy())
     if kind == "moments":
         tensors = {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
     else:
@@ -282,15 +280,8 @@ def _float64(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float64))
 
 
-def _save_npz(path: str, moments: Moments) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, mu=moments.mean.numpy(), sigma=moments.covariance.numpy())
-
-
 def _save(path: Path, facts: cache.Facts, tensors: cache.Tensors) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.atomic(path, lambda temporary: cache.save(temporary, facts, tensors))
-    return path
+    return atomic(path, lambda temporary: cache.save(temporary, facts, tensors))
 
 
 def _short(fact: str) -> str:

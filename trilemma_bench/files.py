@@ -1,0 +1,50 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from trilemma_bench.errors import TrilemmaError
+
+
+def atomic(path: Path, write: Callable[[Path], object]) -> Path:
+    """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the new, whole.
+
+    The folder is made where there is none; the temporary file has the suffix of `path`. Returns `path`. Raises
+    TrilemmaError where writing fails.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        _settle(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except Exception as error:
+        raise TrilemmaError(f"could not write {path}: {error}; what was there before is kept") from error
+    finally:
+        if temporary:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return path
+
+
+def _settle(path: Path) -> None:
+    """Waits until the content is on the disk: after a crash a moved file could be empty."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def save_npz(path: Path, **arrays: np.ndarray) -> Path:
+    """Writes an .npz, compressed, whole or not at all. Returns `path`. Raises TrilemmaError where writing fails."""
+    # numpy 1 would take allow_pickle for an array
+    return atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))  # type: ignore[arg-type]
