@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from records import demo_records, make_record, make_speed, many_records, with_errors
 
+from trilemma_bench.report import format as fmt
 from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import NAMED_OF_MANY, axis_title, left_out, papers_of, scatter, short
+from trilemma_bench.report.plots import NAMED_OF_MANY, axis_title, left_out, papers_of, scatter
 from trilemma_bench.report.table import Table, tables
 from trilemma_bench.report.trilemma import triangles, trilemma
 
@@ -91,7 +92,7 @@ def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(t
 
 def test_each_row_has_a_triangle(toy):
     names = {axes.get_title() for axes in triangles(toy).axes}
-    assert {short(row.name, 19) for row in toy.competitors} <= names
+    assert {fmt.short(row.name, 19) for row in toy.competitors} <= names
     assert triangles(tables(demo_records())[1]) is None  # a single row has nothing to be compared with
 
 

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec, FeatureExtractor
 from trilemma_bench.errors import TrilemmaError
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from trilemma_bench.features.network import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Block(nn.Module):
@@ -81,7 +79,7 @@ class CifarResNet56(FeatureExtractor):
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images N×3×32×32 → the network's input."""
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return (images.to(self.device).float() / 255 - mean) / std
 
     def check(self, data: DataSpec) -> None:

@@ -53,6 +53,11 @@ def _symmetric(value: float, low: float, high: float) -> bool:
     return abs((high - value) - (value - low)) <= 0.1 * (high - low)
 
 
+def short(text: str, width: int = 36) -> str:
+    """`text`, cut to `width` characters where it is longer."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def share(value: float) -> str:
     """A share, with three decimals."""
     return f"{value:.3f}"

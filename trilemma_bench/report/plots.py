@@ -131,7 +131,8 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
             for row in curve.rows:
                 draw_intervals(axes, row, x, y, color)
             points = values(curve.rows, x), values(curve.rows, y)
-            axes.plot(*points, f"{marker}-", color=color, markersize=5, linewidth=1, label=literal(short(curve.model)))
+            name = literal(fmt.short(curve.model))
+            axes.plot(*points, f"{marker}-", color=color, markersize=5, linewidth=1, label=name)
         draw_reference(axes, table, x, y)
         axes.figure.legend(loc="lower center", ncols=5, frameon=False, fontsize=7, columnspacing=1.2)
     return figure
@@ -140,23 +141,18 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
 def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
     """What is written beside the points: names; of too many rows, those of some of the front."""
     if len(rows) <= NAMED_ROWS:
-        return [short(row.name) for row in rows]
+        return [fmt.short(row.name) for row in rows]
     on_front = np.flatnonzero(front)
     named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
-    return [short(row.name) if i in named else "" for i, row in enumerate(rows)]
+    return [fmt.short(row.name) if i in named else "" for i, row in enumerate(rows)]
 
 
 def title(axes: Axes, table: Table, text: str) -> None:
     # at a stated height: matplotlib's own search for one takes a tenth of the time of a figure
-    axes.set_title(literal(short(f"{table.title}: {text}", 80)), loc="left", fontsize=9.5, y=1.075, pad=0)
+    axes.set_title(literal(fmt.short(f"{table.title}: {text}", 80)), loc="left", fontsize=9.5, y=1.075, pad=0)
     facts = [f"protocol {table.group['protocol']}", f"{table.group['samples measured']:,} samples", table.device]
-    subtitle = literal(short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
+    subtitle = literal(fmt.short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7, color=SOFT)
-
-
-def short(text: str, width: int = 36) -> str:
-    """`text`, cut to `width` characters where it is longer."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def set_axes(

@@ -22,7 +22,7 @@ def terminal_table(records: Iterable[Record]) -> str:
         parts.append(_legend("\n".join(parts)))
     failed = [record for record in records if record.status != "complete"]
     if failed:
-        parts.append("\n".join(["did not complete:", *(_clip(f"  {failure(record)}", WIDTH) for record in failed)]))
+        parts.append("\n".join(["did not complete:", *(fmt.short(f"  {failure(record)}", WIDTH) for record in failed)]))
     return "\n\n".join(parts) or "no runs"
 
 
@@ -47,7 +47,7 @@ def _group(table: Table) -> str:
     records = [row.record for row in table.rows]
     said = [record.dataset.note for record in records]
     said += [f"{name}: {score.note}" for record in records for name, score in record.scores.items() if score.note]
-    below = [_clip(f"note: {fmt.plain(note)}", WIDTH) for note in dict.fromkeys(said) if note]
+    below = [fmt.short(f"note: {fmt.plain(note)}", WIDTH) for note in dict.fromkeys(said) if note]
     reasons = dict.fromkeys(reason for record in records for reason in missing_notes(record))
     below += [f"missing: {fmt.plain(reason)}" for reason in reasons]  # whole: it says what to do
     return "\n".join([*_heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
@@ -84,7 +84,7 @@ def _heading(table: Table) -> list[str]:
     group = table.group
     protocol = [f"protocol {group['protocol']}", f"{group['samples measured']:,} samples"] if group["protocol"] else []
     features = [column.title for column in table.columns if family(column.key) == "fd"]
-    return [_clip(fmt.plain(" · ".join([table.title, *protocol, *features, table.device])), WIDTH)]
+    return [fmt.short(fmt.plain(" · ".join([table.title, *protocol, *features, table.device])), WIDTH)]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -96,7 +96,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     name = min(room, max(len(line[0]) for line in lines))
     numbers = zip(*columns, strict=True)
     rows = (
-        [_clip(line[0], name).ljust(name), *map(str.rjust, cells, widths)]
+        [fmt.short(line[0], name).ljust(name), *map(str.rjust, cells, widths)]
         for line, cells in zip(lines, numbers, strict=True)
     )
     return [gap.join(row).rstrip() for row in rows]
@@ -106,7 +106,3 @@ def _trimmed(column: list[str]) -> list[str]:
     """Without the room for stars where there are none; below stars, the heading keeps to the numbers."""
     starred = any(cell.endswith(("*", "≈")) for cell in column)
     return [column[0] + " ", *column[1:]] if starred else [cell.rstrip() for cell in column]
-
-
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"

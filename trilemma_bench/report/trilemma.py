@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
 from trilemma_bench.report.goals import Floats, goals_of, reached, values
 from trilemma_bench.report.plots import (
@@ -32,7 +33,6 @@ from trilemma_bench.report.plots import (
     new_axes,
     new_figure,
     set_axes,
-    short,
     shown_rows,
     style,
     title,
@@ -128,7 +128,9 @@ def triangles(table: Table) -> Figure | None:
         for axes, (row, shares) in zip(grid.flat, shown, strict=False):
             _triangle(axes, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
         figure.supxlabel(
-            f"{literal(short(table.title))}: corner: best of these rows, centre: worst{more}", fontsize=7, color=SOFT
+            f"{literal(fmt.short(table.title))}: corner: best of these rows, centre: worst{more}",
+            fontsize=7,
+            color=SOFT,
         )
     return figure
 
@@ -146,6 +148,6 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    axes.set_title(literal(short(row.name, 19)), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
+    axes.set_title(literal(fmt.short(row.name, 19)), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")
