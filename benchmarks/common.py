@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from trilemma_bench.timing import peak_memory, reset_peak_memory
 
@@ -22,6 +23,15 @@ class Timing(NamedTuple):
     value: Any
     wall: float
     cpu: float
+
+
+def scenes(count: int, side: int = 32, seed: int = 0) -> Tensor:
+    """Noise on smooth colours: uint8 count×3×side×side."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    noise = torch.randn(smooth.shape, generator=rng)
+    return (255 * smooth + 12 * noise).clamp(0, 255).to(torch.uint8)
 
 
 def timed(call: Callable[[], Any]) -> Timing:

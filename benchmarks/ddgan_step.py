@@ -31,9 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
 class Naive(DDGAN):
     """Keeps the graph of the fake images where DDGAN asks for none."""
 
-    def _fake(self, x_next: Tensor, t: Tensor) -> Tensor:
+    def _fake(self, x_next: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         with torch.enable_grad():
-            return super()._fake(x_next, t)
+            return super()._fake(x_next, t, *labels)
 
 
 def training_step(

@@ -10,18 +10,19 @@ the scores of --many samples cost beside the extraction of their features: a qua
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import pytest
 import torch
 import torch_fidelity
-from common import machine, medians, print_table, timed
+from common import machine, medians, print_table, scenes, timed
+from seeded_weights import install_inception
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -32,9 +33,6 @@ from trilemma_bench.features.extraction import extract, extract_all
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.protocol import Protocol
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from seeded_weights import install_inception
 
 METRICS = ("fd", "kid", "inception_score", "precision", "recall", "density", "coverage")
 SUBSETS = 100
@@ -53,18 +51,9 @@ class Images(Dataset):
         return self.images[index]
 
 
-def scenes(count: int, seed: int) -> Tensor:
-    """Noise on smooth colours: uint8 count×3×32×32."""
-    rng = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 4, 4, generator=rng)
-    smooth = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic")
-    return (255 * smooth + 12 * torch.randn(smooth.shape, generator=rng)).clamp(0, 255).to(torch.uint8)
-
-
 def ours(splits: Path, images: np.ndarray, device: str) -> float:
     """The Fréchet distance; a fresh cache each time, so that both sides are extracted."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRILEMMA_CACHE_DIR", folder)
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TRILEMMA_CACHE_DIR=folder):
         record = tb.evaluate(
             images, dataset=f"npz:{splits}", protocol="whole", out=folder, device=device, progress=False
         )
@@ -93,7 +82,7 @@ def theirs(first: Tensor, second: Tensor, size: int, device: str) -> float:
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Prints the table of whole evaluations."""
-    first, second = (scenes(options.images, seed) for seed in (0, 1))
+    first, second = (scenes(options.images, seed=seed) for seed in (0, 1))
     np.savez(folder / "test.npz", images=first.permute(0, 2, 3, 1).numpy())
     np.savez(folder / "train.npz", images=second.permute(0, 2, 3, 1).numpy())
     array = first.permute(0, 2, 3, 1).numpy()
@@ -123,7 +112,8 @@ def overhead(options: argparse.Namespace) -> None:
     requests = [(Inception(options.device), ("features", "logits"))]
 
     def outputs(seed: int) -> tuple[Tensor, Tensor]:
-        return tuple(extract_all(requests, scenes(options.many, seed), device=options.device).values())
+        features, logits = extract_all(requests, scenes(options.many, seed=seed), device=options.device).values()
+        return features, logits
 
     (features, logits), extraction, _ = timed(partial(outputs, 2))
     reference = outputs(3)[0]
@@ -153,9 +143,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{machine()}, {options.threads} threads, {time.strftime('%Y-%m-%d')}")
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
-        install_inception(patch)
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TRILEMMA_WEIGHTS_DIR=folder):
+        install_inception()
         (splits := Path(folder) / "splits").mkdir()
         compare(options, splits)
         overhead(options)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
-import pytest
 import torch
-from common import medians
+from common import medians, scenes
 from PIL import Image
+from seeded_weights import install_inception, relative_error
 from torch import Tensor
 
 from trilemma_bench.datasets.images import ImageFiles
@@ -28,19 +29,7 @@ from trilemma_bench.features.extraction import extract
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.precision import feature_arithmetic
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from seeded_weights import install_inception, relative_error
-
 PEERS_BATCH = 64
-
-
-def scenes(count: int, side: int) -> Tensor:
-    """Noise on smooth colours: uint8 count×3×side×side."""
-    rng = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, 3, 4, 4, generator=rng)
-    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
-    noise = torch.randn(smooth.shape, generator=rng)
-    return (255 * smooth + 12 * noise).clamp(0, 255).to(torch.uint8)
 
 
 def write_pngs(images: Tensor, folder: Path) -> Path:
@@ -51,7 +40,7 @@ def write_pngs(images: Tensor, folder: Path) -> Path:
 
 def compare(calls: dict[str, Callable[[], Tensor]], images: int, repeats: int) -> None:
     """Prints each call's images a second, against the first's."""
-    found = medians({name: lambda c=call: c().cpu() for name, call in calls.items()}, repeats)
+    found = medians({name: partial(_on_cpu, call) for name, call in calls.items()}, repeats)
     base = next(iter(found.values()))
     for name, (features, wall, cpu) in found.items():
         error = relative_error(features, base.value)
@@ -59,6 +48,10 @@ def compare(calls: dict[str, Callable[[], Tensor]], images: int, repeats: int) -
             f"  {name:24} {images / wall:8.2f} images/s ({base.wall / wall:.2f} times), {1000 * cpu / images:.0f} ms "
             f"CPU each ({base.cpu / cpu:.2f} times less), max relative difference {error:.1e}"
         )
+
+
+def _on_cpu(call: Callable[[], Tensor]) -> Tensor:
+    return call().cpu()
 
 
 def main() -> None:
@@ -75,9 +68,8 @@ def main() -> None:
         f"{options.images} images of {options.side}×{options.side}, {device}, {options.threads} threads of "
         f"{os.cpu_count()}, torch {torch.__version__}"
     )
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
-        peer = install_inception(patch).to(device)
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TRILEMMA_WEIGHTS_DIR=folder):
+        peer = install_inception().to(device)
         ours = Inception(device)
         files = ImageFiles(write_pngs(samples, Path(folder)))
         parts = samples.split(PEERS_BATCH)

@@ -10,15 +10,15 @@ rates are the same, its distances are not those of published FIDs. The first bat
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from unittest.mock import patch
 
-import pytest
 import torch
 from common import machine
+from seeded_weights import install_inception
 from torch import Tensor
 
 from trilemma_bench import registry, weights
@@ -30,9 +30,6 @@ from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import FD, moments
 from trilemma_bench.metrics.reference import MomentsReference
 from trilemma_bench.protocol import FEATURE_PRECISIONS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from seeded_weights import install_inception
 
 BATCH = 256
 
@@ -56,6 +53,7 @@ def table(extractor: FeatureExtractor, sides: Sequence[Tensor], device: torch.de
     precisions = [name for name in FEATURE_PRECISIONS if name != "tf32" or device.type == "cuda"]
     found = {name: measured(extractor, name, sides, device) for name in precisions}
     exact, slow, base = found["float32"]
+    assert base.standard_error is not None
     for name, (features, rate, distance) in found.items():
         error = float((features - exact).norm() / (exact - exact.mean(dim=0)).norm())
         shift = distance.value - base.value
@@ -76,12 +74,12 @@ def main() -> None:
     dataset = open_dataset("cifar10")
     sides = [dataset.load(split).samples[: options.images] for split in ("test", "train")]
     print(f"{machine()}: {options.images} images a side")
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ):
         for name in options.extractors:
             seeded = name == "inception" and not weights.WEIGHTS[name].path.is_file()
             if seeded:
-                patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
-                install_inception(patch)
+                os.environ["TRILEMMA_WEIGHTS_DIR"] = folder
+                install_inception()
             print(f"\n{name}{', weights made from a seed' * seeded}\n\n", end="")
             print(table(registry.extractors.get(name)(device), sides, device), flush=True)
 

@@ -14,7 +14,7 @@ above them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -91,7 +91,7 @@ def prepared(route: Route, kind: str, count: int, dim: int) -> Callable[[], Any]
     return partial(route, generated, real)
 
 
-def report(title: str, routes: dict[str, Route], options: argparse.Namespace, dim: int) -> None:
+def report(title: str, routes: Mapping[str, Route], options: argparse.Namespace, dim: int) -> None:
     generated, real = (features(options.features, options.samples, dim, seed).to(options.device) for seed in (1, 2))
     found = medians({name: partial(route, generated, real) for name, route in routes.items()}, options.repeats, False)
     shown = {

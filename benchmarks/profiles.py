@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
-from common import machine, medians
-from extraction import install_inception, scenes
+from common import machine, medians, scenes
 from neighbours import features, ours
+from seeded_weights import install_inception
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import ProfilerActivity, profile
@@ -39,8 +40,7 @@ def extraction_steps(peer: nn.Module, images: Tensor) -> dict[str, Call]:
     folded, ordered = with_folded_norms(peer), with_folded_norms(peer).to(memory_format=torch.channels_last)
 
     def ours_by(stem_images: int) -> Tensor:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(inception, "STEM_CPU_IMAGES", stem_images)
+        with patch.object(inception, "STEM_CPU_IMAGES", stem_images):
             return network(images)
 
     return {
@@ -56,8 +56,9 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
     """A copy whose batch normalisations are part of the convolutions before them."""
     network = copy.deepcopy(network)
     for layer in network.modules():
-        if isinstance(getattr(layer, "bn", None), nn.BatchNorm2d):
-            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), nn.Identity()
+        conv, norm = getattr(layer, "conv", None), getattr(layer, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layer.conv, layer.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return network
 
 
@@ -70,8 +71,7 @@ def search_steps(generated: Tensor, real: Tensor) -> dict[str, Call]:
                 yield partial(IntegerProduct, sides) if dtype == torch.int8 else partial(FloatProduct, sides, dtype)
             yield partial(LocalProduct, sides)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search, "products", chosen)
+        with patch.object(search, "products", chosen):
             return ours(generated, real)
 
     return {
@@ -109,9 +109,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print(machine())
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setenv("TRILEMMA_WEIGHTS_DIR", folder)
-        steps = extraction_steps(install_inception(patch), scenes(options.images, 32))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, TRILEMMA_WEIGHTS_DIR=folder),
+        torch.no_grad(),
+    ):
+        steps = extraction_steps(install_inception(), scenes(options.images))
         report(f"Inception's features of {options.images} images", steps, options.repeats)
     sides = [features("network", options.samples, options.dim, seed) for seed in (1, 2)]
     report(f"P/R/D/C, N = M = {options.samples}, D = {options.dim}", search_steps(*sides), options.repeats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trilemma_bench import registry
+from trilemma_bench import registry, weights
 
 torch.set_num_threads(1)
 
@@ -22,6 +22,12 @@ def _private_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TRILEMMA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+
+@pytest.fixture(autouse=True)
+def _private_weights(monkeypatch):
+    """The weights that a test makes from a seed are expected by that test alone."""
+    monkeypatch.setattr(weights, "WEIGHTS", dict(weights.WEIGHTS))
 
 
 @pytest.fixture(autouse=True)

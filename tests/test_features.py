@@ -262,7 +262,7 @@ def test_digit_classifiers_refuse_other_data():
 
 
 @pytest.fixture
-def seeded_resnet(monkeypatch):
+def seeded_resnet():
     """A weights file in the published format, made from a seed, in the place of the real one."""
     torch.manual_seed(0)
     network = ResNet(blocks=9)
@@ -271,7 +271,7 @@ def seeded_resnet(monkeypatch):
             torch.nn.init.uniform_(module.weight, 0.2, 0.6)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     state = {f"module.{key}": value for key, value in network.state_dict().items()}
-    install(monkeypatch, "cifar-resnet56", {"state_dict": state, "best_prec1": 10.0})
+    install("cifar-resnet56", {"state_dict": state, "best_prec1": 10.0})
     return network.eval()
 
 

@@ -25,8 +25,8 @@ SAMPLE = Path(__file__).parent / "data" / "cifar10-sample.npz"
 
 
 @pytest.fixture
-def oracle(monkeypatch):
-    return install_inception(monkeypatch)
+def oracle():
+    return install_inception()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from trilemma_bench.features.vgg16 import VGG16
 def test_vgg16_is_torch_fidelitys(monkeypatch):
     build = torchvision.models.vgg16
     monkeypatch.setattr(torchvision.models, "vgg16", lambda **_: build(init_weights=False))  # as slow as all the rest
-    made = install(monkeypatch, "vgg16", vgg16_state())
+    made = install("vgg16", vgg16_state())
     theirs = FeatureExtractorVGG16("vgg16", ["fc2_relu"], str(weights.find("vgg16")))
     samples = torch.stack([scene(32, 32, seed) for seed in range(3)])
     expected = theirs(samples)[0]

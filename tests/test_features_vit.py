@@ -88,9 +88,9 @@ def dinov2_by_the_book(state, images):
     return norm(x[:, 0], "norm")
 
 
-def test_dinov2_is_its_papers_network(monkeypatch, scenes):
+def test_dinov2_is_its_papers_network(scenes):
     state = dinov2_state()
-    made = install(monkeypatch, "dinov2-vitb14", state)
+    made = install("dinov2-vitb14", state)
     extractor = DINOv2B14()
     found = extract(extractor, scenes)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -194,9 +194,9 @@ def openais_tower(state):
     return tower.eval().requires_grad_(False)
 
 
-def test_clip_is_openais(monkeypatch, scenes):
+def test_clip_is_openais(scenes):
     state = clip_state()
-    made = install(monkeypatch, "clip-vit-b-32", state)
+    made = install("clip-vit-b-32", state)
     extractor = CLIPB32()
     found = extract(extractor, scenes)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -221,7 +221,7 @@ def test_clip_has_the_published_size():
     ("name", "extractor", "state"),
     [("dinov2-vitb14", DINOv2B14, dinov2_state(64, 1)), ("clip-vit-b-32", CLIPB32, clip_state(64, 1))],
 )
-def test_images_of_other_kinds_are_refused(monkeypatch, name, extractor, state):
-    install(monkeypatch, name, state)
+def test_images_of_other_kinds_are_refused(name, extractor, state):
+    install(name, state)
     with pytest.raises(TrilemmaError, match=f"'{name}' needs uint8 images N×3×H×W"):
         extractor()(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
-from pathlib import Path
 
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
 import model_rates
+import pytest
+import torch
 from models import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -71,8 +71,8 @@ def both(folder, protocol, extractor, count, **asked):
     return ours.scores, theirs
 
 
-def test_scores_are_torch_fidelitys(folder, monkeypatch):
-    install_inception(monkeypatch)
+def test_scores_are_torch_fidelitys(folder):
+    install_inception()
     metrics = ("fd", "kid", "inception_score", "precision", "recall")
     protocol = Protocol(
         "parity", "inception", samples=80, metrics=metrics, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE
@@ -95,7 +95,7 @@ def test_precision_and_recall_of_vgg16_are_torch_fidelitys(folder, monkeypatch):
     """As the DDGAN paper's table has them."""
     build = torchvision.models.vgg16
     monkeypatch.setattr(torchvision.models, "vgg16", lambda **_: build(init_weights=False))  # as slow as all the rest
-    install(monkeypatch, "vgg16", vgg16_state())
+    install("vgg16", vgg16_state())
     protocol = Protocol("parity", "vgg16", samples=40, metrics=("precision", "recall"))
     ours, theirs = both(
         folder, protocol, "vgg16", 40, prc=True, prc_batch_size=20,

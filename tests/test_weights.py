@@ -227,11 +227,11 @@ def test_status_tells_what_is_there(server):
     assert status()[0].found not in (None, entry.sha256)
 
 
-def test_tensors_are_loaded_and_code_is_not(monkeypatch):
+def test_tensors_are_loaded_and_code_is_not():
     state = {"weight": torch.arange(3.0)}
-    install(monkeypatch, "inception", state)
+    install("inception", state)
     assert torch.equal(load("inception")["weight"], state["weight"])
-    install(monkeypatch, "inception", Code())
+    install("inception", Code())
     with pytest.raises(pickle.UnpicklingError):
         load("inception")
     assert not Code.ran

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from trilemma_bench import weights
 
 
-def install(monkeypatch, name, content):
-    """Saves `content` as the weights `name`, and has the table expect its hash. Gives the hash."""
+def install(name: str, content: Any) -> str:
+    """Saves `content` as the weights `name`, and has this process's table expect its hash. Gives the hash."""
     weight = weights.WEIGHTS[name]
     weight.path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, weight.path)
     made = replace(weight, sha256=weights.sha256_of(weight.path), size=weight.path.stat().st_size)
-    monkeypatch.setitem(weights.WEIGHTS, name, made)
+    weights.WEIGHTS[name] = made
     return made.sha256
 
 
-def install_inception(monkeypatch):
+def install_inception() -> nn.Module:
     """torch-fidelity's network with the weights that are installed: a function of uint8 images, the oracle.
 
     Its activations keep their size from layer to layer, and its batch norms differ from the identity.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    with monkeypatch.context() as patch:
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        patch.setattr(torch, "load", lambda *_, **__: None)
+    with patch.object(FeatureExtractorInceptionV3, "load_state_dict"), patch.object(torch, "load"):
         network = FeatureExtractorInceptionV3(
             "seeded", ["2048", "logits_unbiased"], feature_extractor_weights_path="unused"
         )
@@ -39,15 +39,17 @@ def install_inception(monkeypatch):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, generator=rng)
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.1, generator=rng)
             module.running_var.uniform_(0.5, 1.5, generator=rng)
             module.weight.data.uniform_(0.8, 1.2, generator=rng)
             module.bias.data.normal_(0, 0.1, generator=rng)
-    install(monkeypatch, "inception", network.state_dict())
+    install("inception", network.state_dict())
     return network
 
 
-def vgg16_state():
+def vgg16_state() -> dict[str, Tensor]:
     """Weights of VGG16's shapes. Rows of the large layers overlap in storage, so that half a gigabyte takes little."""
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in torchvision.models.vgg16(init_weights=False).state_dict().items()}
@@ -63,6 +65,6 @@ def vgg16_state():
     return state
 
 
-def relative_error(found, expected):
+def relative_error(found: Tensor, expected: Tensor) -> float:
     """The largest distance of a row to the expected one, as a share of its length."""
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
