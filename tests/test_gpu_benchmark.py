@@ -41,7 +41,7 @@ def two_models(monkeypatch):
     monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
 
 
-def on_meta(name, dataset, overrides=()):
+def on_meta(name, dataset, overrides=None):
     """(the model of its recipe, without weights; its settings)"""
     model_class = gpu.registry.models.get(name)
     settings = resolve(model_class, model=name, dataset=dataset, overrides=overrides)
@@ -53,7 +53,7 @@ def on_meta(name, dataset, overrides=()):
 @pytest.mark.parametrize("row", gpu.SPEED_ROWS, ids=lambda row: row.model)
 def test_a_row_of_the_speed_table_times_the_models_own_sampler(row, way):
     """In proportion, where only a part of its steps is timed."""
-    timed, settings = on_meta(row.model, "cifar10", (*row.overrides, *way))
+    timed, settings = on_meta(row.model, "cifar10", {**row.overrides, **way})
     own, _ = on_meta(row.model, "cifar10")
     assert timed.evaluations() * row.times == own.evaluations()
     assert settings.sampling.precision == ("float32" if way == gpu.EAGER else "auto")
