@@ -3,6 +3,7 @@
     python benchmarks/neighbours.py [--samples 10000] [--repeats 3] [--features network]
     python benchmarks/neighbours.py --samples 50000 --dims 4096 --alone    # ours against the bare products
     python benchmarks/neighbours.py --device cuda --dims 4096    # prdc, which computes on the host, is left out
+    python benchmarks/neighbours.py --float-only    # without int8 and bfloat16, for processors that are slow with them
 
 Features: 'network', like a network's (a low effective dimension, clusters, never negative); 'noise', isotropic
 Gaussians, where no bound prunes anything; 'collapsed', 20 points with noise of a thousandth; 'codes', random zeros and
@@ -17,6 +18,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from trilemma_bench.metrics import products as coarse_products
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
 
@@ -123,8 +126,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--features", choices=["network", "noise", "collapsed", "codes", "smoothed"], default="network")
     parser.add_argument("--alone", action="store_true", help="leave the peers out")
+    parser.add_argument("--float-only", action="store_true", help="as on a processor slow with int8 and bfloat16")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    if options.float_only:
+        mock.patch.object(coarse_products, "is_fast", return_value=False).start()
     print(machine())
     np.random.seed(0)
     for dim in options.dims:
