@@ -262,9 +262,26 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
         tb.compare(good, write("bad", make_record(status="failed", scores={}, protocol=None)))
     with fails("more than the seed", "model · name: b, not a", kind=UsageError):
         tb.compare(good, write("two", run("a"), run("b")))
+    with fails("more than the seed (code: bbbb", "not aaaa", kind=UsageError):
+        tb.compare(good, write("edited", *(of_code(run(seed=i, id=f"{i}"), code) for i, code in enumerate("ab"))))
     with fails("a seed was trained twice", kind=UsageError):
         again = make_training(checkpoint_sha256="cd" * 32)
         tb.compare(good, write("twice", run(id="1"), run(id="2", training=again)))
+
+
+def of_code(record, letter):
+    return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": letter * 64})})
+
+
+def test_measured_again_by_other_code_it_is_no_repetition(write):
+    old, new = (
+        of_code(run(id=code, created=f"2026-11-0{day}T12:00:00+00:00"), code) for day, code in ((1, "a"), (2, "b"))
+    )
+    with fails("(code: bbbb", kind=UsageError):
+        tb.compare(write("good", run()), write("edited", old, new))
+    unknown = old.model_copy(update={"model": run().model})
+    found = tb.compare(write("other", run()), write("repeated", unknown, new))
+    assert [record.id for record in found.b.records] == ["b"]
 
 
 def test_of_a_run_that_was_repeated_the_newest_counts(write):

@@ -24,7 +24,7 @@ PROMISED = {
         *("schema", "id", "status", "model", "dataset", "protocol", "seed", "samples", "scores", "speed"),
         *("training", "environment", "created", "durations"),
     },
-    "model": {"name", "parameters", "settings", "plugin", "version"},
+    "model": {"name", "parameters", "settings", "plugin", "version", "source_sha256"},
     "speed": {
         *("nfe", "seconds_per_image", "images_per_second", "latency_seconds", "raw_seconds", "batch_size"),
         *("device", "precision", "peak_memory_bytes"),
@@ -68,7 +68,7 @@ def test_the_record_says_what_was_done(first):
     assert sum(record.mode_histogram) / 500 == record.scores["high_quality"].value
     names = {"fd_points", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality"}
     assert set(record.scores) | set(record.missing) == names
-    assert len(record.dataset.fingerprint) == 64
+    assert len(record.dataset.fingerprint) == len(record.model.source_sha256) == 64
     assert record.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
 
 

@@ -111,6 +111,12 @@ def test_runs_of_one_label_are_told_apart():
     names = lambda *records: {row.name for row in tables(records)[0].rows}  # noqa: E731
     assert names(make_record(seed=1), make_record(seed=2)) == {"ddgan, seed 1", "ddgan, seed 2"}
     assert names(make_record(id="run-1"), make_record(id="run-2")) == {"ddgan, run-1", "ddgan, run-2"}
+    edited = [make_record(seed=seed) for seed in range(2)]
+    edited = [
+        record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": letter * 64})})
+        for record, letter in zip(edited, "ab", strict=True)
+    ]
+    assert names(*edited) == {"ddgan, code aaaaaaa", "ddgan, code bbbbbbb"}
 
 
 def test_notes_name_their_rows_unless_all_share_them():

@@ -91,6 +91,17 @@ def plugin(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_a_sampler_and_what_it_samples_are_both_hashed(plugin, package, tmp_path):
+    modules = "outside_models.model", plugin.__name__
+    alone, together = source_digest(*modules[:1]), source_digest(*modules)
+    assert together not in (None, alone)
+    assert source_digest(*reversed(modules)) == together
+    with (tmp_path / "nearby.py").open("a") as file:
+        file.write("OTHER = 2\n")
+    assert source_digest(*modules) != together
+    assert source_digest(*modules[:1]) == alone
+
+
 @pytest.mark.parametrize("digest", [source_digest, lambda module: features_digest([module])])
 def test_a_plugin_file_is_followed_to_the_files_beside_it(plugin, tmp_path, digest):
     digests = [digest(plugin.__name__)]

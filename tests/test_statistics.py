@@ -192,6 +192,26 @@ def test_what_differs_in_more_than_the_seed_stays_apart(changes):
     assert [len(runs) for runs in over_seeds([trained(0), trained(1, **changes)])] == [1, 1]
 
 
+def of_code(seed, sha256):
+    record = trained(seed)
+    return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": sha256})})
+
+
+@pytest.mark.parametrize(
+    ("codes", "sizes"),
+    [
+        (["a", "b"], [1, 1]),
+        (["a", "a"], [2]),
+        (["", "a", "a"], [3]),  # a record from before code was recorded
+        (["", "a", "b"], [1, 1, 1]),  # which of the two it is of cannot be told
+        (["a", "", "b", "a"], [2, 1, 1]),
+    ],
+)
+def test_edited_code_is_another_model(codes, sizes):
+    records = [of_code(seed, code and code * 64) for seed, code in enumerate(codes)]
+    assert [len(runs) for runs in over_seeds(records)] == sizes
+
+
 def test_time_and_cost_of_training_do_not_keep_seeds_apart():
     (runs,) = over_seeds([trained(0), trained(1, training={"seconds": 200.0, "images": 7, "digest": "1"})])
     assert runs.record.training.seconds == 157.5

@@ -173,6 +173,12 @@ def training_digest(job: Job) -> str:
     return config.digest(facts)
 
 
+def model_source(job: Job) -> str:
+    """sha256 (hex) of the source of the model, and of the one that it samples; '' where there is none to read."""
+    names = dict.fromkeys((job.options.model, job.trained_as))
+    return source_digest(*(registry.models.get(name).__module__ for name in names)) or ""
+
+
 def held_out_split(job: Job) -> str:
     """The split that stands for unseen real data: one that the protocol does not compare against."""
     others = [split for split in job.dataset.splits if split != job.protocol.reference]

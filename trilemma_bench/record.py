@@ -24,6 +24,8 @@ class ModelPart(_Part):
 
     plugin, version: the package that the model is from; or the plugin file's name, and the start of its sha256.
     reference: real data in a model's place, the ceiling of a table, which is shown and never ranked.
+    source_sha256: of the model's code, and of the model's that it samples; '' where that was not recorded, or there is
+    no source to read.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ModelPart(_Part):
     plugin: str
     version: str
     reference: bool = False
+    source_sha256: str = ""
 
 
 class DatasetPart(_Part):

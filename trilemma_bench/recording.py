@@ -12,7 +12,7 @@ from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
 from trilemma_bench.errors import TrilemmaError, described
 from trilemma_bench.evaluation import Evaluation
-from trilemma_bench.job import TRAIN_SPLIT, Job
+from trilemma_bench.job import TRAIN_SPLIT, Job, model_source
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
 from trilemma_bench.results import write_record
 from trilemma_bench.trained import count_parameters
@@ -48,6 +48,7 @@ def model_part(job: Job, model: GenerativeModel) -> ModelPart:
         plugin=package,
         version=version,
         reference=isinstance(model, FiniteSource),
+        source_sha256=model_source(job),
     )
 
 

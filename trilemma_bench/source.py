@@ -20,14 +20,15 @@ TRAINING_LOOP = tuple(
 INSTALLED = {"site-packages", "dist-packages"}  # folders of what pip and Debian install
 
 
-def source_digest(module: str) -> str | None:
-    """sha256 (hex) of the source of `module`, an imported module's name, and of what decides its training with it.
+def source_digest(*modules: str) -> str | None:
+    """sha256 (hex) of the source of `modules`, imported modules' names, and of what decides training with them.
 
-    That is: whatever it imports, directly or not, from its own top-level package and from the shared network blocks,
-    and the training loop; of a module in no package, whatever it imports that is not installed. None where there is no
-    source to read, as for a class typed into a notebook.
+    That is: whatever they import, directly or not, from their own top-level packages and from the shared network
+    blocks, and the training loop; of a module in no package, whatever it imports that is not installed. None where
+    there is no source to read, as for a class typed into a notebook.
     """
-    return _digest([module, *TRAINING_LOOP], {_top(module), SHARED_BLOCKS}, follows_own=_is_alone(module))
+    packages = {_top(module) for module in modules}
+    return _digest([*modules, *TRAINING_LOOP], {*packages, SHARED_BLOCKS}, follows_own=any(map(_is_alone, modules)))
 
 
 def features_digest(modules: Iterable[str]) -> str | None:

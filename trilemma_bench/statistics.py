@@ -16,6 +16,7 @@ from trilemma_bench.record import Record, Score, Speed, Training
 
 Z95 = float(special.ndtri(0.975))  # a normal distribution lies in mean ± Z95 standard deviations in 95 % of cases
 BELOW = " · "  # between the names of nested conditions
+UNRECORDED = "not recorded"
 
 Conditions = tuple[tuple[str, Any], ...]
 
@@ -254,24 +255,48 @@ def over_seeds(records: Iterable[Record]) -> list[Runs]:
 
     A seed counts once, and so does a trained model: repetitions say nothing about other trainings, and stand apart.
     """
-    sets: dict[str, list[list[Record]]] = {}
-    for record in records:
-        same = sets.setdefault(repr(seed_conditions(record)), [])
-        open_set = next((runs for runs in same if not _repeats(record, runs)), None)
+    sets = [runs for same in _alike(records) for runs in _without_repeats(same)]
+    return [Runs(tuple(sorted(runs, key=lambda record: record.seed))) for runs in sets]
+
+
+def _without_repeats(same: Iterable[Record]) -> list[list[Record]]:
+    sets: list[list[Record]] = []
+    for record in same:
+        open_set = next((runs for runs in sets if not _repeats(record, runs)), None)
         if open_set is None:
-            same.append([record])
+            sets.append([record])
         else:
             open_set.append(record)
-    return [Runs(tuple(sorted(runs, key=lambda record: record.seed))) for same in sets.values() for runs in same]
+    return sets
 
 
 def newest_of_repeats(records: Iterable[Record]) -> list[Record]:
     """`records`, oldest first, without those that a later one repeats: the same in all, weights and seed included."""
-    newest: dict[str, Record] = {}
+    newest: list[Record] = []
+    for same in _alike(records):
+        weights = (record.training.checkpoint_sha256 if record.training else None for record in same)
+        newest += {(record.seed, sha256): record for record, sha256 in zip(same, weights, strict=True)}.values()
+    return newest
+
+
+def _alike(records: Iterable[Record]) -> list[list[Record]]:
+    """`records` in sets of equal seed conditions, in order of first appearance. What a record does not say is taken to
+    be what the others of its set say, as long as these say the same.
+    """
+    sets: dict[str, list[Record]] = {}
     for record in records:
-        weights = record.training.checkpoint_sha256 if record.training else None
-        newest[repr((seed_conditions(record), record.seed, weights))] = record
-    return list(newest.values())
+        sets.setdefault(repr(_always_recorded(record)), []).append(record)
+    return [part for same in sets.values() for part in _parted(same)]
+
+
+def _parted(same: list[Record]) -> list[list[Record]]:
+    said = [_recorded_lately(record) for record in same]
+    if all(len({str(value) for _, value in field} - {UNRECORDED}) < 2 for field in zip(*said, strict=True)):
+        return [same]
+    parts: dict[str, list[Record]] = {}
+    for record, facts in zip(same, said, strict=True):
+        parts.setdefault(repr(facts), []).append(record)
+    return list(parts.values())
 
 
 def _repeats(record: Record, runs: Sequence[Record]) -> bool:
@@ -285,10 +310,21 @@ def _repeats(record: Record, runs: Sequence[Record]) -> bool:
 
 
 def seed_conditions(record: Record) -> Conditions:
-    """All that is equal in runs that differ only in the seed: model, settings, data, protocol, training and timing."""
+    """All that is equal in runs that differ only in the seed: model and its code, settings, data, protocol, training,
+    sampling and timing.
+    """
+    return (*_always_recorded(record), *_recorded_lately(record))
+
+
+def _recorded_lately(record: Record) -> Conditions:
+    """The conditions that some records do not say, each with what it then is."""
+    return (("code", record.model.source_sha256 or UNRECORDED),)
+
+
+def _always_recorded(record: Record) -> Conditions:
     trained, speed = record.training, record.speed
     fields = {
-        "model": record.model.model_dump(),
+        "model": record.model.model_dump(exclude={"source_sha256"}),
         "trained on": record.dataset.split,
         "training": None if trained is None else trained.model_dump(include={"budget", "settings", "device"}),
         "timing": None

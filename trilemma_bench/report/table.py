@@ -182,7 +182,9 @@ def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
 
 
 def row_names(rows: Sequence[Runs]) -> list[str]:
-    """The label of each row with its number of seeds; told apart by seed, budget or id where several have the same."""
+    """The label of each row with its number of seeds; where several have the same, told apart by the model's code, by
+    seed, budget or id.
+    """
     labels = [fmt.plain(runs.record.label) for runs in rows]
     alike: dict[str, list[Runs]] = {}
     for label, runs in zip(labels, rows, strict=True):
@@ -198,11 +200,15 @@ def row_names(rows: Sequence[Runs]) -> list[str]:
 def _apart(rows: Sequence[Runs]) -> Callable[[Runs], str]:
     """What tells all `rows` from one another, in words: the first of their facts that does."""
 
+    def code(runs: Runs) -> str:
+        sha256 = runs.record.model.source_sha256
+        return f"code {sha256[:7]}" if sha256 else ""
+
     def seeds(runs: Runs) -> str:
         return f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
 
     def budget(runs: Runs) -> str:
         return fmt.plain(runs.record.training.budget) if runs.record.training else "untrained"
 
-    differing = (fact for fact in (seeds, budget) if len({fact(runs) for runs in rows}) == len(rows))
+    differing = (fact for fact in (code, seeds, budget) if len({fact(runs) for runs in rows} - {""}) == len(rows))
     return next(differing, lambda runs: fmt.plain(runs.record.id)[-16:])
