@@ -23,7 +23,7 @@ from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
-from trilemma_bench.sampling import check_available, draw_samples, drawing
+from trilemma_bench.sampling import Outside, check_available, draw_samples, drawing
 from trilemma_bench.timing import measure_speed
 from trilemma_bench.trained import build_model, existing_model, find_trained, give_weights
 
@@ -46,8 +46,8 @@ def run(options: Options) -> Record:
             with job.timed("timing"):
                 speed = on_main(lambda: measure_speed(model, job.settings.sampling, job.device, options.seed))
         with job.timed("sampling"):
-            samples = _draw(job, model)
-        return on_main(lambda: _measure(job, evaluator, samples, model_part(job, model), speed))
+            samples, note = _draw(job, model)
+        return on_main(lambda: _measure(job, evaluator, samples, model_part(job, model), speed, note))
 
 
 def train(options: Options) -> Path:
@@ -72,7 +72,7 @@ def sample(options: Options, path: Path) -> Path:
         raise UsageError(f"{path}: samples are written as .npz; name the file so")
     _check_finite_source(job)
     model = existing_model(job)
-    samples = _draw(job, model)
+    samples, _ = _draw(job, model)
     name, array = ("images", samples.permute(0, 2, 3, 1)) if job.dataset.spec.is_image else ("points", samples)
     if is_main():
         save_npz(path, **{name: array.contiguous().numpy()})
@@ -104,13 +104,15 @@ def _samples_of(given: Tensor | np.ndarray | Path, spec: DataSpec, dataset: str)
     return samples
 
 
-def _measure(job: Job, evaluator: Evaluator, samples: Samples, part: ModelPart, speed: Speed | None) -> Record:
+def _measure(
+    job: Job, evaluator: Evaluator, samples: Samples, part: ModelPart, speed: Speed | None, note: str = ""
+) -> Record:
     """Scores of the samples and their pictures, into the run's folder; returns the record."""
     with job.timed("evaluation"):
         evaluation = evaluator.evaluate(samples)
     save_preview(samples, job.dataset, job.folder)
     save_copies(samples, evaluation, job.dataset, job.folder)
-    return write_record_of(job, part, evaluation, speed)
+    return write_record_of(job, part, evaluation, speed, note)
 
 
 def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
@@ -131,17 +133,22 @@ def save_copies(samples: Samples, evaluation: Evaluation, dataset: Dataset, fold
     save_pairs(chosen, dataset.load(TRAIN_SPLIT).samples[pairs.training.cpu()], folder / "nearest.png")
 
 
-def _draw(job: Job, model: GenerativeModel) -> Tensor:
-    settings = job.settings.sampling
+def _draw(job: Job, model: GenerativeModel) -> tuple[Tensor, str]:
+    """The samples, and a note on them where there is one, which is said too."""
+    settings, outside = job.settings.sampling, Outside()
     with drawing(model, settings, job.device):
-        return draw_samples(
+        samples = draw_samples(
             model,
             job.protocol.samples,
             job.options.seed,
             chunk_size=settings.chunk_size,
             device=job.device,
             progress=job.options.progress,
+            outside=outside,
         )
+    if outside.note:
+        job.options.say(f"note: {job.model_name}: {outside.note}")
+    return samples, outside.note
 
 
 def _check_finite_source(job: Job) -> None:

@@ -174,6 +174,7 @@ class Record(_Part):
     seed: int
     samples: int = Field(ge=0)
     samples_sha256: str | None = None
+    samples_note: str = Field(default="", description="what a reader of the scores must know of the samples")
     scores: dict[str, Score] = {}
     missing: dict[str, str] = Field(default={}, description="scores that could not be computed, and why")
     mode_histogram: list[int] | None = None

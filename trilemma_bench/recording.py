@@ -19,7 +19,9 @@ from trilemma_bench.trained import count_parameters
 from trilemma_bench.training import Interrupted
 
 
-def write_record_of(job: Job, model: ModelPart, evaluation: Evaluation, speed: Speed | None) -> Record:
+def write_record_of(
+    job: Job, model: ModelPart, evaluation: Evaluation, speed: Speed | None, samples_note: str = ""
+) -> Record:
     """Writes the finished run's record into its folder."""
     record = _record(
         job,
@@ -28,6 +30,7 @@ def write_record_of(job: Job, model: ModelPart, evaluation: Evaluation, speed: S
         status="complete",
         samples=evaluation.protocol.samples,
         samples_sha256=evaluation.samples_sha256,
+        samples_note=samples_note,
         scores=evaluation.scores,
         missing=evaluation.missing,
         mode_histogram=evaluation.mode_histogram,

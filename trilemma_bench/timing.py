@@ -18,7 +18,7 @@ from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import device_name
 from trilemma_bench.record import Speed
-from trilemma_bench.sampling import drawing
+from trilemma_bench.sampling import check_count, drawing
 from trilemma_bench.seeding import generator
 
 
@@ -121,7 +121,9 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
 @torch.no_grad()
 def _draw(model: GenerativeModel, count: int, rng: torch.Generator) -> Tensor:
     model.eval()
-    return model.sample(count, rng)
+    samples = model.sample(count, rng)
+    check_count(samples, count, type(model).__name__)
+    return samples
 
 
 def _timed(model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator) -> list[float]:

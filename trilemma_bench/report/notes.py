@@ -52,6 +52,7 @@ def missing_notes(record: Record) -> list[str]:
 
 def _notes_of(record: Record) -> list[str]:
     notes = [f"Data: {record.dataset.note}"] if record.dataset.note else []
+    notes += [f"Samples: {record.samples_note}"] if record.samples_note else []
     notes += [f"missing: {note}" for note in missing_notes(record)]
     for name, score in record.scores.items():
         notes += [f"{name}: {note}" for note in _score_notes(score)]

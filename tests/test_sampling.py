@@ -1,0 +1,116 @@
+"""What a model may return as samples, and what is said of it when it returns something else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from inputs import fails
+from models import IMAGES, POINTS
+
+import trilemma_bench as tb
+from trilemma_bench.config import SamplingSettings
+from trilemma_bench.contracts import GenerativeModel
+from trilemma_bench.images import to_float
+from trilemma_bench.sampling import Outside, draw_samples
+from trilemma_bench.timing import measure_speed
+
+CPU = torch.device("cpu")
+QUICK = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_seconds=0.01)
+
+
+class Returns(GenerativeModel):
+    """Returns what the function makes of the number asked for."""
+
+    def __init__(self, make, data=IMAGES):
+        super().__init__(data)
+        self.make = make
+
+    def sample(self, count, rng):
+        return self.make(count)
+
+
+def draw(model, count=10, **options):
+    return draw_samples(model, count, 0, chunk_size=4, device=CPU, progress=False, **options)
+
+
+def pictures(count, low=-1.0, high=1.0):
+    """Images of evenly spread values."""
+    return torch.linspace(low, high, count * 64).reshape(count, *IMAGES.shape)
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("use", [draw, lambda model: measure_speed(model, QUICK, CPU, 0)])
+def test_another_number_of_samples_is_refused_in_scores_and_in_times(use, more):
+    with fails("Returns returned", "samples were asked for"):
+        use(Returns(lambda count: pictures(count + more)))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda count: pictures(count).numpy(), ["returned ndarray", "expected a tensor"]),
+        (lambda count: torch.tensor(0.5), ["returned one number where 4"]),
+        (lambda count: pictures(count)[:, 0], ["shape (8, 8)", "expected (1, 8, 8)"]),
+        (lambda count: pictures(count, 0, 255).long(), ["int64", "float in [−1, 1] or uint8"]),
+        (lambda count: pictures(count) > 0, ["bool"]),
+        (lambda count: pictures(count) / 0, ["NaN or infinite"]),
+        (lambda count: pictures(count, 0, 255), ["images of 0…255", "float in [−1, 1] or uint8"]),
+        (lambda count: pictures(count, 0, 16), ["images of 0…16"]),
+    ],
+)
+def test_what_are_no_images_is_refused_with_the_models_name(make, words):
+    with fails("Returns returned", *words):
+        draw(Returns(make))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.complex64])
+def test_points_are_floats(kind):
+    with fails("Returns returned", "expected points as float"):
+        draw(Returns(lambda count: torch.zeros(count, 2, dtype=kind), POINTS))
+
+
+def test_points_may_lie_anywhere():
+    far = torch.full((10, 2), 300.0)
+    assert torch.equal(draw(Returns(lambda count: far[:count], POINTS)), far)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floats_of_any_precision_are_images(kind):
+    levels = (torch.arange(4 * 64) % 256).to(torch.uint8).reshape(4, *IMAGES.shape)
+    drawn = draw(Returns(lambda count: to_float(levels).to(kind)), 4)
+    assert int((drawn.int() - levels.int()).abs().max()) <= (0 if kind.itemsize > 2 else 1)
+
+
+def test_a_network_without_a_bound_is_measured_and_what_is_cut_off_is_noted():
+    """Evenly spread in ±2: 45 % is beyond 1.1."""
+    outside = Outside()
+    draw(Returns(lambda count: pictures(count, -2, 2)), outside=outside)
+    assert outside.values == 640
+    assert outside.note.startswith("45 % of the values")
+
+
+@pytest.mark.parametrize("largest", [1.1, 1.0])
+def test_a_little_overshoot_is_not_worth_a_note(largest):
+    outside = Outside()
+    draw(Returns(lambda count: pictures(count, -largest, largest)), outside=outside)
+    assert outside.note == ""
+
+
+def test_the_record_has_the_note_and_it_is_said(tmp_path):
+    class Loud(GenerativeModel):
+        def sample(self, count, rng):
+            return pictures(count, -2, 2)
+
+    tb.register_model("loud")(Loud)
+    said: list[str] = []
+    settings = {"timing_repetitions": 3, "timing_seconds": 0.01}
+    options = {"settings": settings, "out": tmp_path, "device": "cpu", "progress": False}
+    record = tb.run(model="loud", dataset="digits", say=said.append, **options)
+    assert record.samples_note.startswith("45 % of the values")
+    assert any(record.samples_note in line for line in said)
+
+
+def test_whole_levels_need_no_range():
+    outside = Outside()
+    draw(Returns(lambda count: torch.full((count, *IMAGES.shape), 255, dtype=torch.uint8)), outside=outside)
+    assert outside.note == ""
