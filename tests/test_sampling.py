@@ -33,9 +33,36 @@ def draw(model, count=10, **options):
     return draw_samples(model, count, 0, chunk_size=4, device=CPU, progress=False, **options)
 
 
+class Backwards(Returns):
+    """Draws through a method of its network, which hooks do not see."""
+
+    def __init__(self, stated=None):
+        super().__init__(pictures)
+        self.network, self.stated = torch.nn.Linear(1, 1), stated
+
+    def evaluations(self):
+        return self.stated
+
+
 def pictures(count, low=-1.0, high=1.0):
     """Images of evenly spread values."""
     return torch.linspace(low, high, count * 64).reshape(count, *IMAGES.shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "nfe", "note"),
+    [
+        (Returns(lambda count: pictures(count)), None, ""),
+        (Backwards(stated=3), 3, "as the model states it"),
+        (Backwards(), None, "state them in `evaluations()`"),
+        (Backwards(stated=0), None, "state them in `evaluations()`"),
+    ],
+)
+def test_evaluations_that_cannot_be_counted_are_never_0(model, nfe, note):
+    speed = measure_speed(model, QUICK, CPU, 0)
+    assert speed.nfe == nfe
+    assert note in speed.nfe_note
+    assert bool(note) == bool(speed.nfe_note)
 
 
 @pytest.mark.parametrize("more", [-1, 1])

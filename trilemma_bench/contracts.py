@@ -142,7 +142,8 @@ class GenerativeModel(nn.Module, ABC):
 
     def evaluations(self) -> int | None:
         """Evaluations of `network` that one sample takes (NFE), with the present settings; None where the sampler
-        decides as it goes, or there is no network. The harness counts them too: both must agree.
+        decides as it goes, or there is no network. The harness counts them too: both must agree. Where
+        samples never call `network` itself, these are what is recorded.
         """
         return None
 

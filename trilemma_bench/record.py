@@ -120,12 +120,14 @@ class Score(_Part):
 class Speed(_Part):
     """Sampling only, after warm-up, device synchronised; statistics are medians of the raw seconds.
 
-    nfe: network evaluations a sample, counted by hooks; raw_seconds: each timed batch of batch_size samples;
+    nfe: network evaluations a sample, counted by hooks; nfe_note: where they were not, why and what it is then;
+    raw_seconds: each timed batch of batch_size samples;
     raw_latency_seconds: each timed batch of one. compiled: the network by torch.compile; cuda_graphs: its kernels were
     recorded and replayed.
     """
 
     nfe: float | None = Field(ge=0, allow_inf_nan=False)
+    nfe_note: str = ""
     seconds_per_image: Seconds
     images_per_second: Finite
     latency_seconds: Seconds

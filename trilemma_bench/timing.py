@@ -79,8 +79,10 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         memory, kind = peak_memory(device)
         latency = _timed(model, 1, settings, generator(device, "timing", seed))
     seconds = statistics.median(raw) / batch
+    nfe, note = evaluations(model, counter.rows)
     return Speed(
-        nfe=counter.rows if model.network is not None else None,
+        nfe=nfe,
+        nfe_note=note,
         seconds_per_image=seconds,
         images_per_second=1 / seconds,
         latency_seconds=statistics.median(latency),
@@ -95,6 +97,16 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
     )
+
+
+def evaluations(model: GenerativeModel, counted: int) -> tuple[float | None, str]:
+    """(network evaluations a sample, a note where they were not counted): a network is evaluated at least once."""
+    if model.network is None or counted:
+        return counted or None, ""
+    uncounted = "sampling never calls the network itself, where evaluations are counted"
+    if stated := model.evaluations():
+        return stated, f"as the model states it: {uncounted}"
+    return None, f"{uncounted}: call it, or state them in `evaluations()`"
 
 
 def reset_peak_memory(device: torch.device) -> None:
