@@ -264,6 +264,9 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
         tb.compare(good, write("two", run("a"), run("b")))
     with fails("more than the seed (code: bbbb", "not aaaa", kind=UsageError):
         tb.compare(good, write("edited", *(of_code(run(seed=i, id=f"{i}"), code) for i, code in enumerate("ab"))))
+    chunks = [run(seed=i, id=f"{i}", sampling={"chunk_size": 10**i}) for i in range(2)]
+    with fails("more than the seed (sampling · chunk_size: 10, not 1)", kind=UsageError):
+        tb.compare(good, write("chunks", *chunks))
     with fails("a seed was trained twice", kind=UsageError):
         again = make_training(checkpoint_sha256="cd" * 32)
         tb.compare(good, write("twice", run(id="1"), run(id="2", training=again)))

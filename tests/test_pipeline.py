@@ -65,6 +65,8 @@ def test_the_record_says_what_was_done(first):
     assert len(record.speed.raw_seconds) >= 3
     assert (record.training.images, record.training.steps) == (1024, 32)
     assert record.protocol.samples == record.samples == 500
+    assert record.sampling.keys() == SamplingSettings.model_fields.keys()
+    assert (record.sampling["chunk_size"], record.sampling["timing_repetitions"]) == (1000, 3)
     assert sum(record.mode_histogram) / 500 == record.scores["high_quality"].value
     names = {"fd_points", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality"}
     assert set(record.scores) | set(record.missing) == names
@@ -235,6 +237,7 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     again = tb.evaluate(path, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
     assert points.shape == (500, 2)
     assert again.samples_sha256 == record.samples_sha256
+    assert again.sampling == {}
     assert again.scores["fd_points"].value == record.scores["fd_points"].value
     array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
     assert array.samples_sha256 == record.samples_sha256

@@ -212,6 +212,20 @@ def test_edited_code_is_another_model(codes, sizes):
     assert [len(runs) for runs in over_seeds(records)] == sizes
 
 
+@pytest.mark.parametrize(
+    ("sampling", "sizes"),
+    [
+        ([{"chunk_size": 100}, {"chunk_size": 1000}], [1, 1]),
+        ([{"chunk_size": 100}, {"chunk_size": 100}], [2]),
+        ([{"chunk_size": 100}, {}], [2]),  # a record from before it was recorded
+        ([{"chunk_size": 100, "timing_batch": 1}, {"chunk_size": 100, "timing_batch": 2}], [2]),  # no part in samples
+    ],
+)
+def test_other_chunks_are_other_samples(sampling, sizes):
+    records = [trained(seed).model_copy(update={"sampling": facts}) for seed, facts in enumerate(sampling)]
+    assert [len(runs) for runs in over_seeds(records)] == sizes
+
+
 def test_time_and_cost_of_training_do_not_keep_seeds_apart():
     (runs,) = over_seeds([trained(0), trained(1, training={"seconds": 200.0, "images": 7, "digest": "1"})])
     assert runs.record.training.seconds == 157.5

@@ -175,6 +175,7 @@ class Record(_Part):
     protocol: ProtocolPart | None
     seed: int
     samples: int = Field(ge=0)
+    sampling: JSONDict = Field(default={}, description="all sampling settings; none where nothing was sampled here")
     samples_sha256: str | None = None
     samples_note: str = Field(default="", description="what a reader of the scores must know of the samples")
     scores: dict[str, Score] = {}

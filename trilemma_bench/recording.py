@@ -29,6 +29,7 @@ def write_record_of(
         evaluation.protocol,
         status="complete",
         samples=evaluation.protocol.samples,
+        sampling=job.settings.sampling.model_dump() if speed else {},
         samples_sha256=evaluation.samples_sha256,
         samples_note=samples_note,
         scores=evaluation.scores,

@@ -317,8 +317,9 @@ def seed_conditions(record: Record) -> Conditions:
 
 
 def _recorded_lately(record: Record) -> Conditions:
-    """The conditions that some records do not say, each with what it then is."""
-    return (("code", record.model.source_sha256 or UNRECORDED),)
+    """The conditions that some records do not say; how else was sampled is among the conditions of the timing."""
+    chunk_size = record.sampling.get("chunk_size", UNRECORDED)
+    return (("code", record.model.source_sha256 or UNRECORDED), (f"sampling{BELOW}chunk_size", chunk_size))
 
 
 def _always_recorded(record: Record) -> Conditions:
