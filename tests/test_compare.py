@@ -205,6 +205,34 @@ def test_another_device_takes_away_the_speed_only():
     assert comparison["seconds_per_image"].verdict == ""
 
 
+def test_a_busy_machine_takes_away_the_verdict_on_times_only():
+    idle = timed([1.0] * 8, processor_share=0.99)
+    comparison = compare_runs(idle, timed([2.2] * 8, processor_share=0.45))
+    finding = comparison["seconds_per_image"]
+    assert (finding.a, finding.b, finding.contrast.value, finding.verdict) == (1.0, 2.2, None, "")
+    assert finding.contrast.reason.startswith("B was timed on a busy machine: it got 45 %")
+    assert "no verdict: B was timed on a busy machine" in comparison_text(comparison)
+    assert comparison["fid"].verdict == "no difference shown"
+    with fails("busy machine", kind=UsageError):
+        Limit.parse("seconds_per_image>1.1").broken_by(comparison)
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0, None])
+def test_a_machine_that_was_not_busy_or_does_not_tell_has_a_verdict(share):
+    comparison = compare_runs(timed([1.0] * 8, processor_share=1.0), timed([2.2] * 8, processor_share=share))
+    assert comparison["seconds_per_image"].verdict == "A is better"
+
+
+def test_a_single_busy_seed_makes_the_times_of_all_doubtful():
+    records = [
+        make_record(seed=seed, training=None, speed=make_speed(1.0, 4, processor_share=share))
+        for seed, share in enumerate((1.0, 0.5, None))
+    ]
+    (runs,) = over_seeds(records)
+    assert runs.record.speed.processor_share == 0.5
+    assert "A was timed on a busy machine" in time_ratio(runs, timed([1.0] * 8), "latency_seconds").reason
+
+
 # folders
 
 

@@ -107,6 +107,12 @@ def test_a_missing_score_is_a_dash_with_its_reason():
     assert table.footnotes[recall.footnote - 1] == "needs 4 samples, got 3"
 
 
+def test_times_of_a_busy_machine_are_noted_under_their_row():
+    speeds = {"a": make_speed(1e-3, 4, processor_share=0.454), "b": make_speed(1e-3, 4, processor_share=0.99)}
+    (table,) = tables([make_record(name, speed=speed) for name, speed in speeds.items()])
+    assert "a: Timed on a busy machine: it got 45 % of the processor time it could use" in table.notes
+
+
 def test_runs_of_one_label_are_told_apart():
     names = lambda *records: {row.name for row in tables(records)[0].rows}  # noqa: E731
     assert names(make_record(seed=1), make_record(seed=2)) == {"ddgan, seed 1", "ddgan, seed 2"}

@@ -136,11 +136,13 @@ def raw_times(speed: Speed, field: Time) -> list[float]:
 
 
 def _why_not_timed(a: Runs, b: Runs) -> str:
-    speeds = [None if is_reference(runs.record) else runs.record.speed for runs in (a, b)]
-    untimed = [side for side, speed in zip("AB", speeds, strict=True) if speed is None]
-    if untimed or speeds[0] is None or speeds[1] is None:
+    sides = {side: None if is_reference(runs.record) else runs.record.speed for side, runs in (("A", a), ("B", b))}
+    if untimed := [side for side, speed in sides.items() if speed is None]:
         return f"{' and '.join(untimed)}: not timed"
-    facts = [{"device": speed.device, "batch": speed.batch_size} for speed in speeds if speed]
+    timed = {side: speed for side, speed in sides.items() if speed is not None}
+    if busy := [f"{side} was {speed.busy_note}" for side, speed in timed.items() if speed.busy_note]:
+        return "; ".join(busy)
+    facts = [{"device": speed.device, "batch": speed.batch_size} for speed in timed.values()]
     apart = differences(tuple(facts[1].items()), tuple(facts[0].items()))
     return f"timed in different ways: B has {'; '.join(apart)}" if apart else ""
 

@@ -45,6 +45,8 @@ def run(options: Options) -> Record:
         if not isinstance(model, FiniteSource):
             with job.timed("timing"):
                 speed = on_main(lambda: measure_speed(model, job.settings.sampling, job.device, options.seed))
+            if speed.busy_note:
+                options.say(f"note: {speed.busy_note}")
         with job.timed("sampling"):
             samples, note = _draw(job, model)
         return on_main(lambda: _measure(job, evaluator, samples, model_part(job, model), speed, note))

@@ -13,6 +13,7 @@ SCHEMA = "trilemma-bench/record/1"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 JSONDict = dict[str, Any]
+BUSY_BELOW = 0.9  # share of the processor; the times of two processes differ by some percent anyway
 
 
 class _Part(BaseModel):
@@ -123,7 +124,8 @@ class Speed(_Part):
     nfe: network evaluations a sample, counted by hooks; nfe_note: where they were not, why and what it is then;
     raw_seconds: each timed batch of batch_size samples;
     raw_latency_seconds: each timed batch of one. compiled: the network by torch.compile; cuda_graphs: its kernels were
-    recorded and replayed.
+    recorded and replayed. processor_share: on a CPU, of the time in which the process was ready to run, the share in
+    which it ran; None where the system does not tell.
     """
 
     nfe: float | None = Field(ge=0, allow_inf_nan=False)
@@ -141,6 +143,14 @@ class Speed(_Part):
     cuda_graphs: bool = False
     peak_memory_bytes: int | None = None
     peak_memory_kind: str = ""
+    processor_share: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def busy_note(self) -> str:
+        """What to say of times that others on the machine made longer; '' where nothing shows that they did."""
+        if self.processor_share is None or self.processor_share >= BUSY_BELOW:
+            return ""
+        return f"timed on a busy machine: it got {100 * self.processor_share:.0f} % of the processor time it could use"
 
 
 class Training(_Part):

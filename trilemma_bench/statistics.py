@@ -211,7 +211,9 @@ class Runs:
 
 
 def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
-    """The raw times of all `speeds`, which were measured in the same way, and their medians."""
+    """The raw times of all `speeds`, which were measured in the same way, and their medians; the smallest share of the
+    processor.
+    """
     if not speeds:
         return None
     raw, latency = (
@@ -229,6 +231,7 @@ def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
         "latency_seconds": float(np.median(latency)) if latency else first.latency_seconds,
         "nfe": float(np.mean(evaluations)) if evaluations else None,
         "peak_memory_bytes": max((s.peak_memory_bytes for s in speeds if s.peak_memory_bytes), default=None),
+        "processor_share": min((s.processor_share for s in speeds if s.processor_share is not None), default=None),
     }
     return first.model_copy(update=changes)
 

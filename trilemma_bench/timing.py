@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import device_name
+from trilemma_bench.processor import ProcessorShare
 from trilemma_bench.record import Speed
 from trilemma_bench.sampling import check_count, drawing
 from trilemma_bench.seeding import generator
@@ -75,9 +76,11 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         with counter.watch(model.network):
             _draw(model, 1, generator(device, "timing", seed))
         reset_peak_memory(device)
+        processor = ProcessorShare()
         raw = _timed(model, batch, settings, generator(device, "timing", seed))
         memory, kind = peak_memory(device)
         latency = _timed(model, 1, settings, generator(device, "timing", seed))
+        processor_share = processor.read() if device.type == "cpu" else None
     seconds = statistics.median(raw) / batch
     nfe, note = evaluations(model, counter.rows)
     return Speed(
@@ -96,6 +99,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         cuda_graphs=replay is not None and replay.works,
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
+        processor_share=processor_share,
     )
 
 

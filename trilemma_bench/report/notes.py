@@ -57,6 +57,7 @@ def _notes_of(record: Record) -> list[str]:
     for name, score in record.scores.items():
         notes += [f"{name}: {note}" for note in _score_notes(score)]
     if record.speed and not is_reference(record):
+        notes += [record.speed.busy_note.capitalize()] if record.speed.busy_note else []
         notes += [f"NFE: {record.speed.nfe_note}"] if record.speed.nfe_note else []
         compiled = ", compiled" * record.speed.compiled + ", CUDA graphs" * record.speed.cuda_graphs
         notes.append(f"Timed in batches of {record.speed.batch_size:,} in {record.speed.precision}{compiled}")
