@@ -215,7 +215,9 @@ def test_a_run_that_fails_on_its_data_is_recorded(other_name, tmp_path, monkeypa
     assert (read_record(path).status, read_record(path).error) == ("failed", "the disk is broken")
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["a/b", "../../evil/x", "/x", "..", ".", "", "a\\b", "a\nb", "\x1b[31m", "x" * 300, "é" * 101]
+)
 def test_a_name_that_no_folder_can_have_is_wrong_usage(name, tmp_path):
     with pytest.raises(tb.UsageError, match="cannot be a name"):
         tb.evaluate(np.zeros((3, 2), np.float32), dataset="gaussians25", name=name, out=tmp_path, progress=False)
