@@ -20,6 +20,7 @@ from trilemma_bench.protocol import FEATURE_PRECISIONS
 if TYPE_CHECKING:
     import torch
 
+    from trilemma_bench.comparing import FailOn
     from trilemma_bench.contracts import Dataset, FeatureExtractor
     from trilemma_bench.job import Options
 
@@ -297,9 +298,13 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option(
     "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
-    help="Exit with 1 when B - A in a score, or B / A in a time, exceeds this; repeatable.",
+    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
 )  # fmt: skip
-def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
+@click.option(
+    "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
+    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
+)  # fmt: skip
+def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: FailOn) -> None:
     """Which differences between A and B are real.
 
     Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
@@ -307,12 +312,13 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
     """
     from trilemma_bench.comparing import Limit
     from trilemma_bench.comparing import compare as compare_runs
-    from trilemma_bench.report.compare import comparison_text
 
-    checks = [Limit.parse(limit) for limit in limits]
+    checks = [Limit.parse(limit, fail_on) for limit in limits]
     found = compare_runs(a, b)
     broken = [line for check in checks if (line := check.broken_by(found))]
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else comparison_text(found))
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    for line in filter(None, (check.undecided_by(found) for check in checks)):
+        click.echo(f"note: {line}", err=True)
     if broken:
         raise TrilemmaError("; ".join(broken))
 
