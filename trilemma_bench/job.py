@@ -107,8 +107,6 @@ class Job:
 def prepare(options: Options) -> Job:
     """Resolves every name and setting, without training, sampling or writing anything. Raises UsageError."""
     model_class = registry.models.get(options.model)
-    if not (isinstance(model_class, type) and issubclass(model_class, GenerativeModel)):
-        raise UsageError(f"model '{options.model}' is not a subclass of trilemma_bench's GenerativeModel")
     dataset = open_dataset(options.dataset)
     settings = config.resolve(
         model_class,
