@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trilemma_bench.errors import TrilemmaError, UsageError, place_of
+from trilemma_bench.errors import TrilemmaError, UsageError, loaded_plugins, place_of
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Main(click.Group):
             _fail(ctx, f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
         except Exception as error:
             place, ours = place_of(error)
-            whose = "this is a bug; " if ours else ""
+            theirs = ", ".join(loaded_plugins())
+            whose = f"this is a bug{f', ours or of {theirs}' if theirs else ''}; " if ours else ""
             _fail(ctx, f"{type(error).__name__}: {error}, in {place} ({whose}--debug shows more)", 1)
 
 
