@@ -107,7 +107,7 @@ def count_parameters(module: torch.nn.Module) -> int:
 
 def _train(job: Job, model: Trainable) -> None:
     resume = find_trained(job, complete=False)
-    job.continues = resume.name if resume else ""
+    job.continues = _last_recorded(resume) if resume else ""
     header = checkpoint.Header(
         model=job.trained_as,
         settings=job.settings.model,
@@ -120,6 +120,7 @@ def _train(job: Job, model: Trainable) -> None:
         budget=job.settings.training.budget,
         training=job.settings.training.model_dump(),
         device=_devices(job.device),
+        continues=job.continues,
     )
     place = Place(job.folder, job.device, resume, job.options.say, job.options.progress)
     data = job.dataset.load(TRAIN_SPLIT)
@@ -129,6 +130,13 @@ def _train(job: Job, model: Trainable) -> None:
     while left := find_trained(job, complete=False):  # of all that were interrupted on the way here
         (left / checkpoint.STATE_FILE).unlink(missing_ok=True)
     job.training = on_main(lambda: _training_part(header, job.folder / checkpoint.WEIGHTS_FILE))
+
+
+def _last_recorded(folder: Path) -> str:
+    """The id of the interrupted run in `folder`; where it was killed before it left a record, of the one before it."""
+    if (folder / "record.json").is_file():
+        return folder.name
+    return checkpoint.read_header(folder / checkpoint.WEIGHTS_FILE).continues
 
 
 def _devices(device: torch.device) -> str:
