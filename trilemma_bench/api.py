@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from trilemma_bench.record import Record
 
 
-class EvaluateOptions(TypedDict, total=False):
-    """The options of `trilemma-bench evaluate`, by the same names.
+class CommonOptions(TypedDict, total=False):
+    """The options that `trilemma-bench run` and `evaluate` share, by the same names.
 
     references: files to compare with instead of the dataset. out: where results go. progress: whether to show bars.
     say: takes each line that there is to say, `print` by default.
@@ -35,7 +35,16 @@ class EvaluateOptions(TypedDict, total=False):
     say: Callable[[str], None]
 
 
-class RunOptions(EvaluateOptions, total=False):
+class EvaluateOptions(CommonOptions, total=False):
+    """The options of `trilemma-bench evaluate`, by the same names.
+
+    reference_split: the split to compare with; by default the protocol's, or 'all' of own images without splits.
+    """
+
+    reference_split: str | None
+
+
+class RunOptions(CommonOptions, total=False):
     """The options of `trilemma-bench run`, by the same names.
 
     config: TOML over the shipped one. checkpoint: trained weights to use. samples: how many, the protocol's number if

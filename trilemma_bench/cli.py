@@ -210,8 +210,15 @@ def sample(path: Path, **options: Any) -> None:
 @with_options(_DATASET, *_MEASURING, *_COMMON, *_PLACES)
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
+@click.option(
+    "--reference-split", metavar="NAME", help="Compare with this; the protocol's split, or all of a folder without any."
+)
 def evaluate(source: Path, name: str, **options: Any) -> None:
-    """Measure samples that someone else made."""
+    """Measure samples that someone else made.
+
+    With --dataset folder:PATH they are compared with PATH/train, as the protocols say, where PATH/train and PATH/test
+    are there, else with all images in PATH.
+    """
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
 

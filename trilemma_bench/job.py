@@ -43,6 +43,7 @@ class Options:
     protocol: str | None = None
     feature_precision: str | None = None
     references: Sequence[Path] = ()
+    reference_split: str | None = None
     device: str = "auto"
     out: Path = Path("results")
     progress: bool = True
