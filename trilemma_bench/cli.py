@@ -300,6 +300,21 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
     click.echo(f"{count} records are valid")
 
 
+@main.command("check-model")
+@with_options(_MODEL, _DATASET, _SET, _PLUGINS)
+def check_model_(**options: Any) -> None:
+    """Whether a model, such as a plugin's, does what the harness asks of one: a few steps and samples on the CPU."""
+    from trilemma_bench.job import prepare
+    from trilemma_bench.model_check import check_model
+
+    faults = 0
+    for what, fault in check_model(prepare(_options({**options, "device": "cpu"}))):
+        click.echo(f"FAILED  {what}: {fault}" if fault else f"ok      {what}")
+        faults += bool(fault)
+    if faults:
+        raise TrilemmaError(f"{options['model']} fails {faults} check{'s' if faults > 1 else ''}")
+
+
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
