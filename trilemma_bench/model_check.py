@@ -1,4 +1,4 @@
-"""What every model must do, tried on one in a few steps: what this project's tests ask of its own models."""
+"""What every model must do, tried on one in a few steps."""
 
 from __future__ import annotations
 
