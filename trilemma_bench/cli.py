@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -400,18 +402,35 @@ def reference_list() -> None:
     from trilemma_bench.features import cache
 
     rows: list[tuple[str, ...]] = [
-        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "OUTPUT", "SAMPLES", "KINDS", "BYTES")
+        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "CODE", "OUTPUT", "SAMPLES", "KINDS", "BYTES", "USED")
     ]
     for entry in cache.entries():
         facts = entry.facts
         data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
-        names = ("split", "extractor", "weights", "precision", "output", "samples")
-        known = (facts.get(name, "?")[:12] if name == "weights" else facts.get(name, "?") for name in names)
-        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}"))
+        names = ("split", "extractor", "weights", "precision", "code", "output", "samples")
+        known = (facts.get(name, "?")[: 12 if name in ("weights", "code") else None] for name in names)
+        used = str(datetime.date.fromtimestamp(entry.used))
+        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}", used))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"in {cache.folder()}")
+
+
+@reference_.command("prune")
+@click.option("--days", type=click.IntRange(min=0), metavar="N", help="What was not used for so many days.")
+@click.option("--all", "everything", is_flag=True, help="All of it: what is needed is computed again.")
+def reference_prune(days: int | None, everything: bool) -> None:
+    """Delete cached references. `reference list` shows them, and when each was last used."""
+    from trilemma_bench.features import cache
+
+    if everything == (days is not None):
+        raise UsageError("say what to delete: either --days N or --all")
+    before = time.time() - 86400 * (days or 0)
+    chosen = [entry for entry in cache.entries() if everything or entry.used < before]
+    for path in [path for entry in chosen for path in entry.paths]:
+        path.unlink(missing_ok=True)
+    click.echo(f"deleted {len(chosen)} references, {sum(entry.size for entry in chosen):,} bytes, in {cache.folder()}")
 
 
 @reference_.command("export")
