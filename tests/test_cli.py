@@ -233,6 +233,7 @@ class Buggy(Trainable):
     [
         ("1e-3", "return self.netwrok(batch)", "has no attribute 'netwrok', in flow.py:15, training_step (--debug"),
         ("1e-3", "return batch.mean()", "Buggy.training_step must return its losses by name, a dict"),
+        ("1e-3", "return {}\n\n    def optimizers(self):\n        return []", "(this is a bug, ours or of flow.py"),
         ("float('nan')", "return {}", "has no optimisers with these settings (Invalid learning rate: nan)"),
     ],
 )
@@ -242,8 +243,26 @@ def test_a_plugins_mistake_is_shown_where_it_is(lr, result, message, tmp_path):
     model = f"{plugin}:Buggy"
     arguments = ["run", "--model", model, "--dataset", "gaussians25", *FAST[:7], "--out", tmp_path / "out"]
     lines = fails(2 if "nan" in lr else 1, message, *arguments)
-    assert not any("this is a bug" in line for line in lines)
+    assert not any("(this is a bug;" in line for line in lines)
     assert "Traceback" in call(*arguments, "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("self.x = 1", "its __init__ does not call super().__init__(data)"),
+        ("self.network = torch.nn.Linear(2, 2)", "its __init__ does not call super().__init__(data)"),
+        ("super().__init__(data)", "its __init__ has to set self.network"),
+        ("super().__init__(data); next(iter(()))", "(StopIteration, in flow.py:7, __init__)"),
+    ],
+)
+def test_a_plugin_that_is_built_wrong_is_told_what_is_missing(init, message, tmp_path):
+    plugin = tmp_path / "flow.py"
+    lines = BUGGY.replace("LR", "1e-3").replace("RESULT", "return {}").split("\n")
+    plugin.write_text("\n".join([*lines[:4], *lines[5:7], f"        {init}", *lines[9:]]))
+    arguments = ["run", "--model", f"{plugin}:Buggy", "--dataset", "gaussians25", "--out", tmp_path / "out"]
+    assert len(fails(2, message, *arguments)) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_more_samples_in_a_batch_than_there_are_is_refused(tmp_path):

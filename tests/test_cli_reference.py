@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,25 @@ def test_list_shows_what_is_cached(tmp_path):
         for word in ("digits", *known):
             assert word in row.split()
         assert f"{size:,}" in row
+
+
+def test_prune_deletes_what_was_not_used_for_long(tmp_path):
+    for split in ("train", "test"):
+        succeeds("export", *DIGITS, "--split", split, "--device", "cpu", "--to", tmp_path / f"{split}.npz")
+    (old,) = [entry for entry in cache.entries() if entry.facts["split"] == "train"]
+    for path in old.paths:
+        os.utime(path, (0, 0))
+    assert "1970-01-01" in next(row for row in succeeds("list").splitlines() if " train " in row)
+    again = tmp_path / "again.npz"
+    succeeds("export", *DIGITS, "--device", "cpu", "--to", again)
+    assert "deleted 0 references" in succeeds("prune", "--days", "30")
+    for path in old.paths:
+        os.utime(path, (0, 0))
+    assert "deleted 1 references" in succeeds("prune", "--days", "30")
+    assert [entry.facts["split"] for entry in cache.entries()] == ["test"]
+    succeeds("prune", "--all")
+    assert not cache.entries()
+    assert call("prune").exit_code == 2
 
 
 def test_list_survives_a_file_that_cannot_be_read(tmp_path):

@@ -341,6 +341,7 @@ def test_the_command_says_what_it_found_and_what_it_covers(write):
     for words in ("FID ↓", "+4.10", "A is better", "Holm", "sampling only", "training and sampling (3 seeds)"):
         assert words in done.output, words
     assert "no verdict: B: not timed" in done.output
+    assert done.output == f"{tb.compare(a, b)}\n"
 
 
 def test_json_is_the_same_for_machines(write):
@@ -370,6 +371,21 @@ def test_fail_if(write, limit, code):
     done = invoke(a, b, "--fail-if", "fid>100", "--fail-if", limit)
     assert done.exit_code == code
     assert ("error: " in done.output) == (code > 0)
+
+
+def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write):
+    a, b = write("a", run()), write("b", run("b", {"fid": (5.9, 0.3)}))  # B − A is 0.9 ± 0.83
+    for limit, on, code in (("fid>0.5", "interval", 0), ("fid>0.5", "value", 1), ("fid>0.05", "interval", 1)):
+        done = invoke(a, b, "--fail-if", limit, "--fail-on", on)
+        assert done.exit_code == code, limit
+        assert ("less than its error" in done.stderr) == (code == 0)
+
+
+def test_a_difference_without_an_interval_is_judged_by_its_value():
+    bare = Runs((make_record(scores={"fid": 6.0}),))
+    comparison = compare_runs(one(), bare)
+    assert "without an interval" in Limit.parse("fid>0.5").broken_by(comparison)
+    assert not Limit.parse("fid>1.5").broken_by(comparison)
 
 
 @pytest.mark.parametrize("text", ["fid", "fid>", ">1", "fid>1>2", "fid=1", "fid>1.2.3", "fid>nan", ""])

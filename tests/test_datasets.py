@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +262,16 @@ def test_a_dataset_in_a_file_needs_only_load_and_spec(tmp_path):
 def test_importing_the_package_of_datasets_does_not_import_torch():
     code = "import sys, trilemma_bench.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_data_folder_that_cannot_be_written_is_no_failed_download(tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched, fails("MNIST is missing", str(tmp_path), "cannot be written (Read-only"):
+        patched.setattr(tempfile, "TemporaryFile", read_only)
+        open_dataset("mnist", tmp_path).load("test")
+    file = tmp_path / "file"
+    file.touch()
+    with fails("cannot be written (Not a directory)"):
+        open_dataset("mnist", file).load("test")

@@ -56,6 +56,37 @@ def test_a_folder_is_read_in_order_of_name_and_a_tenth_held_out(tmp_path):
     assert data.fingerprint() == open_dataset(f"folder:{tmp_path / 'cats'}").fingerprint()
 
 
+def test_a_set_without_splits_is_compared_with_whole_and_is_itself(tmp_path):
+    folder, said = write_pngs(tmp_path / "cats", images(40)), []
+    options = {"dataset": f"folder:{folder}", "out": tmp_path / "out", "progress": False, "device": "cpu"}
+    record = tb.evaluate(folder, **options, say=said.append)
+    assert (record.protocol.reference_split, record.protocol.reference_samples) == ("all", 40)
+    assert record.scores["precision"].value == record.scores["recall"].value == 1
+    assert "note: 40 samples, and protocol 'pixels' has 10,000" in said[0]
+    assert not [line for line in check_records([tmp_path / "out"])[1] if "measured against" in line]
+    part = tb.evaluate(folder, **options, reference_split="train")
+    assert (part.protocol.reference_split, part.protocol.reference_samples) == ("train", 36)
+    assert part.dataset == record.dataset
+    with fails("unknown split of folder:cats 'trian'. Did you mean 'train'?", kind=UsageError):
+        tb.evaluate(folder, **options, reference_split="trian")
+
+
+def test_the_distance_of_a_set_without_splits_to_itself_is_0(tmp_path):
+    folder = write_pngs(tmp_path / "cats", images(60, size=4, channels=1))
+    record = tb.evaluate(folder, dataset=f"folder:{folder}", out=tmp_path / "out", progress=False, device="cpu")
+    assert record.scores["fd_pixels"].value == pytest.approx(0, abs=1e-8)
+
+
+def test_given_splits_are_compared_with_as_the_protocol_says(tmp_path):
+    train = write_pngs(tmp_path / "cats" / "train", images(20))
+    write_pngs(tmp_path / "cats" / "test", images(10))
+    folder = f"folder:{train.parent}"
+    record = tb.evaluate(train, dataset=folder, out=tmp_path / "out", progress=False, device="cpu")
+    assert (record.protocol.reference_split, record.protocol.reference_samples) == ("train", 20)
+    with fails("unknown split", "'all'", kind=UsageError):
+        tb.evaluate(train, dataset=folder, out=tmp_path / "out", progress=False, reference_split="all")
+
+
 def test_a_folder_and_an_npz_of_the_same_splits_are_the_same_data(tmp_path):
     train, test = images(7, channels=1), images(4, channels=1)
     folder = write_pngs(tmp_path / "own" / "train", train).parent

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from inputs import fails
 
 import trilemma_bench as tb
 from trilemma_bench import pipeline, registry
@@ -122,6 +123,22 @@ def test_more_real_samples_than_there_are_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("bugdet", "Did you mean 'budget'?"),
+        ("steps", "'steps' is a setting, not an option: write settings={'steps': …}"),
+        ("batch_size", "write settings={'batch_size': …}"),
+    ],
+)
+def test_an_option_that_there_is_not_is_wrong_usage(option, message, tmp_path):
+    with fails(message, kind=tb.UsageError):
+        tb.run(model="ddgan", dataset="gaussians25", out=tmp_path, **{option: 2})
+    with fails("unknown option", kind=tb.UsageError):
+        tb.evaluate(np.zeros((3, 2), np.float32), dataset="gaussians25", out=tmp_path, budget="1s")
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_path):
     with pytest.raises(tb.UsageError, match="model 'ddgan' cannot be built with these settings"):
         tb.run(model="ddgan", dataset="digits", settings={"channels": -1}, out=tmp_path, progress=False)
@@ -150,6 +167,32 @@ def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, mon
     assert record.continues == folder.name
     assert [found.id for _, found in find_records([tmp_path]).records] == [record.id]
     assert record.samples_sha256 == go(tmp_path / "whole").samples_sha256
+
+
+def test_a_run_that_goes_on_after_one_that_was_killed_supersedes_the_one_before_it(tmp_path, monkeypatch):
+    """Who is killed leaves a checkpoint, and no record."""
+    from trilemma_bench.training import Interrupted, Trainer
+
+    step, folders = Trainer._step, []
+
+    def stop_at(last):
+        def stopping(self, progress):
+            step(self, progress)
+            if self.step == last:
+                folders.append(self.place.folder)
+                signal.raise_signal(signal.SIGINT)
+
+        return stopping
+
+    for last in (5, 9):
+        monkeypatch.setattr(Trainer, "_step", stop_at(last))
+        with pytest.raises(Interrupted):
+            go(tmp_path)
+    monkeypatch.setattr(Trainer, "_step", step)
+    (folders[1] / "record.json").unlink()
+    record = go(tmp_path)
+    assert record.continues == folders[0].name
+    assert [found.id for _, found in find_records([tmp_path]).records] == [record.id]
 
 
 def test_a_run_that_was_interrupted_twice_leaves_no_state_behind(tmp_path, monkeypatch):
@@ -217,7 +260,9 @@ def test_a_run_that_fails_on_its_data_is_recorded(other_name, tmp_path, monkeypa
     assert (read_record(path).status, read_record(path).error) == ("failed", "the disk is broken")
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["a/b", "../../evil/x", "/x", "..", ".", "", "a\\b", "a\nb", "\x1b[31m", "x" * 300, "é" * 101]
+)
 def test_a_name_that_no_folder_can_have_is_wrong_usage(name, tmp_path):
     with pytest.raises(tb.UsageError, match="cannot be a name"):
         tb.evaluate(np.zeros((3, 2), np.float32), dataset="gaussians25", name=name, out=tmp_path, progress=False)

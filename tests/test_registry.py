@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from inputs import fails
 
+from trilemma_bench import registry as registries
+from trilemma_bench.catalogue import _about
+from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.registry import Entry, Registry, load_file, models
 
@@ -20,7 +24,7 @@ def entry(name: str, package: str, load=lambda: Thing) -> Entry:
 
 @pytest.fixture
 def registry(monkeypatch):
-    made = Registry("model", "trilemma_bench.nothing_registers_here")
+    made = Registry("model", "trilemma_bench.nothing_registers_here", classes=False)
     made._installed = {}
     return made
 
@@ -95,3 +99,41 @@ def test_a_plugin_file_that_fails_is_named(tmp_path, text, message):
 def test_a_missing_plugin_file_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         load_file(tmp_path / "absent.py")
+
+
+KINDS = [registries.models, registries.datasets, registries.extractors, registries.metrics, registries.protocols]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("wrong", [lambda c: 1.0, Thing, Thing()], ids=["function", "class", "object"])
+def test_what_is_not_of_its_kind_is_refused_when_it_is_registered(kind, wrong):
+    with fails(f"{kind.kind} 'lonely' in", "test_registry.py", kind.contract.partition(":")[2], kind=UsageError):
+        kind.register("lonely")(wrong)
+    assert "lonely" not in kind.names()
+
+
+def test_a_class_that_lacks_a_method_is_refused_with_its_name():
+    with fails("does not define sample", kind=UsageError):
+
+        @models.register("unfinished")
+        class Unfinished(GenerativeModel):
+            pass
+
+
+def test_a_decorator_without_a_name_says_how_to_write_it():
+    with fails("@register_model('name')", kind=UsageError):
+        models.register(Thing)
+
+
+def test_two_files_that_register_a_name_are_both_named(tmp_path, registry):
+    registry.register("gap", source="first.py")(Thing())
+    with fails("first.py", "second.py", kind=UsageError):
+        registry.register("gap", source="second.py")(Thing())
+
+
+def test_a_class_without_words_of_its_own_is_not_listed_with_those_of_its_base():
+    class Silent(GenerativeModel):
+        pass
+
+    assert _about(Silent) == ""
+    assert _about(models.get("ddpm"))

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from trilemma_bench import pipeline
+from trilemma_bench import pipeline, registry
+from trilemma_bench.config import setting_names
+from trilemma_bench.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
     from trilemma_bench.record import Record
 
 
-class EvaluateOptions(TypedDict, total=False):
-    """The options of `trilemma-bench evaluate`, by the same names.
+class CommonOptions(TypedDict, total=False):
+    """The options that `trilemma-bench run` and `evaluate` share, by the same names.
 
     references: files to compare with instead of the dataset. out: where results go. progress: whether to show bars.
     say: takes each line that there is to say, `print` by default.
@@ -33,7 +35,16 @@ class EvaluateOptions(TypedDict, total=False):
     say: Callable[[str], None]
 
 
-class RunOptions(EvaluateOptions, total=False):
+class EvaluateOptions(CommonOptions, total=False):
+    """The options of `trilemma-bench evaluate`, by the same names.
+
+    reference_split: the split to compare with; by default the protocol's, or 'all' of own images without splits.
+    """
+
+    reference_split: str | None
+
+
+class RunOptions(CommonOptions, total=False):
     """The options of `trilemma-bench run`, by the same names.
 
     config: TOML over the shipped one. checkpoint: trained weights to use. samples: how many, the protocol's number if
@@ -90,16 +101,29 @@ def evaluate(
     Raises TrilemmaError when the samples do not fit the dataset.
     """
     given = Path(samples) if isinstance(samples, str) else samples
-    return pipeline.evaluate(options_of(name, dataset, None, options), given)
+    return pipeline.evaluate(options_of(name, dataset, None, options, EvaluateOptions), given)
 
 
 def options_of(
-    model: str, dataset: str, settings: Mapping[str, Any] | None, options: Mapping[str, object]
+    model: str,
+    dataset: str,
+    settings: Mapping[str, Any] | None,
+    options: Mapping[str, object],
+    kind: type = RunOptions,
 ) -> pipeline.Options:
-    """The run's options, with paths as paths."""
+    """The run's options, with paths as paths. Raises UsageError for one that `kind` does not have."""
+    for name in sorted(set(options) - set(kind.__annotations__)):
+        raise _unknown_option(name, model, kind)
     known: dict[str, Any] = dict(options)
     for key in ("config", "checkpoint", "out"):
         if known.get(key) is not None:
             known[key] = Path(known[key]).expanduser()
     known["references"] = tuple(Path(path).expanduser() for path in known.get("references", ()))
     return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **known)
+
+
+def _unknown_option(name: str, model: str, kind: type) -> UsageError:
+    """The error that suggests the nearest option, or that says of a setting where it goes."""
+    if kind is RunOptions and name in setting_names(registry.models.get(model)):
+        return UsageError(f"'{name}' is a setting, not an option: write settings={{'{name}': …}}")
+    return unknown_name("option", name, kind.__annotations__)

@@ -49,4 +49,5 @@ def _about(item: Any) -> str:
     if title:
         source = getattr(item, "source", "")
         return f"{title} ({source})" if source else title
-    return (inspect.getdoc(item) or "").partition("\n")[0]
+    own = vars(item if isinstance(item, type) else type(item)).get("__doc__")  # not what it inherits
+    return inspect.cleandoc(own or "").partition("\n")[0]

@@ -26,7 +26,10 @@ FORMAT = "trilemma-bench/checkpoint/1"
 
 @dataclass(frozen=True)
 class Header:
-    """The facts inside a checkpoint. digest: of everything that decided the training (`job.training_digest`)."""
+    """The facts inside a checkpoint. digest: of everything that decided the training (`job.training_digest`).
+
+    continues: the last interrupted run with a record whose training this one went on with.
+    """
 
     model: str
     settings: dict[str, Any]
@@ -44,6 +47,7 @@ class Header:
     training: dict[str, Any] | None = None
     device: str = ""
     cuda_graphs: bool = False
+    continues: str = ""
     format: str = FORMAT
 
 

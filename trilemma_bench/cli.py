@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trilemma_bench.errors import TrilemmaError, UsageError, place_of
+from trilemma_bench.errors import TrilemmaError, UsageError, loaded_plugins, place_of
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 
 if TYPE_CHECKING:
     import torch
 
+    from trilemma_bench.comparing import FailOn
     from trilemma_bench.contracts import Dataset, FeatureExtractor
     from trilemma_bench.job import Options
 
@@ -113,7 +116,8 @@ class Main(click.Group):
             _fail(ctx, f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
         except Exception as error:
             place, ours = place_of(error)
-            whose = "this is a bug; " if ours else ""
+            theirs = ", ".join(loaded_plugins())
+            whose = f"this is a bug{f', ours or of {theirs}' if theirs else ''}; " if ours else ""
             _fail(ctx, f"{type(error).__name__}: {error}, in {place} ({whose}--debug shows more)", 1)
 
 
@@ -208,8 +212,15 @@ def sample(path: Path, **options: Any) -> None:
 @with_options(_DATASET, *_MEASURING, *_COMMON, *_PLACES)
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
+@click.option(
+    "--reference-split", metavar="NAME", help="Compare with this; the protocol's split, or all of a folder without any."
+)
 def evaluate(source: Path, name: str, **options: Any) -> None:
-    """Measure samples that someone else made."""
+    """Measure samples that someone else made.
+
+    With --dataset folder:PATH they are compared with PATH/train, as the protocols say, where PATH/train and PATH/test
+    are there, else with all images in PATH.
+    """
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
 
@@ -291,15 +302,34 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
     click.echo(f"{count} records are valid")
 
 
+@main.command("check-model")
+@with_options(_MODEL, _DATASET, _SET, _PLUGINS)
+def check_model_(**options: Any) -> None:
+    """Whether a model, such as a plugin's, does what the harness asks of one: a few steps and samples on the CPU."""
+    from trilemma_bench.job import prepare
+    from trilemma_bench.model_check import check_model
+
+    faults = 0
+    for what, fault in check_model(prepare(_options({**options, "device": "cpu"}))):
+        click.echo(f"FAILED  {what}: {fault}" if fault else f"ok      {what}")
+        faults += bool(fault)
+    if faults:
+        raise TrilemmaError(f"{options['model']} fails {faults} check{'s' if faults > 1 else ''}")
+
+
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option(
     "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
-    help="Exit with 1 when B - A in a score, or B / A in a time, exceeds this; repeatable.",
+    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
 )  # fmt: skip
-def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
+@click.option(
+    "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
+    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
+)  # fmt: skip
+def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: FailOn) -> None:
     """Which differences between A and B are real.
 
     Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
@@ -307,12 +337,13 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...]) -> None:
     """
     from trilemma_bench.comparing import Limit
     from trilemma_bench.comparing import compare as compare_runs
-    from trilemma_bench.report.compare import comparison_text
 
-    checks = [Limit.parse(limit) for limit in limits]
+    checks = [Limit.parse(limit, fail_on) for limit in limits]
     found = compare_runs(a, b)
     broken = [line for check in checks if (line := check.broken_by(found))]
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else comparison_text(found))
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    for line in filter(None, (check.undecided_by(found) for check in checks)):
+        click.echo(f"note: {line}", err=True)
     if broken:
         raise TrilemmaError("; ".join(broken))
 
@@ -371,18 +402,35 @@ def reference_list() -> None:
     from trilemma_bench.features import cache
 
     rows: list[tuple[str, ...]] = [
-        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "OUTPUT", "SAMPLES", "KINDS", "BYTES")
+        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "CODE", "OUTPUT", "SAMPLES", "KINDS", "BYTES", "USED")
     ]
     for entry in cache.entries():
         facts = entry.facts
         data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
-        names = ("split", "extractor", "weights", "precision", "output", "samples")
-        known = (facts.get(name, "?")[:12] if name == "weights" else facts.get(name, "?") for name in names)
-        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}"))
+        names = ("split", "extractor", "weights", "precision", "code", "output", "samples")
+        known = (facts.get(name, "?")[: 12 if name in ("weights", "code") else None] for name in names)
+        used = str(datetime.date.fromtimestamp(entry.used))
+        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}", used))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"in {cache.folder()}")
+
+
+@reference_.command("prune")
+@click.option("--days", type=click.IntRange(min=0), metavar="N", help="What was not used for so many days.")
+@click.option("--all", "everything", is_flag=True, help="All of it: what is needed is computed again.")
+def reference_prune(days: int | None, everything: bool) -> None:
+    """Delete cached references. `reference list` shows them, and when each was last used."""
+    from trilemma_bench.features import cache
+
+    if everything == (days is not None):
+        raise UsageError("say what to delete: either --days N or --all")
+    before = time.time() - 86400 * (days or 0)
+    chosen = [entry for entry in cache.entries() if everything or entry.used < before]
+    for path in [path for entry in chosen for path in entry.paths]:
+        path.unlink(missing_ok=True)
+    click.echo(f"deleted {len(chosen)} references, {sum(entry.size for entry in chosen):,} bytes, in {cache.folder()}")
 
 
 @reference_.command("export")

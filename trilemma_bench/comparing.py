@@ -224,6 +224,12 @@ class RunComparison:
             raise unknown_name("score", name, found)
         return found[name]
 
+    def __str__(self) -> str:
+        """The table that `trilemma-bench compare` prints."""
+        from trilemma_bench.report.compare import comparison_text
+
+        return comparison_text(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data, for JSON."""
         sides = {side: _side_facts(runs) for side, runs in (("a", self.a), ("b", self.b))}
@@ -317,29 +323,56 @@ def runs_at(path: Path | str) -> Runs:
     return first
 
 
+FailOn = Literal["interval", "value"]
+
+
 @dataclass(frozen=True)
 class Limit:
-    """What B − A in a score, or B / A in a time, must not exceed (or fall below): 'fid>+0.5'."""
+    """What B − A in a score, or B / A in a time, must not exceed (or fall below): 'fid>+0.5'.
+
+    on: 'interval' where all of its 95 % interval has to lie beyond, so that noise breaks a limit that holds in 2.5 % of
+    comparisons; 'value' where the number alone counts, as it does where no interval is known.
+    """
 
     text: str
     name: str
     above: bool
     bound: float
+    on: FailOn = "interval"
 
     @classmethod
-    def parse(cls, text: str) -> Limit:
+    def parse(cls, text: str, on: FailOn = "interval") -> Limit:
         """Raises UsageError when `text` is no 'NAME>NUMBER' or 'NAME<NUMBER'."""
         match = re.fullmatch(r"\s*([^<>]+?)\s*([<>])\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*", text)
         with contextlib.suppress(ValueError):
             if match:
-                return cls(text.strip(), match[1], match[2] == ">", float(match[3]))
+                return cls(text.strip(), match[1], match[2] == ">", float(match[3]), on)
         raise UsageError(f"--fail-if '{text}': give a score, > or <, and a number, such as 'fid>+0.5'")
 
     def broken_by(self, comparison: RunComparison) -> str:
-        """What exceeds the limit, in words; '' when nothing does. Raises UsageError when it cannot be told."""
+        """What lies beyond the limit, in words; '' when nothing does. Raises UsageError when it cannot be told."""
+        contrast = self._contrast(comparison)
+        ends = contrast.interval if self.on == "interval" else None
+        return self._words(contrast) if all(map(self._beyond, ends or (contrast.value,))) else ""
+
+    def undecided_by(self, comparison: RunComparison) -> str:
+        """What lies beyond the limit by less than its error, in words; '' where that is not so."""
+        contrast = self._contrast(comparison)
+        if not self._beyond(contrast.value) or self.broken_by(comparison):
+            return ""
+        return f"{self._words(contrast)}, beyond the limit by less than its error: not counted; --fail-on value does"
+
+    def _contrast(self, comparison: RunComparison) -> Contrast:
         contrast = comparison[self.name].contrast
         if contrast.value is None:
             raise UsageError(f"--fail-if '{self.text}': not compared: {contrast.reason}")
-        broken = contrast.value > self.bound if self.above else contrast.value < self.bound
+        return contrast
+
+    def _beyond(self, value: float | None) -> bool:
+        return value is not None and (value > self.bound if self.above else value < self.bound)
+
+    def _words(self, contrast: Contrast) -> str:
         kind = "B / A" if self.name in TIMES else "B − A"
-        return f"{self.text}: {kind} is {contrast.value:.6g}" if broken else ""
+        interval = contrast.interval
+        sure = f"[{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "without an interval"
+        return f"{self.text}: {kind} is {contrast.value:.6g} {sure}"

@@ -190,6 +190,12 @@ def model_schema(model_class: type) -> type[BaseModel]:
     return create_model(f"{model_class.__name__}Settings", __config__=forbid, **fields)
 
 
+def setting_names(model_class: type) -> set[str]:
+    """Every name that `--set` takes without its table."""
+    schemas = model_schema(model_class), TrainingSettings, SamplingSettings
+    return {name for schema in schemas for name in schema.model_fields}
+
+
 def configs_dir() -> Path:
     """The shipped configs: inside the installed package, or beside it in a checkout."""
     inside = Path(__file__).parent / "configs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,3 +47,9 @@ def place_of(error: BaseException) -> tuple[str, bool]:
     ours = [line for line in lines if line[1].partition(".")[0] in PACKAGES]
     frame, _, number = (theirs or ours or lines)[-1]
     return f"{Path(frame.f_code.co_filename).name}:{number}, {frame.f_code.co_name}", not theirs
+
+
+def loaded_plugins() -> list[str]:
+    """The names of the plugin files that this process has loaded, sorted."""
+    files = (module.__file__ for name, module in sys.modules.items() if name.startswith(PLUGIN))
+    return sorted({Path(file).name for file in files if file})

@@ -20,6 +20,7 @@ from trilemma_bench.datasets.folder import OwnImages
 from trilemma_bench.environment import package_version, resolve_device
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import resolve_protocol
+from trilemma_bench.paths import folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
@@ -42,6 +43,7 @@ class Options:
     protocol: str | None = None
     feature_precision: str | None = None
     references: Sequence[Path] = ()
+    reference_split: str | None = None
     device: str = "auto"
     out: Path = Path("results")
     progress: bool = True
@@ -64,6 +66,12 @@ class Job:
     training: Training | None = None
     continues: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError where the results could not lie in folders of these names."""
+        _plain_name(self.options.model)
+        if not isinstance(self.dataset, OwnImages):
+            _plain_name(self.options.dataset)
+
     @property
     def trained_as(self) -> str:
         return self.model_class.trained_as or self.options.model
@@ -76,7 +84,7 @@ class Job:
     def dataset_name(self) -> str:
         """The dataset in folder and record; own images by their content, wherever they lie: 'npz-own.npz-3f2a91'."""
         if isinstance(self.dataset, OwnImages):
-            return f"{self.dataset.name.replace(':', '-')}-{self.dataset.fingerprint()[:6]}"
+            return folder_name(f"{self.dataset.name.replace(':', '-')}-{self.dataset.fingerprint()[:6]}")
         return _plain_name(self.options.dataset)
 
     @property
@@ -100,8 +108,6 @@ class Job:
 def prepare(options: Options) -> Job:
     """Resolves every name and setting, without training, sampling or writing anything. Raises UsageError."""
     model_class = registry.models.get(options.model)
-    if not (isinstance(model_class, type) and issubclass(model_class, GenerativeModel)):
-        raise UsageError(f"model '{options.model}' is not a subclass of trilemma_bench's GenerativeModel")
     dataset = open_dataset(options.dataset)
     settings = config.resolve(
         model_class,
@@ -151,10 +157,7 @@ def _make_folder(job: Job) -> None:
 
 def _plain_name(name: str) -> str:
     """A name that a folder can have: of 'file.py:Name' the last part. Raises UsageError where it cannot."""
-    name = name.rpartition(":")[2] if ".py:" in name else name
-    if "/" in name or name in ("", ".", ".."):
-        raise UsageError(f"'{name}' cannot be a name: a folder is called so; leave out '/'")
-    return name
+    return folder_name(name.rpartition(":")[2] if ".py:" in name else name)
 
 
 def training_digest(job: Job) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trilemma_bench import registry
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.datasets.folder import WHOLE
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.evaluation import metrics_of, use_text
 from trilemma_bench.protocol import FEATURE_PRECISIONS, Protocol
@@ -66,13 +67,14 @@ def _protocol_problems(record: Record, protocol: ProtocolPart) -> Iterator[str]:
 
 def _reference_problems(record: Record, protocol: ProtocolPart, known: Protocol) -> Iterator[str]:
     """What was not compared with the dataset's own samples, or with other than the protocol's."""
-    if protocol.references or protocol.reference_split != known.reference:
-        what = "given files" if protocol.references else f"the {protocol.reference_split} split"
+    split = protocol.reference_split
+    if protocol.references or split not in (known.reference, WHOLE):
+        what = "given files" if protocol.references else f"the {split} split"
         yield f"measured against {what}, but protocol '{known.name}' compares with the {known.reference} split"
         return
     if protocol.reference_sha256 != record.dataset.fingerprint:
         yield f"reference_sha256 = {protocol.reference_sha256[:12]}…, not the fingerprint of {record.dataset.name}"
-    size, limit = _size_of(record, known.reference), known.reference_samples
+    size, limit = _size_of(record, split), known.reference_samples
     if size and protocol.reference_samples != (expected := min(size, limit or size)):
         yield f"{protocol.reference_samples:,} reference samples, but protocol '{known.name}' has {expected:,}"
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from trilemma_bench.errors import UsageError
+
+MAX_NAME_BYTES = 200  # file systems take 255
+
 
 def cache_dir() -> Path:
     """The user's cache folder, or `TRILEMMA_CACHE_DIR`."""
@@ -21,3 +25,14 @@ def data_dir() -> Path:
 def weights_dir() -> Path:
     """Where weights are looked for and downloaded to: `TRILEMMA_WEIGHTS_DIR`, or a folder in the cache."""
     return Path(os.environ.get("TRILEMMA_WEIGHTS_DIR") or cache_dir() / "weights")
+
+
+def folder_name(name: str) -> str:
+    """`name`, which one folder can have on any system. Raises UsageError where none can."""
+    if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
+        raise UsageError(
+            f"{name!r} cannot be a name: a folder is called so, which takes printable characters but '/' and '\\'"
+        )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise UsageError(f"'{name[:40]}…' cannot be a name: it has more than {MAX_NAME_BYTES} bytes; shorten it")
+    return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from trilemma_bench import checkpoint, config
 from trilemma_bench.contracts import Dataset, DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.arrays import check_shape
-from trilemma_bench.datasets.folder import array_samples, load_samples
+from trilemma_bench.datasets.folder import WHOLE, OwnImages, array_samples, load_samples
+from trilemma_bench.datasets.splits import check_split
 from trilemma_bench.distributed import is_main, on_main
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
@@ -21,6 +23,7 @@ from trilemma_bench.features.extraction import Samples
 from trilemma_bench.files import save_npz
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
+from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
 from trilemma_bench.sampling import Outside, check_available, draw_samples, drawing
@@ -86,6 +89,8 @@ def evaluate(options: Options, given: Tensor | np.ndarray | Path) -> Record:
     dataset = open_dataset(options.dataset)
     samples = _samples_of(given, dataset.spec, options.dataset)
     protocol = resolve_protocol(options.protocol, dataset, len(samples), options.feature_precision)
+    protocol = replace(protocol, reference=_compared_split(options, dataset, protocol))
+    _note_few_samples(options, dataset, len(samples))
     device = resolve_device(options.device)
     settings = config.Settings({}, config.TrainingSettings(), config.SamplingSettings())
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
@@ -95,6 +100,24 @@ def evaluate(options: Options, given: Tensor | np.ndarray | Path) -> Record:
     part = ModelPart(name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="")
     with recorded_failure(job):
         return _measure(job, evaluator, samples, part, None)
+
+
+def _compared_split(options: Options, dataset: Dataset, protocol: Protocol) -> str:
+    """What samples made elsewhere are compared with: all of a set without splits, where nothing else is asked for."""
+    if options.reference_split is not None:
+        check_split(dataset, options.reference_split)
+        return options.reference_split
+    undivided = isinstance(dataset, OwnImages) and WHOLE in dataset.splits and not options.references
+    return WHOLE if undivided else protocol.reference
+
+
+def _note_few_samples(options: Options, dataset: Dataset, count: int) -> None:
+    wanted = resolve_protocol(options.protocol, dataset, None, None)
+    if count < wanted.samples:
+        options.say(
+            f"note: {count:,} samples, and protocol '{wanted.name}' has {wanted.samples:,}: distances, recall and "
+            "coverage depend on their number, so compare them at equal numbers only"
+        )
 
 
 def _samples_of(given: Tensor | np.ndarray | Path, spec: DataSpec, dataset: str) -> Samples:

@@ -179,7 +179,7 @@ class Record(_Part):
     id: str
     status: Literal["complete", "failed", "interrupted"]
     error: str | None = None
-    continues: str = Field(default="", description="the interrupted run whose training it went on with")
+    continues: str = Field(default="", description="the last recorded run whose training it went on with")
     model: ModelPart
     dataset: DatasetPart
     protocol: ProtocolPart | None

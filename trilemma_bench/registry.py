@@ -7,6 +7,7 @@ its name is asked for; one that fails to import is reported by name and breaks n
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -32,11 +33,17 @@ class Entry:
 
 
 class Registry(Generic[T]):
-    """The objects of one kind. `group` is the entry-point group that packages declare them under."""
+    """The objects of one kind. `group` is the entry-point group that packages declare them under.
 
-    def __init__(self, kind: str, group: str) -> None:
+    contract: 'module:Class', imported when the first object is there, of which objects are; classes: whether they are
+    subclasses of it, rather than instances.
+    """
+
+    def __init__(self, kind: str, group: str, contract: str = "builtins:object", classes: bool = True) -> None:
         self.kind = kind
         self.group = group
+        self.contract = contract
+        self.classes = classes
         self._local: dict[str, Entry] = {}
         self._installed: dict[str, list[Entry]] | None = None
         self._loaded: dict[str, T] = {}
@@ -46,11 +53,17 @@ class Registry(Generic[T]):
         return sorted({*self._entry_points(), *self._local})
 
     def register(self, name: str, source: str = "") -> Callable[[T], T]:
-        """The decorator that registers a class, function or object under `name`, as of the file that calls this."""
+        """The decorator that registers a class or an object under `name`, as of the file that calls this.
+
+        Raises UsageError for an object of another kind, and a name that another file has registered.
+        """
+        if not isinstance(name, str):
+            raise UsageError(f"register_{self.kind} takes the name first: write @register_{self.kind}('name')")
         caller = sys._getframe(1).f_globals  # an object does not know which module made it
         origin = source or caller.get("__file__") or caller["__name__"]
 
         def decorate(target: T) -> T:
+            self._check(target, name, str(origin))
             package, version = _origin_of(Path(origin))
             self._add(Entry(name, package, version, f"{origin}:{getattr(target, '__name__', name)}", lambda: target))
             return target
@@ -73,11 +86,11 @@ class Registry(Generic[T]):
         """The object called `name`, or the one that 'file.py:Object' points to. Raises UsageError, TrilemmaError."""
         if ".py:" in name:
             path, _, attribute = name.rpartition(":")
-            return _attribute(load_file(Path(path)), attribute, path)
+            return self._check(_attribute(load_file(Path(path)), attribute, path), attribute, path)
         if name not in self._loaded:
             entry = self.entry(name)
             try:
-                self._loaded[name] = entry.load()
+                self._loaded[name] = self._check(entry.load(), name, entry.target)
             except TrilemmaError:
                 raise
             except Exception as error:
@@ -93,6 +106,19 @@ class Registry(Generic[T]):
             return _origin_of(Path(name.rpartition(":")[0]))
         entry = self.entry(name)
         return entry.package, entry.version
+
+    def _check(self, target: Any, name: str, where: str) -> Any:
+        """`target`, which is of this registry's kind. Raises UsageError for anything else."""
+        module, _, contract = self.contract.partition(":")
+        base = getattr(importlib.import_module(module), contract)
+        fits = isinstance(target, type) and issubclass(target, base) if self.classes else isinstance(target, base)
+        if not fits:
+            wanted = f"a subclass of trilemma_bench's {contract}" if self.classes else f"trilemma_bench.{contract}(…)"
+            found = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+            raise UsageError(f"{self.kind} '{name}' in {where} is {found}: it has to be {wanted}")
+        if missing := sorted(getattr(target, "__abstractmethods__", ())):
+            raise UsageError(f"{self.kind} '{name}' in {where} does not define {', '.join(missing)}: add it")
+        return target
 
     def _add(self, entry: Entry) -> None:
         other = self._local.get(entry.name)
@@ -153,11 +179,13 @@ def _attribute(module: Any, attribute: str, path: str) -> Any:
     return getattr(module, attribute)
 
 
-models: Registry[Any] = Registry("model", "trilemma_bench.models")
-datasets: Registry[Any] = Registry("dataset", "trilemma_bench.datasets")
-extractors: Registry[Any] = Registry("extractor", "trilemma_bench.extractors")
-metrics: Registry[Any] = Registry("metric", "trilemma_bench.metrics")
-protocols: Registry[Any] = Registry("protocol", "trilemma_bench.protocols")
+CONTRACTS = "trilemma_bench.contracts"
+PROTOCOL = "trilemma_bench.protocol:Protocol"
+models: Registry[Any] = Registry("model", "trilemma_bench.models", f"{CONTRACTS}:GenerativeModel")
+datasets: Registry[Any] = Registry("dataset", "trilemma_bench.datasets", f"{CONTRACTS}:Dataset")
+extractors: Registry[Any] = Registry("extractor", "trilemma_bench.extractors", f"{CONTRACTS}:FeatureExtractor")
+metrics: Registry[Any] = Registry("metric", "trilemma_bench.metrics", f"{CONTRACTS}:Metric", classes=False)
+protocols: Registry[Any] = Registry("protocol", "trilemma_bench.protocols", PROTOCOL, classes=False)
 
 register_model = models.register
 register_dataset = datasets.register

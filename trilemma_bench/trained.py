@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from trilemma_bench import checkpoint
 from trilemma_bench.contracts import FiniteSource, GenerativeModel, Trainable
 from trilemma_bench.distributed import on_main, world
-from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.errors import TrilemmaError, UsageError, place_of
 from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
 from trilemma_bench.record import Training
 from trilemma_bench.seeding import seed_everything
@@ -62,14 +63,20 @@ def build_model(job: Job) -> GenerativeModel:
     """
     seed_everything(job.options.seed)
     try:
-        model = job.model_class(job.dataset.spec, **job.settings.model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # the error says it
+            model = job.model_class(job.dataset.spec, **job.settings.model)
     except TrilemmaError:
         raise
     except Exception as error:
+        if "Module.__init__() call" in str(error):
+            raise _uninitialised(job.options.model) from error
+        what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         raise UsageError(
             f"model '{job.options.model}' cannot be built with these settings for data of shape "
-            f"{job.dataset.spec.shape} ({type(error).__name__}: {error}): change them with --set or --config"
+            f"{job.dataset.spec.shape} ({what}, in {place_of(error)[0]}): change them with --set or --config"
         ) from error
+    _check_built(model, job.options.model)
     model = model.to(job.device)
     if job.dataset.spec.is_image and job.device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
@@ -79,13 +86,28 @@ def build_model(job: Job) -> GenerativeModel:
     return model
 
 
+def _check_built(model: GenerativeModel, name: str) -> None:
+    """Raises UsageError for a model whose `__init__` has not set what the contract asks for."""
+    if not hasattr(model, "data"):
+        raise _uninitialised(name)
+    if isinstance(model, Trainable) and not isinstance(model.network, torch.nn.Module):
+        raise UsageError(
+            f"model '{name}' has no network: its __init__ has to set self.network, the module that draws samples: "
+            "its evaluations are counted, and it is averaged and saved"
+        )
+
+
+def _uninitialised(name: str) -> UsageError:
+    return UsageError(f"model '{name}': its __init__ does not call super().__init__(data): add that as its first line")
+
+
 def count_parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _train(job: Job, model: Trainable) -> None:
     resume = find_trained(job, complete=False)
-    job.continues = resume.name if resume else ""
+    job.continues = _last_recorded(resume) if resume else ""
     header = checkpoint.Header(
         model=job.trained_as,
         settings=job.settings.model,
@@ -98,6 +120,7 @@ def _train(job: Job, model: Trainable) -> None:
         budget=job.settings.training.budget,
         training=job.settings.training.model_dump(),
         device=_devices(job.device),
+        continues=job.continues,
     )
     place = Place(job.folder, job.device, resume, job.options.say, job.options.progress)
     data = job.dataset.load(TRAIN_SPLIT)
@@ -107,6 +130,13 @@ def _train(job: Job, model: Trainable) -> None:
     while left := find_trained(job, complete=False):  # of all that were interrupted on the way here
         (left / checkpoint.STATE_FILE).unlink(missing_ok=True)
     job.training = on_main(lambda: _training_part(header, job.folder / checkpoint.WEIGHTS_FILE))
+
+
+def _last_recorded(folder: Path) -> str:
+    """The id of the interrupted run in `folder`; where it was killed before it left a record, of the one before it."""
+    if (folder / "record.json").is_file():
+        return folder.name
+    return checkpoint.read_header(folder / checkpoint.WEIGHTS_FILE).continues
 
 
 def _devices(device: torch.device) -> str:

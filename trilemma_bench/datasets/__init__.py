@@ -18,8 +18,6 @@ def open_dataset(name: str, root: Path | None = None) -> Dataset:
     root: the data folder, `paths.data_dir()` unless given. Raises UsageError for an unknown name, TrilemmaError when
     the user's own images cannot be used.
     """
-    from trilemma_bench.contracts import Dataset
-
     kind, colon, path = name.partition(":")
     if colon and kind in ("folder", "npz"):
         if not path:
@@ -27,7 +25,5 @@ def open_dataset(name: str, root: Path | None = None) -> Dataset:
         from trilemma_bench.datasets.folder import FolderDataset, NpzDataset
 
         return (FolderDataset if kind == "folder" else NpzDataset)(Path(path).expanduser())
-    dataset = registry.datasets.get(name)(root or paths.data_dir())
-    if not isinstance(dataset, Dataset):
-        raise UsageError(f"dataset '{name}' is a {type(dataset).__name__}, not a subclass of trilemma_bench's Dataset")
+    dataset: Dataset = registry.datasets.get(name)(root or paths.data_dir())
     return dataset

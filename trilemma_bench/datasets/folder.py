@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from trilemma_bench.contracts import Dataset, DataSpec, Split
@@ -19,17 +20,20 @@ from trilemma_bench.datasets.arrays import (
     point_tensor,
     read_arrays,
 )
+from trilemma_bench.datasets.fingerprint import content_fingerprint
 from trilemma_bench.datasets.images import ImageFiles, read_images
 from trilemma_bench.datasets.splits import check_split, permutations
 from trilemma_bench.errors import TrilemmaError, UsageError
 
 TEST_SHARE = 10  # one image in ten is held out
 SPLIT_SEED = 0
-WHOLE = "all"  # where there are no splits
+WHOLE = "all"  # a set without splits, undivided
 
 
 class OwnImages(Dataset):
-    """The user's own images: two given splits, or one set of which a seeded tenth is held out.
+    """The user's own images: two given splits, or one set of which a seeded tenth is held out from training.
+
+    That set has three splits: 'train', 'test', and 'all', which is both.
 
     Headers are read at once, images by the first `load` that needs them; then they are held in memory.
 
@@ -42,6 +46,7 @@ class OwnImages(Dataset):
         super().__init__(root)
         self.name = f"{self.kind}:{root.resolve().name}"
         given = parts if _given(root, parts) else {WHOLE: root}
+        self.splits = tuple(dict.fromkeys((*given, *parts)))
         self._unread = {split: open_images(part) for split, part in given.items()}
         self._splits: dict[str, Split] = {}
         self.spec = _spec(self._unread, root)
@@ -50,14 +55,22 @@ class OwnImages(Dataset):
     def note(self) -> str:
         if (whole := self._unread.get(WHOLE)) is None:
             return ""
-        return f"one set of {whole.shape[0]} images, of which a tenth is held out by a fixed seed"
+        return f"one set of {whole.shape[0]} images: training leaves out a tenth, by a fixed seed"
 
     def load(self, split: str) -> Split:
         check_split(self, split)
         if split not in self._splits:
             whole = self._unread.get(WHOLE)
-            self._splits |= _hold_out(whole.read()) if whole else {split: self._unread[split].read()}
+            if whole is None:
+                self._splits[split] = self._unread[split].read()
+            elif split == WHOLE:
+                self._splits[WHOLE] = _joined(self.load("train"), self.load("test"))
+            else:
+                self._splits |= _hold_out(whole.read())
         return self._splits[split]
+
+    def fingerprint(self) -> str:
+        return content_fingerprint(self, [split for split in self.splits if split != WHOLE])
 
     def available(self) -> str:
         return f"found at {self.root}"
@@ -144,6 +157,13 @@ def _hold_out(whole: Split) -> dict[str, Split]:
         split: Split(whole.samples[index], None if whole.labels is None else whole.labels[index])
         for split, index in chosen.items()
     }
+
+
+def _joined(first: Split, second: Split) -> Split:
+    labels = None
+    if first.labels is not None and second.labels is not None:
+        labels = torch.cat([first.labels, second.labels])
+    return Split(torch.cat([first.samples, second.samples]), labels)
 
 
 def _spec(parts: dict[str, Unread], path: Path) -> DataSpec:

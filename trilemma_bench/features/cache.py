@@ -5,6 +5,7 @@ One process computes what is missing while the others wait for it and then read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,6 +90,8 @@ def read(facts: Facts) -> Tensors | None:
     try:
         tensors, found = load(path)
         if _identity(found) == _identity(facts) and is_whole(tensors, found):
+            with contextlib.suppress(OSError):  # a cache of others
+                os.utime(path)  # for `Entry.used`
             return tensors
         problem = "its content does not fit its facts"
     except (SafetensorError, OSError) as error:
@@ -134,12 +137,20 @@ def save(path: Path | str, facts: Facts, tensors: Tensors) -> None:
 
 @dataclass
 class Entry:
-    """The files of one reference. facts: what their headers say, empty where none can be read; size: bytes."""
+    """The files of one reference. facts: what their headers say, empty where none can be read; size: bytes.
+
+    used: when one of them was last used or written, in seconds since the epoch.
+    """
 
     name: str
     facts: Facts
     kinds: list[str]
     size: int
+    used: float = 0.0
+
+    @property
+    def paths(self) -> list[Path]:
+        return [folder() / f"{self.name}.{kind}.safetensors" for kind in self.kinds]
 
 
 def entries() -> list[Entry]:
@@ -150,7 +161,9 @@ def entries() -> list[Entry]:
         entry = found.setdefault(name, Entry(name, {}, [], 0))
         entry.facts = entry.facts or _header(path)
         entry.kinds.append(kind)
-        entry.size += path.stat().st_size
+        facts = path.stat()
+        entry.size += facts.st_size
+        entry.used = max(entry.used, facts.st_mtime)
     return list(found.values())
 
 

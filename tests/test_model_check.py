@@ -1,0 +1,69 @@
+"""`trilemma-bench check-model`: a good plugin passes, and each fault gets its sentence."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from trilemma_bench.cli import main
+
+GOOD = """
+import torch
+from trilemma_bench import Trainable
+
+class Mine(Trainable):
+    def __init__(self, data):
+        super().__init__(data)
+        self.network = torch.nn.Linear(2, 2)
+        self.shift = torch.nn.Parameter(torch.randn(2))
+        self.calls = 0
+
+    def optimizers(self):
+        return {"network": torch.optim.Adam(self.network.parameters(), lr=1e-3)}
+
+    def training_step(self, batch, step, optimizers):
+        loss = (self.network(batch + torch.randn_like(batch)) - batch).square().mean()
+        optimizers["network"].zero_grad()
+        loss.backward()
+        optimizers["network"].step()
+        return {"loss": loss.detach()}
+
+    def evaluations(self):
+        return 1
+
+    def sample(self, count, rng):
+        return self.network(torch.randn(count, 2, generator=rng))
+"""
+
+
+def check(tmp_path, code):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(code)
+    arguments = ["check-model", "--model", f"{plugin}:Mine", "--dataset", "gaussians25"]
+    return CliRunner().invoke(main, arguments)
+
+
+def test_a_good_model_passes_every_check(tmp_path):
+    done = check(tmp_path, GOOD)
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()] == ["ok"] * 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (", generator=rng", "", "sample draws from torch's global generator"),
+        ("return self.network(torch.randn(", "self.calls += 1\n        return self.calls + self.network(torch.randn(",
+         "two draws of one seed differ"),
+        ("return 1\n", "return 2\n", "evaluations() says 2 a sample, and 1 were counted"),
+        ("[\"network\"].step()", "[\"network\"]", "4 steps left self.network as it was"),
+        ("loss = (", "self.calls += 1\n        loss = self.calls * (", "interrupted and resumed gives another network"),
+        ("return self.network(torch", "return self.shift + self.network(torch", "needs more than self.network"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_said_in_a_sentence(old, new, fault, tmp_path):
+    assert old in GOOD
+    done = check(tmp_path, GOOD.replace(old, new))
+    assert done.exit_code == 1
+    assert fault in done.output
+    assert "this is a bug" not in done.output
