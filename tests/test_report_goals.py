@@ -88,9 +88,9 @@ def test_curves_join_one_trained_model_by_its_evaluations():
     assert [row.record.speed.nfe for row in curve.rows] == [10, 20, 50]
 
 
-def test_the_same_settings_twice_are_no_curve():
+def test_the_same_settings_twice_are_one_point_of_no_curve():
     (table,) = tables([sampled(10), sampled(10).model_copy(update={"id": "again"})])
-    assert len(table.rows) == 2
+    assert len(table.rows) == 1
     assert curves(table) == []
 
 

@@ -139,7 +139,10 @@ EDGES = {
 @pytest.mark.parametrize("times", [(0.0, 1e-3), (0.0, 0.0), (1e-12, 1e4)])
 @pytest.mark.parametrize("scores", EDGES.values(), ids=EDGES)
 def test_edges_are_drawn_within_the_axes(scores, times):
-    records = [make_record(f"m{t}", scores=s, speed=make_speed(t, 1)) for s, t in zip(scores, times, strict=True)]
+    records = [
+        make_record(f"m{i}", scores=s, speed=make_speed(t, 1))
+        for i, (s, t) in enumerate(zip(scores, times, strict=True))
+    ]
     (table,) = tables(records)
     axes = scatter(table, table.speed, table.quality).axes[0]
     for record in records:

@@ -116,13 +116,14 @@ def test_times_of_a_busy_machine_are_noted_under_their_row():
 def test_runs_of_one_label_are_told_apart():
     names = lambda *records: {row.name for row in tables(records)[0].rows}  # noqa: E731
     assert names(make_record(seed=1), make_record(seed=2)) == {"ddgan, seed 1", "ddgan, seed 2"}
-    assert names(make_record(id="run-1"), make_record(id="run-2")) == {"ddgan, run-1", "ddgan, run-2"}
     edited = [make_record(seed=seed) for seed in range(2)]
     edited = [
         record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": letter * 64})})
         for record, letter in zip(edited, "ab", strict=True)
     ]
     assert names(*edited) == {"ddgan, code aaaaaaa", "ddgan, code bbbbbbb"}
+    apart = [make_record(id=f"run-{i}", training=make_training(checkpoint_sha256=f"{i}")) for i in range(2)]
+    assert names(*apart) == {"ddgan, run-0", "ddgan, run-1"}  # two trainings, alike in all that was chosen
 
 
 def test_notes_name_their_rows_unless_all_share_them():
@@ -197,7 +198,40 @@ def test_seeds_and_a_single_run_of_one_label_are_told_apart():
         return make_record(seed=seed, id=f"{budget}{seed}", training=training)
 
     (table,) = tables([trained(0, "2m"), trained(1, "2m"), trained(0, "9m")])
-    assert {row.name for row in table.rows} == {"ddgan, 2 seeds", "ddgan, seed 0"}
+    assert {row.name for row in table.rows} == {"ddgan, 2m, 2 seeds", "ddgan, 9m"}
+
+
+def swept(eta, steps=5, **changes):
+    part = make_record("ddim", f"{steps} steps").model.model_copy(update={"settings": {"eta": eta, "steps": steps}})
+    return make_record("ddim", id=f"{eta}-{steps}").model_copy(update={"model": part, **changes})
+
+
+def test_a_sweep_shows_what_was_swept_and_no_more():
+    (table,) = tables([swept(0.0), swept(0.5), swept(1.0), swept(0.0, steps=9)])
+    names = {row.name for row in table.rows}
+    assert names == {"ddim (5 steps), eta=0.0", "ddim (5 steps), eta=0.5", "ddim (5 steps), eta=1.0", "ddim (9 steps)"}
+
+
+def test_settings_and_budget_tell_apart_together_where_neither_does_alone():
+    records = [
+        swept(eta, training=make_training(budget=budget, checkpoint_sha256=budget), id=f"{eta}{budget}")
+        for eta in (0, 1)
+        for budget in ("2m", "9m")
+    ]
+    (table,) = tables(records)
+    assert {row.name for row in table.rows} == {f"ddim (5 steps), {b}, eta={e}" for e in (0, 1) for b in ("2m", "9m")}
+
+
+def test_of_a_repeated_run_the_newest_counts_and_a_note_says_so():
+    runs = [
+        make_record(scores={"fid": fid}, id=str(fid), created=f"2026-11-0{day}T00:00:00+00:00")
+        for day, fid in ((2, 7.0), (3, 8.0), (1, 6.0))
+    ]
+    (table,) = tables([*runs, make_record("other")])
+    assert cell(table, "ddgan", "fid").value == 8.0
+    assert len(table.rows) == 2
+    assert "ddgan: the newest of repeated runs, 2 older ones are left out" in table.notes
+    assert not any("other:" in note and "repeated" in note for note in table.notes)
 
 
 def test_methods_are_stated_once_for_all_rows():

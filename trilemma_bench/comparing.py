@@ -23,8 +23,8 @@ from trilemma_bench.statistics import (
     differences,
     is_reference,
     measured_on,
-    newest_of_repeats,
     over_seeds,
+    repeats,
     seed_conditions,
 )
 
@@ -315,7 +315,7 @@ def runs_at(path: Path | str) -> Runs:
         why = [*(f"{record.label} is {record.status}" for _, record in found.records), *found.skipped]
         more = f"; and {len(why) - 2} more" if len(why) > 2 else ""
         raise UsageError(f"{path}: no complete run; {'; '.join(why[:2]) or 'no record.json below it'}{more}")
-    first, *others = over_seeds(newest_of_repeats(complete))
+    first, *others = over_seeds(same[-1] for same in repeats(complete))
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))
         what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"

@@ -273,13 +273,16 @@ def _without_repeats(same: Iterable[Record]) -> list[list[Record]]:
     return sets
 
 
-def newest_of_repeats(records: Iterable[Record]) -> list[Record]:
-    """`records`, oldest first, without those that a later one repeats: the same in all, weights and seed included."""
-    newest: list[Record] = []
-    for same in _alike(records):
-        weights = (record.training.checkpoint_sha256 if record.training else None for record in same)
-        newest += {(record.seed, sha256): record for record, sha256 in zip(same, weights, strict=True)}.values()
-    return newest
+def repeats(records: Iterable[Record]) -> list[list[Record]]:
+    """`records` in sets that are the same in all, weights and seed included, each oldest first."""
+    sets: list[list[Record]] = []
+    for same in _alike(sorted(records, key=lambda record: (record.created, record.id))):
+        repeated: dict[tuple[int, str | None], list[Record]] = {}
+        for record in same:
+            weights = record.training.checkpoint_sha256 if record.training else None
+            repeated.setdefault((record.seed, weights), []).append(record)
+        sets += repeated.values()
+    return sets
 
 
 def _alike(records: Iterable[Record]) -> list[list[Record]]:
@@ -328,7 +331,8 @@ def _recorded_lately(record: Record) -> Conditions:
 def _always_recorded(record: Record) -> Conditions:
     trained, speed = record.training, record.speed
     fields = {
-        "model": record.model.model_dump(exclude={"source_sha256"}),
+        "model": record.model.model_dump(exclude={"source_sha256", "settings"}),
+        "settings": record.model.settings,
         "trained on": record.dataset.split,
         "training": None if trained is None else trained.model_dump(include={"budget", "settings", "device"}),
         "timing": None

@@ -8,7 +8,7 @@ from itertools import islice
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
-from trilemma_bench.statistics import BELOW, Group, is_reference
+from trilemma_bench.statistics import BELOW, Group, Runs, is_reference
 
 LEGEND = (
     "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
@@ -29,6 +29,17 @@ def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
             notes.setdefault(fmt.plain(note), []).append(name)
     competitors = {name for name, record in rows if not is_reference(record)}
     return [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+
+
+def repeat_notes(rows: Iterable[tuple[str, Runs]], repeated: Sequence[Sequence[Record]]) -> list[str]:
+    """How many runs each of (name, runs) stands for, where some were repeated. repeated: sets of runs, newest last."""
+    older = {same[-1].id: len(same) - 1 for same in repeated}
+    counts = [(name, sum(older[record.id] for record in runs.records)) for name, runs in rows]
+    return [
+        f"{name}: the newest of repeated runs, {count} older {'one is' if count == 1 else 'ones are'} left out"
+        for name, count in counts
+        if count
+    ]
 
 
 def interval_methods(records: Sequence[Record], columns: Iterable[Column]) -> list[str]:

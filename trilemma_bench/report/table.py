@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from trilemma_bench.report.columns import (
     quality_column,
     score_columns,
 )
-from trilemma_bench.report.notes import interval_methods, row_notes
-from trilemma_bench.statistics import Group, Runs, comparable, is_reference, over_seeds, pareto_front
+from trilemma_bench.report.naming import row_names
+from trilemma_bench.report.notes import interval_methods, repeat_notes, row_notes
+from trilemma_bench.statistics import Group, Runs, comparable, is_reference, over_seeds, pareto_front, repeats
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def tables(records: Iterable[Record]) -> list[Table]:
 
 
 def make_table(group: Group) -> Table:
-    everyone = over_seeds(group.records)
+    repeated = repeats(group.records)
+    everyone = over_seeds(same[-1] for same in repeated)
     records = [runs.record for runs in everyone]
     scores = score_columns(records)
     facts = [column for column in FACTS if any(column.value(record) is not None for record in records)]
@@ -109,7 +111,11 @@ def make_table(group: Group) -> Table:
         Row(i + 1, name, runs, is_reference(runs.record), front[i], [column[i] for column in cells])
         for i, (name, runs) in enumerate(zip(row_names(ordered), ordered, strict=True))
     ]
-    notes = [*row_notes((row.name, row.record) for row in rows), *interval_methods(records, scores)]
+    notes = [
+        *row_notes((row.name, row.record) for row in rows),
+        *repeat_notes(((row.name, row.runs) for row in rows), repeated),
+        *interval_methods(records, scores),
+    ]
     return Table(
         group, columns, _parts(scores, facts), rows, list(footnotes), notes, quality, coverage, SECONDS_PER_IMAGE
     )
@@ -179,36 +185,3 @@ def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
     """Whether a difference was looked for and not shown, this pair alone."""
     p = column.contrast(leader, runs).p if column.contrast else None
     return p is not None and p >= LEVEL
-
-
-def row_names(rows: Sequence[Runs]) -> list[str]:
-    """The label of each row with its number of seeds; where several have the same, told apart by the model's code, by
-    seed, budget or id.
-    """
-    labels = [fmt.plain(runs.record.label) for runs in rows]
-    alike: dict[str, list[Runs]] = {}
-    for label, runs in zip(labels, rows, strict=True):
-        alike.setdefault(label, []).append(runs)
-    apart = {label: _apart(same) for label, same in alike.items() if len(same) > 1}
-    names = []
-    for label, runs in zip(labels, rows, strict=True):
-        seeds = [f"{len(runs)} seeds"] if len(runs) > 1 else []
-        names.append(", ".join(dict.fromkeys([label, *([apart[label](runs)] if label in apart else []), *seeds])))
-    return names
-
-
-def _apart(rows: Sequence[Runs]) -> Callable[[Runs], str]:
-    """What tells all `rows` from one another, in words: the first of their facts that does."""
-
-    def code(runs: Runs) -> str:
-        sha256 = runs.record.model.source_sha256
-        return f"code {sha256[:7]}" if sha256 else ""
-
-    def seeds(runs: Runs) -> str:
-        return f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
-
-    def budget(runs: Runs) -> str:
-        return fmt.plain(runs.record.training.budget) if runs.record.training else "untrained"
-
-    differing = (fact for fact in (code, seeds, budget) if len({fact(runs) for runs in rows} - {""}) == len(rows))
-    return next(differing, lambda runs: fmt.plain(runs.record.id)[-16:])

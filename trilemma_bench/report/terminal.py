@@ -11,6 +11,8 @@ from trilemma_bench.report.notes import missing_notes
 from trilemma_bench.report.table import Cell, Table, tables
 
 WIDTH = 120
+# of a name, before a table is broken into more blocks: with the setting that tells it apart
+NAME = 32
 _FACTS = ("nfe", "seconds_per_image", "latency_seconds", "parameters", "training_seconds")
 
 
@@ -71,8 +73,8 @@ def _blocks(table: Table, part: Sequence[int]) -> list[list[list[str]]]:
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
-    """Of the narrowest setting: names cut to twenty characters, one space between columns."""
-    names = min(20, max(map(len, columns[0])))
+    """Of the narrowest setting: names cut to NAME characters, one space between columns."""
+    names = min(NAME, max(map(len, columns[0])))
     return names + sum(1 + max(map(len, column)) for column in columns[1:])
 
 
@@ -91,7 +93,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Names to the left, numbers to the right; names are cut where the line would be wider than WIDTH."""
     columns = [_trimmed([line[i] for line in lines]) for i in range(1, len(lines[0]))]
     widths = [max(map(len, column)) for column in columns]
-    gap = "  " if sum(widths) + 2 * len(widths) + 20 <= WIDTH else " "
+    gap = "  " if sum(widths) + 2 * len(widths) + NAME <= WIDTH else " "
     room = max(8, WIDTH - sum(widths) - len(gap) * len(widths))
     name = min(room, max(len(line[0]) for line in lines))
     numbers = zip(*columns, strict=True)

@@ -175,7 +175,7 @@ function barBoxes(row, x, y, pixel) {
   return [boxOf(corner(across[0], atY), corner(across[1], atY)), boxOf(corner(atX, up[0]), corner(atX, up[1]))];
 }
 
-const shortened = (name) => (name.length > 28 ? `${name.slice(0, 27)}…` : name);
+const shortened = (name) => (name.length > 36 ? `${name.slice(0, 35)}…` : name);
 const heightFor = (width) => Math.round(Math.min(560, Math.max(400, 0.62 * width)));
 
 function flatLegend(state, rows) {

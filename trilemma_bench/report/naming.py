@@ -1,0 +1,78 @@
+"""What rows are called: by their labels, and where these are alike by what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from trilemma_bench.report import format as fmt
+from trilemma_bench.statistics import BELOW, UNRECORDED, Runs, seed_conditions
+
+Facts = dict[str, str]
+
+# in this order: what most runs of one label differ in comes first
+_TABLES = ("settings", "training", "sampling", "timing", "code", "model")
+_BUDGET = f"training{BELOW}budget"
+_FOLLOWS = {"model · name", "model · variant", "model · parameters"}
+
+
+def row_names(rows: Sequence[Runs]) -> list[str]:
+    """The label of each row with its number of seeds; where several have the same, with the facts that differ."""
+    labels = [fmt.plain(runs.record.label) for runs in rows]
+    alike: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        alike.setdefault(label, []).append(i)
+    names = labels.copy()
+    for label, places in alike.items():
+        for i, apart in zip(places, _apart([rows[i] for i in places]), strict=True):
+            seeds = f"{len(rows[i])} seeds" if len(rows[i]) > 1 else ""
+            names[i] = ", ".join(dict.fromkeys(part for part in (label, *apart, seeds) if part))
+    return names
+
+
+def _apart(rows: Sequence[Runs]) -> list[list[str]]:
+    """The fewest facts that tell `rows` from one another, each row's in words: of those that differ, in order."""
+    shown: list[list[str]] = [[] for _ in rows]
+    for fact in _differing(rows):
+        longer = [[*parts, text] if (text := fact(runs)) else parts for parts, runs in zip(shown, rows, strict=True)]
+        if _kinds(longer) > _kinds(shown):
+            shown = longer
+    return shown
+
+
+def _kinds(texts: Sequence[Sequence[str]]) -> int:
+    return len(set(map(tuple, texts)))
+
+
+def _differing(rows: Sequence[Runs]) -> Iterator[Callable[[Runs], str]]:
+    """Budget, settings and the like, then the seed, and the id for rows that differ in nothing else."""
+    facts = {id(runs): _facts(runs) for runs in rows}
+    names = dict.fromkeys(name for each in facts.values() for name in each)
+    for name in sorted(names, key=lambda name: (name != _BUDGET, _TABLES.index(name.split(BELOW)[0]))):
+        yield partial(_fact, facts, name)
+    yield lambda runs: f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
+    yield lambda runs: fmt.plain(runs.record.id)[-16:]
+
+
+def _fact(facts: dict[int, Facts], name: str, runs: Runs) -> str:
+    return facts[id(runs)].get(name, "")
+
+
+def _facts(runs: Runs) -> Facts:
+    """What was chosen for these runs, by its full name, in words: 'eta=0.5', or a budget as '40s'."""
+    conditions = dict(seed_conditions(runs.record))
+    chosen = {name for name in conditions if name.split(BELOW)[0] in _TABLES} - _FOLLOWS
+    return {name: _text(name, conditions[name]) for name in conditions if name in chosen and _said(conditions[name])}
+
+
+def _said(value: Any) -> bool:
+    return value not in (None, UNRECORDED)
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "code":
+        return f"code {value[:7]}"
+    key = name.split(BELOW, 1)[-1].replace(BELOW, ".").removeprefix("settings.")
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return fmt.plain(shown if name == _BUDGET else f"{key}={fmt.short(shown, 24)}")
