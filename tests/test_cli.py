@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,9 +54,10 @@ def test_each_stage_alone(tmp_path):
     path = tmp_path / "samples.npz"
     sampled = call("sample", "--model", "ddgan", "--samples", "300", *training, *common, "--to", path)
     assert sampled.exit_code == 0, sampled.output
-    measured = call("evaluate", "--samples", path, "--name", "mine", *common)
+    measured = call("evaluate", "--samples", path, "--name", "mine", "--real", *common)
     assert measured.exit_code == 0, measured.output
     assert "mine" in measured.stdout
+    assert json.loads((Path(measured.stdout.splitlines()[-1]) / "record.json").read_text())["model"]["reference"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,7 @@ def test_an_output_folder_that_is_a_file_is_named(tmp_path):
 def test_help_answers_without_importing_torch():
     code = """
 import sys
+from pathlib import Path
 from trilemma_bench.cli import main
 try:
     main(["--help"])

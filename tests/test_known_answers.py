@@ -94,7 +94,7 @@ def test_the_distance_between_cifar10s_splits_is_the_committed_one():
     """Test against train with ResNet-56: the features' moments are committed, the record is of the whole evaluation."""
     found = load_file(TESTS / "data" / "cifar10-resnet56-moments.safetensors")
     train, test = ((found[f"{split}_mean"], found[f"{split}_covariance"]) for split in ("train", "test"))
-    committed = read_record(next((TESTS.parent / "results" / "cifar10" / "samples").glob("*/record.json")))
+    committed = read_record(next((TESTS.parent / "results" / "cifar10" / "test-split").glob("*/record.json")))
     expected = committed.scores["fd_cifar-resnet56"].value
     assert frechet_distance(*train, *test) == pytest.approx(expected, rel=1e-8)
     root = scipy.linalg.sqrtm((train[1] @ test[1]).numpy()).real

@@ -284,8 +284,9 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     assert again.samples_sha256 == record.samples_sha256
     assert again.sampling == {}
     assert again.scores["fd_points"].value == record.scores["fd_points"].value
-    array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu")
+    array = tb.evaluate(points, dataset="gaussians25", out=tmp_path, progress=False, device="cpu", real=True)
     assert array.samples_sha256 == record.samples_sha256
+    assert (array.model.reference, again.model.reference) == (True, False)
 
 
 def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path, monkeypatch):

@@ -349,7 +349,7 @@ def test_cifar10s_test_split_against_its_training_split(monkeypatch):
     """
     monkeypatch.setenv("TRILEMMA_DATA_DIR", REAL_DATA)
     monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", f"{REAL_DATA}/weights")
-    committed = read_record(next((RESULTS / "cifar10" / "samples").glob("*/record.json")))
+    committed = read_record(next((RESULTS / "cifar10" / "test-split").glob("*/record.json")))
     dataset = open_dataset("cifar10")
     evaluator = Evaluator(dataset, registry.protocols.get("cifar-resnet56"), CPU, progress=False)
     found = evaluator.evaluate(dataset.load("test").samples)

@@ -93,15 +93,17 @@ def evaluate(
     *,
     dataset: str,
     name: str = "samples",
+    real: bool = False,
     **options: Unpack[EvaluateOptions],
 ) -> Record:
     """Measures samples that someone else made: a folder of images, an .npz or .npy file, an array or a tensor.
 
     Arrays: uint8 N×H×W×C or N×C×H×W for images, float N×D for points. name: the model's name in the record.
+    real: these are real data, such as a test split: a table shows them as its ceiling and ranks them with nobody.
     Raises TrilemmaError when the samples do not fit the dataset.
     """
     given = Path(samples) if isinstance(samples, str) else samples
-    return pipeline.evaluate(options_of(name, dataset, None, options, EvaluateOptions), given)
+    return pipeline.evaluate(options_of(name, dataset, None, options, EvaluateOptions), given, real)
 
 
 def options_of(

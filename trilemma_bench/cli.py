@@ -212,10 +212,11 @@ def sample(path: Path, **options: Any) -> None:
 @with_options(_DATASET, *_MEASURING, *_COMMON, *_PLACES)
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
+@click.option("--real", is_flag=True, help="They are real data, such as a test split: a ceiling, never ranked.")
 @click.option(
     "--reference-split", metavar="NAME", help="Compare with this; the protocol's split, or all of a folder without any."
 )
-def evaluate(source: Path, name: str, **options: Any) -> None:
+def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
     """Measure samples that someone else made.
 
     With --dataset folder:PATH they are compared with PATH/train, as the protocols say, where PATH/train and PATH/test
@@ -224,7 +225,7 @@ def evaluate(source: Path, name: str, **options: Any) -> None:
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
 
-    record = pipeline.evaluate(_options({**options, "model": name}), source)
+    record = pipeline.evaluate(_options({**options, "model": name}), source, real)
     click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 

@@ -84,8 +84,11 @@ def sample(options: Options, path: Path) -> Path:
     return path
 
 
-def evaluate(options: Options, given: Tensor | np.ndarray | Path) -> Record:
-    """Measures samples that someone else made, a file, a folder or an array; no speed, no training in the record."""
+def evaluate(options: Options, given: Tensor | np.ndarray | Path, real: bool = False) -> Record:
+    """Measures samples that someone else made, a file, a folder or an array; no speed, no training in the record.
+
+    real: they are real data.
+    """
     dataset = open_dataset(options.dataset)
     samples = _samples_of(given, dataset.spec, options.dataset)
     protocol = resolve_protocol(options.protocol, dataset, len(samples), options.feature_precision)
@@ -97,7 +100,9 @@ def evaluate(options: Options, given: Tensor | np.ndarray | Path) -> Record:
     evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)
     source = str(given) if isinstance(given, Path) else "array"
-    part = ModelPart(name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="")
+    part = ModelPart(
+        name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="", reference=real
+    )
     with recorded_failure(job):
         return _measure(job, evaluator, samples, part, None)
 
