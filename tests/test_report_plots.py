@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from records import demo_records, make_record, make_speed, many_records, with_errors
 
-from trilemma_bench.report import format as fmt
 from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import NAMED_OF_MANY, axis_title, left_out, papers_of, scatter
+from trilemma_bench.report.plots import LEADER, NAMED_OF_MANY, NAMED_ROWS, axis_title, left_out, papers_of, scatter
 from trilemma_bench.report.table import Table, tables
 from trilemma_bench.report.trilemma import triangles, trilemma
 
@@ -43,6 +42,19 @@ def test_labels_of_equal_points_do_not_cover_each_other():
     )
     gaps = np.abs(centres[:, None] - centres)[np.triu_indices(3, 1)]
     assert ((gaps[:, 0] >= 60) | (gaps[:, 1] >= 14)).all()
+
+
+def test_lines_to_labels_cross_no_label_and_no_other_line():
+    rng = np.random.default_rng(1)
+    anchors = rng.uniform((350, 200), (450, 300), (8, 2))
+    sizes = np.full((8, 2), (90.0, 14.0))
+    centres = place(anchors, sizes, np.full(8, 9.0), np.array([0.0, 0, 800, 500]), np.empty((0, 4)))
+    ends = np.clip(anchors, centres - sizes / 2, centres + sizes / 2)
+    lines = anchors[:, None] + np.linspace(0, 1, 200)[:, None] * (ends - anchors)[:, None]
+    for i in range(8):
+        for j in set(range(8)) - {i}:
+            assert not (np.abs(lines[i] - centres[j]) < sizes[j] / 2).all(axis=1).any()
+            assert np.hypot(*(lines[i][:, None] - lines[j]).transpose(2, 0, 1)).min() > 0.5
 
 
 def test_labels_of_no_points():
@@ -82,7 +94,7 @@ def test_looks_differ_in_colour_and_in_marker(toy):
 def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(toy):
     axes = trilemma(toy, toy.quality, toy.coverage).axes[0]
     bubbles = axes.collections[0]
-    rows = [row.record for row in toy.competitors]
+    rows = [row.record for row in sorted(toy.competitors, key=lambda row: row.front)]  # the front covers the others
     assert bubbles.get_offsets().tolist() == [
         [record.speed.seconds_per_image, record.scores["fd_features"].value] for record in rows
     ]
@@ -91,8 +103,8 @@ def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(t
 
 
 def test_each_row_has_a_triangle(toy):
-    names = {axes.get_title() for axes in triangles(toy).axes}
-    assert {fmt.short(row.name, 19) for row in toy.competitors} <= names
+    names = {axes.get_title().replace("\n", " ") for axes in triangles(toy).axes}
+    assert {row.name for row in toy.competitors} <= names
     assert triangles(tables(demo_records())[1]) is None  # a single row has nothing to be compared with
 
 
@@ -102,6 +114,33 @@ def test_goodness_is_one_for_the_best_and_tells_decades_apart(toy):
     assert np.allclose(goodness(toy.coverage, np.array([0.2, 0.8])), [0.25, 1])
     assert np.allclose(goodness(toy.quality, np.array([0.0, 2.0])), [1, 0])
     assert np.allclose(goodness(toy.quality, np.array([0.0, 0.0])), 1)
+
+
+def test_of_more_rows_than_can_be_named_the_best_is_named_off_the_line_of_real_data():
+    scores = [{"fid": 2.05 + i % 5, "recall": 0.5} for i in range(NAMED_ROWS + 3)]
+    records = [make_record(f"m{i}", scores=s, speed=make_speed(1e-3 * (16 - i), 1)) for i, s in enumerate(scores)]
+    (table,) = tables([*records, make_record("real-data", scores={"fid": 2.0, "recall": 0.9})])
+    axes = trilemma(table, table.quality, table.coverage).axes[0]
+    axes.figure.draw_without_rendering()
+    names = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text().startswith("m")}
+    assert "m10" in names  # the best and the fastest of the equally good
+    assert set(names) == {row.name for row in table.rows if row.front}
+    (_, line) = axes.transData.transform((1e-3, 2.0))
+    assert not any(box.y0 < line < box.y1 for box in names.values())
+
+
+def test_a_label_right_beside_its_point_needs_no_line_and_one_farther_off_has_one():
+    def lines(*seconds):
+        records = [
+            make_record(f"m{i}", scores={"fid": 5.0, "recall": 0.5}, speed=make_speed(s, 1))
+            for i, s in enumerate(seconds)
+        ]
+        (table,) = tables(records)
+        axes = scatter(table, table.speed, table.quality).axes[0]
+        return [line for line in axes.lines if line.get_zorder() == LEADER]
+
+    assert lines(1e-3, 1.0) == []
+    assert len(lines(1.0, 1.0001, 1.0002)) == 3
 
 
 def test_of_many_rows_some_of_the_front_are_named_within_the_axes():

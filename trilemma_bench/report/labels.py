@@ -9,29 +9,74 @@ Array = NDArray[np.float64]
 
 _GAPS = np.array([2.0, 8, 16, 26, 38, 52, 68, 90, 120])
 _ANGLES = np.deg2rad(np.arange(0, 360, 22.5))
-_OUTSIDE, _COVERED, _AMBIGUOUS = 50.0, 20.0, 6.0
+_ALONG = np.linspace(0, 1, 25)[:, None]
+_OUTSIDE, _COVERED, _AMBIGUOUS, _CROSSED, _PASSED = 500.0, 20.0, 6.0, 4000.0, 300.0
+_ROUNDS = 4
 
 
 def place(anchors: Array, sizes: Array, radii: Array, bounds: Array, obstacles: Array) -> Array:
     """Centres (N×2) for labels of `sizes` (N×2) near `anchors` (N×2), whose marks have `radii` (N). All in pixels.
 
     bounds: x0, y0, x1, y1 that the labels should stay within. obstacles: boxes (M×4) that they should not cover.
-    Each label takes the cheapest of the places around its point, the most crowded points first, in two rounds.
+    Each label takes the cheapest of the places around its point, the most crowded points first, in a few rounds.
     """
     count = len(anchors)
     marks = _boxes(anchors, 2 * radii[:, None].repeat(2, axis=1)) if count else np.empty((0, 4))
     fixed = np.concatenate([obstacles.reshape(-1, 4), marks])
     candidates = [_candidates(anchors[i], sizes[i], radii[i]) for i in range(count)]
     nearby = [_within_reach(fixed, candidates[i], sizes[i]) for i in range(count)]
+    alone = [
+        _cost(candidates[i], sizes[i], anchors[i], bounds, nearby[i])
+        + _ambiguity(candidates[i], sizes[i], anchors, i)
+        + _PASSED * _passed(candidates[i], sizes[i], anchors, radii, i)
+        for i in range(count)
+    ]
     order = np.argsort([np.sort(np.abs(anchors - anchor).sum(1))[:4].sum() for anchor in anchors])
     placed: dict[int, Array] = {}
-    for _ in range(2):
+    for _ in range(_ROUNDS):
         for i in order:
-            others = [_boxes(centre[None], sizes[j][None]) for j, centre in placed.items() if j != i]
-            cost = _cost(candidates[i], sizes[i], anchors[i], bounds, np.concatenate([nearby[i], *others]))
-            cost = cost + _ambiguity(candidates[i], sizes[i], anchors, i)
+            cost = alone[i].copy()
+            for j, centre in placed.items():
+                if j != i:
+                    cost += _COVERED * _cover(candidates[i], sizes[i], _boxes(centre[None], sizes[j][None]))
+                    cost += _CROSSED * _crossed(candidates[i], sizes[i], anchors[i], centre, sizes[j], anchors[j])
             placed[i] = candidates[i][cost.argmin()]
     return np.array([placed[i] for i in range(count)]).reshape(-1, 2)
+
+
+def _passed(centres: Array, size: Array, anchors: Array, radii: Array, own: int) -> Array:
+    """Through how many other marks the line from point `own` to each of `centres` goes: K."""
+    lines = _lines(centres, size, anchors[own])
+    gaps = np.hypot(*(lines[:, :, None] - anchors).transpose(3, 0, 1, 2)).min(axis=1)
+    return np.asarray(np.delete(gaps < 0.7 * radii, own, axis=1).sum(axis=1), dtype=float)
+
+
+def _crossed(centres: Array, size: Array, anchor: Array, other: Array, other_size: Array, its_anchor: Array) -> Array:
+    """How often the label or line of each of `centres` crosses the line of another label, or its line that label: K."""
+    lines, line = _lines(centres, size, anchor), _lines(other[None], other_size, its_anchor)[0]
+    through = _inside(lines, other, other_size).any(axis=1)
+    under = _inside(line, centres[:, None], size).any(axis=1)
+    return through * 1.0 + under + 0.5 * _intersect(anchor, lines[:, -1], its_anchor, line[-1])
+
+
+def _lines(centres: Array, size: Array, anchor: Array) -> Array:
+    """Points along the lines from `anchor` to the labels at `centres`: K×P×2."""
+    ends = np.clip(anchor, centres - size / 2, centres + size / 2)
+    return np.asarray(anchor + _ALONG * (ends - anchor)[:, None])
+
+
+def _inside(points: Array, centres: Array, size: Array) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(points - centres) < size / 2).all(axis=-1))
+
+
+def _intersect(start: Array, ends: Array, other_start: Array, other_end: Array) -> NDArray[np.bool_]:
+    """Which of the lines from `start` to `ends` (K×2) cross the other line: each has its ends on both sides of it."""
+
+    def side(a: Array, b: Array, point: Array) -> Array:
+        return np.asarray((b - a)[..., 0] * (point - a)[..., 1] - (b - a)[..., 1] * (point - a)[..., 0])
+
+    apart = side(other_start, other_end, start) * side(other_start, other_end, ends) < 0
+    return np.asarray(apart & (side(start, ends, other_start) * side(start, ends, other_end) < 0))
 
 
 def _within_reach(boxes: Array, centres: Array, size: Array) -> Array:
@@ -63,11 +108,17 @@ def _candidates(anchor: Array, size: Array, radius: float) -> Array:
 
 def _cost(centres: Array, size: Array, anchor: Array, bounds: Array, obstacles: Array) -> Array:
     boxes = _boxes(centres, np.broadcast_to(size, centres.shape))
-    near = np.maximum(boxes[:, None, :2], obstacles[None, :, :2])
-    far = np.minimum(boxes[:, None, 2:], obstacles[None, :, 2:])
-    covered = np.clip(far - near, 0, None).prod(axis=2)
     outside = np.clip(bounds[:2] - boxes[:, :2], 0, None).sum(1) + np.clip(boxes[:, 2:] - bounds[2:], 0, None).sum(1)
     distance = np.hypot(*(np.abs(centres - anchor) - size / 2).clip(0).T)
     # to the right is where a reader looks first
     to_the_left = 3.0 * (centres[:, 0] < anchor[0])
-    return distance + to_the_left + _OUTSIDE * outside + _COVERED * (covered.sum(1) + 20 * (covered > 0).sum(1))
+    return distance + to_the_left + _OUTSIDE * outside + _COVERED * _cover(centres, size, obstacles)
+
+
+def _cover(centres: Array, size: Array, obstacles: Array) -> Array:
+    """How much of `obstacles` (M×4) a label at each of `centres` covers, and of how many: K."""
+    boxes = _boxes(centres, np.broadcast_to(size, centres.shape))
+    near = np.maximum(boxes[:, None, :2], obstacles[None, :, :2])
+    far = np.minimum(boxes[:, None, 2:], obstacles[None, :, 2:])
+    covered = np.clip(far - near, 0, None).prod(axis=2)
+    return np.asarray(covered.sum(1) + 20 * (covered > 0).sum(1))

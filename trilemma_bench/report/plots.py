@@ -27,11 +27,11 @@ MARKERS = "osD^vPX<>"
 INK, SOFT, FAINT = "#222222", "#555555", "#8a8a8a"
 # the text width of ICLR's and NeurIPS's styles, in inches
 WIDTH, HEIGHT = 5.5, 3.5
-# beyond this many rows only some of the front are named; beyond that many all look alike, without intervals
-NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 6, 40
+# beyond this many rows only the front is named, and of that so many; beyond that many all look alike, without intervals
+NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 12, 40
 MOST_CURVES = 10
-# crosses the whole plot: names may cover it
-REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1, "gid": "real"}
+LEADER = 4  # the zorder of the line from a point to its label: above all marks
+REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
 _FRONT = "Pareto front: no row is better in both"
 
 Axis = Literal["x", "y"]
@@ -139,10 +139,10 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
 
 
 def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
-    """What is written beside the points: names; of too many rows, those of some of the front."""
+    """What is written beside the points: names; of too many rows, those of the front, evenly where it is long."""
     if len(rows) <= NAMED_ROWS:
         return [fmt.short(row.name) for row in rows]
-    on_front = np.flatnonzero(front)
+    on_front = np.flatnonzero(front)  # the best quality first, which is always among them
     named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
     return [fmt.short(row.name) if i in named else "" for i, row in enumerate(rows)]
 
@@ -243,7 +243,15 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Col
         draw_intervals(axes, row, x, y, color)
         edge, width = (INK, 1.2) if on_front else ("white", 0.5)
         at = (values([row], column) for column in (x, y))
-        axes.plot(*at, marker, color=color, markersize=6.5, markeredgecolor=edge, markeredgewidth=width, zorder=3)
+        axes.plot(
+            *at,
+            marker,
+            color=color,
+            markersize=6.5,
+            markeredgecolor=edge,
+            markeredgewidth=width,
+            zorder=3 + 0.1 * on_front,
+        )
 
 
 def papers_of(table: Table) -> tuple[Published, ...]:
@@ -323,7 +331,7 @@ def legend(
 def label_points(
     axes: Axes, rows: Sequence[Row], names: Sequence[str], x: Column, y: Column, radii: Floats, front: NDArray[np.bool_]
 ) -> None:
-    """Writes `names` beside the points without overlap; a thin line leads to one far off. radii: points."""
+    """Writes `names` beside the points without overlap; a thin line leads to those not right beside. radii: points."""
     figure: Any = axes.figure
     pixels_a_point = figure.dpi / 72
     points = np.stack([values(rows, x), values(rows, y)], axis=1).reshape(-1, 2)
@@ -343,7 +351,7 @@ def label_points(
             text.remove()
             continue
         text.set_position((centre - anchor) / pixels_a_point)
-        _leader(axes, anchor, centre, size, radius)
+        _leader(axes, pixels, anchor, centre, size, radius)
 
 
 def _text_at(axes: Axes, name: str, at: Floats, strong: bool) -> Any:
@@ -358,19 +366,19 @@ def _obstacles(axes: Axes) -> Floats:
     """Boxes in pixels around the lines that are drawn, so that labels keep off them; all run along one of the axes."""
     boxes = [np.empty((0, 4))]
     for line in axes.lines:
-        if line.get_gid() == REFERENCE_LINE["gid"]:
-            continue
         points = np.asarray(line.get_path().transformed(line.get_transform()).vertices)
         low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
         boxes.append(np.concatenate([low - 1, high + 1], axis=1))
     return np.concatenate(boxes)
 
 
-def _leader(axes: Axes, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:
-    nearest = np.clip(anchor, centre - size / 2, centre + size / 2)
-    gap = float(np.hypot(*(nearest - anchor)))
-    if gap < radius + 8:
+def _leader(axes: Axes, points: Floats, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:
+    """A line from the point at `anchor` to its label, unless that is right beside it and beside no other point."""
+    nearest = np.clip(points, centre - size / 2, centre + size / 2)
+    gaps = np.hypot(*(nearest - points).T)
+    own = np.clip(anchor, centre - size / 2, centre + size / 2)
+    gap = float(np.hypot(*(own - anchor)))
+    if gap < radius + 4 and (gaps < gap + 10).sum() < 2:
         return
-    start = anchor + (nearest - anchor) * (radius / gap)
-    ends = axes.transData.inverted().transform(np.stack([start, nearest]))
-    axes.plot(*ends.T, color=FAINT, linewidth=0.5, zorder=1.8)
+    ends = axes.transData.inverted().transform(np.stack([anchor, own]))
+    axes.plot(*ends.T, color=INK, linewidth=0.5, zorder=LEADER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +69,8 @@ def _bubbles(
     areas = (10 if many else 24) + (20 if many else 110) * np.nan_to_num(norm(covered).filled(0.0))
     front = np.array([row.front for row in rows], dtype=bool)
     known = ~np.isnan(covered)
-    for which, marker in ((known, "o"), (~known, "D")):
+    front_last = np.argsort(front, kind="stable")
+    for which, marker in ((front_last[known[front_last]], "o"), (front_last[~known[front_last]], "D")):
         faces: Any = _COLOURS(norm(covered[which])) if marker == "o" else "white"
         edges, widths = ([INK if on else FAINT for on in front[which]], [1.3 if on else 0.4 for on in front[which]])
         axes.scatter(
@@ -148,6 +150,7 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    axes.set_title(literal(fmt.short(row.name, 19)), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
+    name = "\n".join(textwrap.wrap(row.name, 21, max_lines=2, placeholder=" …"))
+    axes.set_title(literal(name), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")
