@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from records import demo_records, make_record, make_speed, with_errors
+from records import demo_records, make_record, make_speed, make_training, with_errors
 
 from trilemma_bench.results import find_records, load_results, to_frame, write_record
 
@@ -87,6 +87,19 @@ def test_scores_come_with_their_errors_and_intervals():
     assert frame.fid_se[0] == 0.5
     assert (frame.fid_low[0], frame.fid_high[0]) == (7 - 0.98, 7 + 0.98)
     assert frame.loc[1, ["fid_se", "fid_low", "fid_high"]].isna().all()
+
+
+def test_settings_budget_and_commit_have_columns(tmp_path):
+    part = make_record().model.model_copy(update={"settings": {"eta": 0.5}})
+    training = make_training(settings={"lr": 0.1, "budget": "2m"}, budget="2m")
+    swept = make_record(id="a", environment={"commit": "abc"}, training=training).model_copy(update={"model": part})
+    store(tmp_path, swept, make_record(id="b", scores={"set.eta": 3.0}))
+    frame = load_results(tmp_path).set_index("id")
+    names = ["budget", "commit", "set.eta", "set.lr"]
+    assert frame.loc["a", names].tolist() == ["2m", "abc", 0.5, 0.1]
+    assert math.isnan(frame["set.eta"]["b"])
+    assert frame["score_set.eta"]["b"] == 3.0
+    assert "set.budget" not in frame
 
 
 def test_an_empty_folder_is_an_empty_frame_with_its_columns(tmp_path):

@@ -13,6 +13,7 @@ from trilemma_bench.files import atomic
 from trilemma_bench.record import Record, RecordError, Score, Speed, Training, read_record
 
 RECORD_NAME = "record.json"
+_SET = "set."  # before the names of settings, among the columns
 
 
 class Found(NamedTuple):
@@ -67,7 +68,8 @@ def find_records(dirs: Iterable[Path | str]) -> Found:
 
 
 def load_results(folder: Path | str) -> pd.DataFrame:
-    """The runs below `folder`, a row each: what was run, each score by its name, speed, cost and the record's path.
+    """The runs below `folder`, a row each: what was run, each score by its name, speed, cost, the record's path, and
+    every setting of model and training as set.<name>.
 
     A score has the columns <score>_se, its standard error, and <score>_low and <score>_high, its 95 % interval. Times
     are in seconds, memory in bytes; what a run does not have is NaN or None. See `find_records` for what is left out,
@@ -77,13 +79,14 @@ def load_results(folder: Path | str) -> pd.DataFrame:
     return to_frame([record for _, record in found], [path for path, _ in found])
 
 
-def to_frame(records: Iterable[Record], paths: Sequence[Path] | None = None) -> pd.DataFrame:
+def to_frame(records: Iterable[Record], paths: Sequence[Path | None] | None = None) -> pd.DataFrame:
     """A row for each record, as `load_results` returns it; without `paths` the path column is empty."""
     records = list(records)
     names = list(dict.fromkeys(name for record in records for name in (*record.scores, *record.missing)))
-    files = [None] * len(records) if paths is None else [str(path) for path in paths]
+    files = [None if path is None else str(path) for path in paths or [None] * len(records)]
     rows = [_row(record, names, file) for record, file in zip(records, files, strict=True)]
-    frame = pd.DataFrame(rows, columns=list(_row(None, names, None)))
+    columns = dict.fromkeys([*_row(None, names, None), *(name for row in rows for name in row)])
+    frame = pd.DataFrame(rows, columns=list(columns))
     numbers = [column for name in names for column in _numbers(name, None)]
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
@@ -92,7 +95,17 @@ def _row(record: Record | None, names: list[str], path: str | None) -> dict[str,
     facts, costs = _facts(record), _costs(record)
     scores = {} if record is None else record.scores
     numbers = [_numbers(name, scores.get(name)) for name in names]
-    return {**facts, **dict(item for columns in numbers for item in columns.items()), **costs, "path": path}
+    values = dict(item for columns in numbers for item in columns.items())
+    return {**facts, **values, **costs, "path": path, **_settings(record)}
+
+
+def _settings(record: Record | None) -> dict[str, Any]:
+    """What `--set` could have changed, as set.<name>; the budget has a column of its own."""
+    if record is None:
+        return {}
+    training = record.training.settings if record.training else {}
+    settings = {**{name: value for name, value in training.items() if name != "budget"}, **record.model.settings}
+    return {f"{_SET}{name}": value for name, value in settings.items()}
 
 
 def _numbers(name: str, score: Score | None) -> dict[str, float | None]:
@@ -105,12 +118,13 @@ def _numbers(name: str, score: Score | None) -> dict[str, float | None]:
 
 def _score_column(name: str) -> str:
     """A plugin's score that is called like a fact of the run must not replace the fact."""
-    return f"score_{name}" if name in {*_facts(None), *_costs(None), "path"} else name
+    taken = name in {*_facts(None), *_costs(None), "path"} or name.startswith(_SET)
+    return f"score_{name}" if taken else name
 
 
-def write_csv(records: Iterable[Record], path: Path) -> None:
+def write_csv(records: Iterable[Record], path: Path, paths: Sequence[Path | None] | None = None) -> None:
     """`to_frame` as a CSV file that a spreadsheet opens without running anything: no name in it begins a formula."""
-    frame = to_frame(records)
+    frame = to_frame(records, paths)
     texts = frame.select_dtypes(exclude="number").columns
     frame[texts] = frame[texts].map(_no_formula)
     frame.rename(columns=_no_formula).to_csv(path, index=False)
@@ -151,5 +165,7 @@ def _costs(record: Record | None) -> dict[str, Any]:
         "parameters": record.model.parameters if record else None,
         "training_seconds": training.seconds if training else None,
         "training_images": training.images if training else None,
+        "budget": training.budget if training else None,
+        "commit": record.environment.get("commit") if record else None,
         "fingerprint": record.dataset.fingerprint if record else None,
     }
