@@ -101,6 +101,20 @@ def test_markdown_tables_have_equal_rows(demo):
     assert all(len(width) == 1 for width in widths)
 
 
+def test_the_csv_says_where_the_records_lie(tmp_path):
+    paths = [tmp_path / "a" / "record.json", None]
+    write_report([make_record("a"), make_record("b")], tmp_path / "out", paths=paths)
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [str(paths[0]), ""]
+
+
+def test_the_largest_group_comes_first(tmp_path):
+    records = [make_record(f"m{i}", dataset="digits" if i else "gaussians25") for i in range(3)]
+    write_report(records, tmp_path)
+    groups = Page((tmp_path / "index.html").read_text()).data["groups"]
+    assert [group["title"] for group in groups] == ["digits", "gaussians25"]
+
+
 def test_the_csv_has_a_row_for_each_run(demo):
     with (demo / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

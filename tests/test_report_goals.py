@@ -63,6 +63,14 @@ def test_the_front_has_the_volume_of_all_rows_and_no_model_more():
     assert volumes(tables([make_record()])[0]) is None  # nothing was timed
 
 
+def test_the_best_row_has_a_volume_though_it_is_the_slowest():
+    slow = make_record("slow", scores={"fid": 1.0, "recall": 1.0}, speed=make_speed(1.0, 1))
+    fast = make_record("fast", scores={"fid": 100.0, "recall": 0.5}, speed=make_speed(1e-2, 1))
+    found = dict(volumes(tables([slow, fast])[0]).models)
+    # a tenth of the two decades of time, and half the recall and a tenth of the two decades of distance
+    assert found == pytest.approx({"slow": 0.1 / 1.1, "fast": 0.5 * 0.1 / 1.1})
+
+
 def sampled(steps, model="ddim", weights="a", **settings):
     part = ModelPart(
         name=model,

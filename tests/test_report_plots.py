@@ -109,10 +109,10 @@ def test_each_row_has_a_triangle(toy):
 
 
 def test_goodness_is_one_for_the_best_and_tells_decades_apart(toy):
-    assert np.allclose(goodness(toy.speed, np.array([1e-3, 1e-2, 1e-1])), [1, 0.5, 0])
+    assert np.allclose(goodness(toy.speed, np.array([1e-3, 1e-2, 1e-1])), [1, 1.2 / 2.2, 0.2 / 2.2])
     assert goodness(toy.speed, np.array([1.0, 1.1])).min() > 0.9  # a tenth slower is not the worst there is
     assert np.allclose(goodness(toy.coverage, np.array([0.2, 0.8])), [0.25, 1])
-    assert np.allclose(goodness(toy.quality, np.array([0.0, 2.0])), [1, 0])
+    assert np.allclose(goodness(toy.quality, np.array([0.0, 2.0])), [1, 0.1 / 1.1])
     assert np.allclose(goodness(toy.quality, np.array([0.0, 0.0])), 1)
 
 

@@ -74,6 +74,12 @@ def test_best_is_marked_among_competitors_only(toy):
     assert not any(cell(toy, row.name, "parameters").best for row in toy.rows)
 
 
+def test_nothing_is_best_in_authenticity_of_which_noise_has_the_most():
+    table = rows_of([(0.4, 0.01), (0.99, 0.01)], "authenticity")
+    cells = [cell(table, f"m{i}", "authenticity") for i in range(2)]
+    assert [(c.text, c.best, c.second, c.tied) for c in cells] == [("0.400", *[False] * 3), ("0.990", *[False] * 3)]
+
+
 def test_nothing_is_best_in_a_table_of_one():
     assert not any(cell.best for cell in tables(demo_records())[1].rows[0].cells)
 

@@ -78,11 +78,15 @@ _KNOWN = {
         "Vendi score", "Vendi", "how many samples that have nothing in common would be as diverse as these"
     ),
     "authenticity": _Known(
-        "Authenticity", "auth", "share of generated samples that are no near copy of a training sample"
+        "Authenticity",
+        "auth",
+        "share of generated samples that are no near copy of a training sample, 1 for noise: see what real data have",
     ),
 }
 # with more scores than this a table is split
 MOST_SCORES = 5
+# more is better up to what real data have only: nothing is best
+_UNRANKED = {"authenticity"}
 _DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "sfd", "cmmd"}
 
 
@@ -134,7 +138,7 @@ def score_column(name: str, records: Iterable[Record]) -> Column:
         name,
         known.title,
         known.short,
-        first.better if first else None,
+        first.better if first and family(name) not in _UNRANKED else None,
         lambda record: record.scores[name].value if name in record.scores else None,
         _score_text(name),
         lambda record: record.missing.get(name, "not measured in this run"),

@@ -31,13 +31,13 @@ def write(
     """See `trilemma_bench.report.write_report`."""
     out.mkdir(parents=True, exist_ok=True)
     check_ours(out)
-    every = tables(records)
+    every = sorted(tables(records), key=lambda table: -len(table.competitors))  # a reader meets the largest first
     page = out / "index.html"
     page.write_text(page_html(page_content(records, paths, every, skipped, with_published)), encoding="utf-8")
     figures = draw_figures(every, out / "figures", with_published)
     (out / "report.md").write_text(_markdown(records, every, figures, skipped, with_published), encoding="utf-8")
     (out / "table.tex").write_text(latex_tables(every, with_published), encoding="utf-8")
-    write_csv(records, out / "results.csv")
+    write_csv(records, out / "results.csv", paths)
     return page
 
 

@@ -18,9 +18,11 @@ Floats = NDArray[np.float64]
 
 VOLUME_MEANING = (
     "Hypervolume: the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
-    "distances count on logarithmic scales from the worst of these rows (or ten times the best) to the best, shares "
-    "from nothing to the best: it belongs to these rows and is no score to carry elsewhere"
+    "distances count on logarithmic scales from a tenth of the range beyond the worst of these rows (or ten times the "
+    "best) to the best, shares from nothing to the best: it belongs to these rows and is no score to carry elsewhere"
 )
+# the ranges end so much beyond the worst row, which else would have no volume however good it is otherwise
+_BEYOND = 1.1
 
 
 def goals_of(table: Table) -> list[Column]:
@@ -36,9 +38,10 @@ def values(rows: Sequence[Row], column: Column) -> Floats:
 
 
 def goodness(column: Column, numbers: Floats) -> Floats:
-    """How near each value comes to the best: 1 for it, 0 for the worst or what is ten times worse, if that is farther.
+    """How near each value comes to the best: 1 for it, 0 a tenth of the range beyond the worst.
 
-    Times and Fréchet distances on a logarithmic scale; where more is better, the share of the best. NaN stays NaN.
+    The range reaches to what is ten times worse than the best at least. Times and Fréchet distances on a logarithmic
+    scale; where more is better, the share of the best. NaN stays NaN.
     """
     known = numbers[~np.isnan(numbers)]
     if not known.size:
@@ -47,8 +50,8 @@ def goodness(column: Column, numbers: Floats) -> Floats:
         return np.clip(numbers / (known.max() or 1.0), 0, 1)
     if (known > 0).all():
         decades = np.log10(numbers / known.min())
-        return 1 - decades / max(1.0, float(np.nanmax(decades)))
-    return 1 - (numbers - known.min()) / (np.ptp(known) or 1.0)
+        return 1 - decades / (_BEYOND * max(1.0, float(np.nanmax(decades))))
+    return 1 - (numbers - known.min()) / (_BEYOND * (np.ptp(known) or 1.0))
 
 
 def reached(rows: Sequence[Row], goals: Sequence[Column]) -> Floats:

@@ -130,7 +130,7 @@ def triangles(table: Table) -> Figure | None:
         for axes, (row, shares) in zip(grid.flat, shown, strict=False):
             _triangle(axes, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
         figure.supxlabel(
-            f"{literal(fmt.short(table.title))}: corner: best of these rows, centre: worst{more}",
+            f"{literal(fmt.short(table.title))}: corner: best of these rows, centre: beyond the worst{more}",
             fontsize=7,
             color=SOFT,
         )

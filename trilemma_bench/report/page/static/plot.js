@@ -4,7 +4,6 @@ const MOST_NAMED = 14, MOST_BARS = 80, MOST_RADAR = COLOURS.length, MOST_OBSTACL
 const FLAT_BUTTONS = ["toImage", "zoom2d", "pan2d", "resetScale2d"];
 const BUTTONS = { flat: FLAT_BUTTONS, curves: FLAT_BUTTONS, space: ["toImage", "resetCameraDefault3d"], radar: ["toImage"] };
 const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "" };
-const SHARE = { cmin: 0, cmax: 1 };
 
 /** Draws `state.rows` of `state.group` as `state.view` asks. `open` is called with the row whose mark is clicked. */
 function drawPlot(state, open) {
@@ -43,8 +42,8 @@ function flatView(state, width) {
     ...thinCurves(group).map((curve) => lineOf(curve, state, { color: colours.soft, width: 1 })),
     frontTrace(rows, x, y, columns, colours),
     { ...marks(known), ...errorBars(known, x, y, colours), marker: {
-      size: small ? 7 : 12, line: outline(known), color: known.map((row) => valueOf(row, colour)), colorscale: "Cividis", showscale: known.length > 0,
-      ...shareScale(columns[colour], known.map((row) => valueOf(row, colour))), colorbar: colourBar(columns[colour], narrow, colours),
+      size: small ? 7 : 12, line: outline(known), color: known.map((row) => valueOf(row, colour)), colorscale: "Cividis", showscale: differ(known.map((row) => valueOf(row, colour))),
+      ...colourScale(columns[colour], known.map((row) => valueOf(row, colour))), colorbar: colourBar(columns[colour], narrow, colours),
     } },
     { ...marks(unknown), marker: { size: small ? 7 : 11, symbol: "diamond-open", color: colours.soft, line: { width: 1.5 } } },
     highlightTrace(colours),
@@ -79,8 +78,11 @@ function colourBar(column, narrow, colours) {
 /** Rings the point that the keyboard has chosen; the last of the traces. */
 const highlightTrace = (colours) => ({ type: "scatter", mode: "markers", x: [], y: [], hoverinfo: "skip", showlegend: false, marker: { size: 22, symbol: "circle-open", color: colours.link, line: { width: 3 } } });
 
-/** Shares have the whole scale, others their own values. */
-const shareScale = (column, values) => (column.better === "higher" && values.every((value) => value >= 0 && value <= 1) ? SHARE : {});
+/** Where more is better, from nothing to the best, of shares to 1; others have their own values. As in the figures. */
+const colourScale = (column, values) => (column.better === "higher" && values.every((value) => value >= 0) ? { cmin: 0, cmax: Math.max(1, ...values) } : {});
+
+/** Whether values are so far apart that colours can tell them. */
+const differ = (values) => Math.max(...values) - Math.min(...values) > 0.01 * Math.max(...values.map(Math.abs));
 
 function errorBars(rows, x, y, colours) {
   if (rows.length > MOST_BARS) return {};
@@ -231,7 +233,7 @@ function spaceView(state, width) {
   const traces = [{
     type: "scatter3d", mode: "markers+text", x: values(x), y: values(y), z: values(colour), customdata: rows.map((row) => row.number), hoverinfo: "none",
     text: rows.map((row) => (named ? literal(row.name) : "")), textposition: "top center", textfont: { size: 11, color: colours.ink },
-    marker: { size: rows.length > 200 ? 4 : 7, color: values(colour), colorscale: "Cividis", ...shareScale(columns[colour], values(colour)), symbol: rows.map((row) => (row.front ? "diamond" : "circle")), line: { color: colours.soft, width: 1 } },
+    marker: { size: rows.length > 200 ? 4 : 7, color: values(colour), colorscale: "Cividis", ...colourScale(columns[colour], values(colour)), symbol: rows.map((row) => (row.front ? "diamond" : "circle")), line: { color: colours.soft, width: 1 } },
   }];
   const layout = { margin: { l: 0, r: 0, t: 0, b: 0 }, dragmode: "orbit", scene: { xaxis: axisOf(x), yaxis: axisOf(y), zaxis: axisOf(colour), camera: { eye: { x: 1.65, y: 1.65, z: 0.9 }, center: { x: 0, y: 0, z: -0.15 } } }, uirevision: state.group.title };
   return { traces, layout, points: reachable(rows, x, y), legend: `Drag to turn. Diamonds: on the Pareto front. ${volumeText(group)}` };
@@ -252,7 +254,7 @@ function radarView(state, width) {
     legend: narrow ? { orientation: "h", y: -0.12, yanchor: "top", x: 0.5, xanchor: "center" } : { x: 1.25, y: 0.5 },
   };
   const more = rated.length > rows.length ? ` Shown are ${rows.length} of ${rated.length} rows, the front first; the filter above chooses others.` : "";
-  return { traces, layout, points: rows.map((row) => ({ row })), legend: `Corner: the best of this table. Centre: the worst in times and distances (or ten times worse than the best), nothing in shares.${more} ${volumeText(state.group)}` };
+  return { traces, layout, points: rows.map((row) => ({ row })), legend: `Corner: the best of this table. Centre: a tenth of the range beyond the worst in times and distances (or beyond ten times the best), nothing in shares.${more} ${volumeText(state.group)}` };
 }
 
 const VIEWS = { flat: flatView, curves: curvesView, space: spaceView, radar: radarView };
