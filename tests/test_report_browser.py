@@ -109,6 +109,30 @@ def test_a_filter_holds_for_table_plot_and_pictures(opened):
     assert "gan" not in opened.names()
 
 
+def test_a_limit_keeps_the_rows_within_it_and_real_data(opened):
+    opened.page.fill("#limit", "0.0005")  # seconds of latency: 30 times the time per image and 0.2 ms
+    opened.until(lambda: set(opened.names()) == {"ddgan (4 steps)", "ddpm (4 steps)", "gan", "vae", "real-data"})
+    assert opened.points() == 4
+    opened.page.select_option("#limit-column", label="Recall ≥")
+    opened.page.fill("#limit", "0.95")
+    opened.until(lambda: set(opened.names()) == {"ddpm (4 steps)", "vae", "real-data"})
+    opened.page.fill("#limit", "")
+    opened.until(lambda: len(opened.names()) == 7)
+
+
+def test_nearly_equal_values_have_no_colour_bar(browser, opened, tmp_path):
+    def has_bar(found):
+        traces = found.page.evaluate("document.getElementById('plot').data.map((trace) => trace.marker?.showscale)")
+        return True in traces
+
+    assert has_bar(opened)
+    records = [
+        make_record(f"m{i}", scores={"fid": 1.0 + i, "recall": 0.8 + i / 1000}, speed=make_speed(1.0 + i, 1))
+        for i in range(3)
+    ]
+    assert not has_bar(Opened(browser, write_report(records, tmp_path)))
+
+
 def test_a_missing_score_says_why(opened):
     cell = opened.page.locator("#table tbody tr.reference td").last
     assert "nothing is sampled" in cell.get_attribute("title")

@@ -185,6 +185,14 @@ def test_times_are_tied_by_their_raw_times():
     assert [cell(table, f"m{i}", "seconds_per_image").tied for i in range(3)] == [False, True, False]
 
 
+def test_the_95th_percentile_of_latency_needs_twenty_raw_times():
+    twenty = make_speed(1.0, 1, raw_latency_seconds=[i / 19 for i in range(20)])
+    table = tables([make_record("many", speed=twenty), make_record("few", speed=make_speed(1.0, 1))])[0]
+    assert cell(table, "many", "latency_p95_seconds").value == pytest.approx(0.95)
+    few = cell(table, "few", "latency_p95_seconds")
+    assert table.footnotes[few.footnote - 1] == "fewer than 20 raw times"
+
+
 def test_seeds_are_one_row_and_say_so():
     records = [
         make_record(scores={"fid": v}, seed=i, id=str(i), training=make_training(checkpoint_sha256=str(i)))

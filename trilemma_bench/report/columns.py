@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from trilemma_bench.comparing import Contrast, Time, difference, raw_times, time_ratio
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
@@ -14,6 +16,9 @@ from trilemma_bench.statistics import Runs, is_reference, median_interval
 
 # an axis whose values span more than this factor is logarithmic where its column says that it may be
 LOG_FROM = 10
+
+# with fewer raw times the slowest alone would be their 95th percentile
+LEAST_FOR_P95 = 20
 
 Value = Callable[[Record], "float | None"]
 Interval = tuple[float, float]
@@ -167,6 +172,11 @@ def _median_interval(field: Time) -> Callable[[Record], Interval | None]:
     return lambda record: None if record.speed is None else median_interval(raw_times(record.speed, field))
 
 
+def _latency_p95(record: Record) -> float | None:
+    raw = [] if record.speed is None or is_reference(record) else record.speed.raw_latency_seconds
+    return float(np.quantile(raw, 0.95)) if len(raw) >= LEAST_FOR_P95 else None
+
+
 def _training(field: str) -> Value:
     return lambda record: None if record.training is None or is_reference(record) else getattr(record.training, field)
 
@@ -175,6 +185,11 @@ def _why_untimed(record: Record) -> str:
     if is_reference(record):
         return "real data: nothing is sampled or trained"
     return "not counted or measured here" if record.speed else "not timed: the samples were made elsewhere"
+
+
+def _why_no_p95(record: Record) -> str:
+    timed = record.speed is not None and not is_reference(record)
+    return f"fewer than {LEAST_FOR_P95} raw times" if timed else _why_untimed(record)
 
 
 def _why_untrained(record: Record) -> str:
@@ -204,6 +219,10 @@ FACTS = (
         lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
         meaning="time of a batch of one, median", interval=_median_interval("latency_seconds"),
         contrast=lambda a, b: time_ratio(a, b, "latency_seconds"),
+    ),
+    Column(
+        "latency_p95_seconds", "Latency p95", "p95", "lower", _latency_p95, lambda value, _: fmt.seconds(value),
+        _why_no_p95, log=True, is_time=True, meaning="time of a batch of one that 95 % of the raw times do not exceed",
     ),
     Column(
         "peak_memory_bytes", "Peak memory", "memory", None, _speed("peak_memory_bytes"),

@@ -1,6 +1,6 @@
 // What the reader has chosen, and what follows from it.
 const PICTURES_AT_ONCE = 12;
-const current = { group: null, rows: [], view: "flat", x: 0, y: 0, colour: 0, query: "", onlyFront: false, allColumns: false, sort: null, published: true };
+const current = { group: null, rows: [], view: "flat", x: 0, y: 0, colour: 0, query: "", limit: { index: 0, value: null }, onlyFront: false, allColumns: false, sort: null, published: true };
 
 function selectGroup(place) {
   const group = data.groups[place];
@@ -28,9 +28,26 @@ function chooseAxes(group) {
   for (const [id, key] of [["axis-x", "x"], ["axis-y", "y"], ["axis-colour", "colour"]]) {
     byId(id).replaceChildren(...drawable.map((index) => el("option", { value: String(index), selected: index === current[key] }, group.columns[index].title)));
   }
+  chooseLimit(group, drawable);
   allow("curves", group.curves.length > 0, "no model here was sampled with several settings");
   allow("radar", group.rows.some((row) => row.goodness && !row.reference), "no row has quality, coverage and speed");
   allow("space", drawable.length > 2 && hasWebGL(), "needs three columns and WebGL");
+}
+
+/** A budget on one column, such as a latency: in seconds, as the record has it. */
+function chooseLimit(group, drawable) {
+  const text = ({ title, better, time, unit }) => `${title}${time ? " in s" : unit ? `, ${unit}` : ""} ${better === "higher" ? "≥" : "≤"}`;
+  const latency = drawable.find((index) => group.columns[index].key === "latency_seconds") ?? drawable[0] ?? 0;
+  current.limit = { index: latency, value: null };
+  byId("limit").value = "";
+  byId("limit-column").replaceChildren(...drawable.map((index) => el("option", { value: String(index), selected: index === latency }, text(group.columns[index]))));
+}
+
+/** Real data stay as the ceiling; a row without a value is not known to keep the limit. */
+function keepsLimit(row) {
+  const { index, value } = current.limit, has = valueOf(row, index);
+  if (value === null || row.reference) return true;
+  return has !== undefined && (current.group.columns[index].better === "higher" ? has >= value : has <= value);
 }
 
 function allow(view, possible, reason) {
@@ -49,7 +66,7 @@ function hasWebGL() {
 
 function filteredRows() {
   const words = current.query.toLowerCase().split(/\s+/).filter(Boolean);
-  return current.group.rows.filter((row) => (row.front || !current.onlyFront) && words.every((word) => row.name.toLowerCase().includes(word)));
+  return current.group.rows.filter((row) => (row.front || !current.onlyFront) && keepsLimit(row) && words.every((word) => row.name.toLowerCase().includes(word)));
 }
 
 function open(number) { openRow(current.group, current.group.rows[number - 1]); }
@@ -95,6 +112,8 @@ function listen() {
   const redraw = () => drawPlot(current, open);
   change("filter", (input) => { current.query = input.value; later(refresh); });
   change("only-front", (input) => { current.onlyFront = input.checked; refresh(); });
+  change("limit", (input) => { current.limit.value = Number.isNaN(input.valueAsNumber) ? null : input.valueAsNumber; later(refresh); });
+  change("limit-column", (input) => { current.limit.index = Number(input.value); refresh(); });
   change("all-columns", (input) => { current.allColumns = input.checked; drawTable(); });
   change("published", (input) => { current.published = input.checked; redraw(); });
   for (const [id, key] of [["axis-x", "x"], ["axis-y", "y"], ["axis-colour", "colour"]]) change(id, (input) => { current[key] = Number(input.value); redraw(); });
