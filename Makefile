@@ -8,7 +8,7 @@ TEST_STAMP := $(VENV)/.installed-test
 .PHONY: demo test lint report clean
 
 demo: $(STAMP)
-	TRILEMMA_PROGRESS=1 $(BIN)/trilemma-bench suite demo --out results/demo
+	TRILEMMA_PROGRESS=1 $(BIN)/trilemma-bench suite demo --out runs/demo
 
 test: $(TEST_STAMP) lint
 	$(BIN)/python -m pytest

@@ -84,7 +84,7 @@ def test_each_stage_alone(tmp_path):
 def test_a_wrong_request_gets_one_clear_line(code, message, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails(code, message, *arguments)
-    assert not list(tmp_path.glob("results"))
+    assert not list(tmp_path.glob("runs"))
 
 
 def test_missing_weights_are_reported_before_anything_is_done(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
     import trilemma_bench as tb
     record = tb.run(model="ddgan", dataset="digits", budget="2m")
-    frame = tb.load_results("results")
+    frame = tb.load_results("runs")
 
 Nothing heavy is imported before it is used: reading records never imports torch.
 """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trilemma_bench.errors import TrilemmaError, UsageError, loaded_plugins, place_of
+from trilemma_bench.paths import RUNS
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ _SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_defau
 _DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 _PLUGINS = click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
 _OUT = click.option(
-    "--out", type=FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Where results go."
+    "--out", type=FOLDER, default=RUNS, show_default=True, metavar="DIR", help="Where results go."
 )
 _DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
 _WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
@@ -259,7 +260,7 @@ def suite(file: Path, **options: Any) -> None:
 @main.command()
 @click.argument("paper")
 @click.option("--scale", default="cpu", show_default=True, help="cpu: under 30 minutes on two cores; gpu: CIFAR-10.")
-@click.option("--out", type=FOLDER, default=Path("results/paper"), show_default=True, metavar="FOLDER")
+@click.option("--out", type=FOLDER, default=RUNS / "paper", show_default=True, metavar="FOLDER")
 @with_options(_DEVICE, *_PLACES)
 def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
     """Check a paper's claims, with a verdict on each. PAPER: ddgan-paper."""
@@ -274,15 +275,15 @@ def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
 @click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
 @click.option("--published", is_flag=True, help="Show the numbers of papers beside what was measured, unranked.")
 def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
-    """An interactive page, tables and figures of all the records below DIR (default: results)."""
+    """An interactive page, tables and figures of all the records below DIR (default: runs)."""
     from trilemma_bench.report import write_report
     from trilemma_bench.results import find_records
 
-    found = find_records(dirs or [Path("results")])
+    found = find_records(dirs or [RUNS])
     for line in found.skipped:
         click.echo(f"skipped: {line}", err=True)
     if not found.records:
-        raise UsageError(f"no records below {', '.join(map(str, dirs)) or 'results'}: run `trilemma-bench run` first")
+        raise UsageError(f"no records below {', '.join(map(str, dirs or [RUNS]))}: run `trilemma-bench run` first")
     paths, records = zip(*found.records, strict=True)
     click.echo(write_report(records, out, found.skipped, paths, published))
 

@@ -20,7 +20,7 @@ from trilemma_bench.datasets.folder import OwnImages
 from trilemma_bench.environment import package_version, resolve_device
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import resolve_protocol
-from trilemma_bench.paths import folder_name
+from trilemma_bench.paths import RUNS, folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
@@ -45,7 +45,7 @@ class Options:
     references: Sequence[Path] = ()
     reference_split: str | None = None
     device: str = "auto"
-    out: Path = Path("results")
+    out: Path = RUNS
     progress: bool = True
     say: Callable[[str], None] = print
 

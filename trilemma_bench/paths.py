@@ -9,6 +9,7 @@ from platformdirs import user_cache_dir
 
 from trilemma_bench.errors import UsageError
 
+RUNS = Path("runs")  # where runs go unless told otherwise: a checkout's results/ is the leaderboard
 MAX_NAME_BYTES = 200  # file systems take 255
 
 
