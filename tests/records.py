@@ -8,7 +8,7 @@ import numpy as np
 
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Score, Speed, Training
 
-SCORE_FACTS: dict[str, tuple[str, str, str]] = {
+SCORE_FACTS: dict[str, tuple[str | None, str, str]] = {
     "fd": ("lower", "", "Fréchet distance"),
     "kid": ("lower", "", "Kernel distance"),
     "precision": ("higher", "share", "Precision"),
@@ -18,6 +18,7 @@ SCORE_FACTS: dict[str, tuple[str, str, str]] = {
     "modes": ("higher", "modes", "Modes covered"),
     "mode_kl": ("lower", "nats", "KL of modes to uniform"),
     "high_quality": ("higher", "share", "Samples of high quality"),
+    "authenticity": (None, "share", "Authenticity"),
 }
 
 

@@ -117,6 +117,7 @@ def test_a_score_that_one_side_lacks_says_why():
         ("recall", 0.2, 9.0, "B is better"),
         ("recall", 9.0, 0.2, "A is better"),
         ("fid", 5.0, 5.1, "no difference shown"),
+        ("authenticity", 0.2, 9.0, "they differ"),
     ],
 )
 def test_the_verdict_knows_which_way_is_better(name, a, b, verdict):

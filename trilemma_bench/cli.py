@@ -65,9 +65,7 @@ _FEATURE_PRECISION = click.option(
 _SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws.")
 _DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 _PLUGINS = click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
-_OUT = click.option(
-    "--out", type=FOLDER, default=RUNS, show_default=True, metavar="DIR", help="Where results go."
-)
+_OUT = click.option("--out", type=FOLDER, default=RUNS, show_default=True, metavar="DIR", help="Where results go.")
 _DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
 _WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
 _QUIET = click.option("--quiet", is_flag=True, callback=_silence_tqdm, help="No progress bars.")

@@ -192,7 +192,7 @@ class Finding:
     """One score or time of A and B. p_holm: corrected for all that is compared at once. verdict: '' where none."""
 
     name: str
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] | None
     a: float | None
     b: float | None
     contrast: Contrast
@@ -204,6 +204,8 @@ class Finding:
             return ""
         if self.p_holm >= LEVEL:
             return "no difference shown"
+        if self.better is None:
+            return "they differ"
         more = self.contrast.value > (1.0 if self.name in TIMES else 0.0)
         return "B is better" if more == (self.better == "higher") else "A is better"
 

@@ -265,16 +265,17 @@ class Metric:
     compute: gives a number, or an `Estimate` where its error is known. needs: 'features' of both sides, 'moments' where
     those are all that it reads of the reference, 'training' for features of the train split instead of the reference,
     'samples' for features of the generated side alone, or 'modes'.
-    range: the values it can take. source: the paper it comes from.
-    output: which of the extractor's outputs it reads. convention: what is settled where libraries differ; records
-    carry it. least: the fewest samples that it can be computed of under a protocol with D features, generated and of
-    the reference (or of the train split): what is known to be too few is said before anything is sampled.
+    range: the values it can take. better: None where neither more nor less is, but what real data have. source: the
+    paper it comes from. output: which of the extractor's outputs it reads. convention: what is settled where libraries
+    differ; records carry it. least: the fewest samples that it can be computed of under a protocol with D features,
+    generated and of the reference (or of the train split): what is known to be too few is said before anything is
+    sampled.
     named: extractor → the score's name with its features, where the name says which they are.
     """
 
     name: str
     compute: Callable[[Comparison], float | Estimate]
-    better: Better
+    better: Better | None
     needs: Literal["features", "moments", "training", "samples", "modes"]
     unit: str
     title: str

@@ -101,13 +101,14 @@ class ProtocolPart(_Part):
 
 
 class Score(_Part):
-    """value: never NaN; floor: the value that perfect samples have at this N, where it is not the ideal one.
+    """value: never NaN. better: None where real data's value is. floor: the value that perfect samples have at this N,
+    where it is not the ideal one.
 
     standard_error and interval (95 %): of other samples of the same model against the same reference.
     """
 
     value: Finite
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] | None
     unit: str
     title: str = ""
     standard_error: Finite | None = None

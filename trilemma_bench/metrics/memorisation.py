@@ -62,7 +62,7 @@ def nearest_pairs(generated: Tensor, training: Tensor, block: int | None = None)
 
 
 AUTHENTICITY = Metric(
-    "authenticity", authenticity, "higher", "training", "share", "Authenticity", (0.0, 1.0),
+    "authenticity", authenticity, None, "training", "share", "Authenticity", (0.0, 1.0),
     "Alaa et al. 2022, arXiv:2102.08921", convention="distance > the training sample's to its nearest other",
     least=lambda protocol, dim: (1, 2),
 )  # fmt: skip

@@ -90,8 +90,6 @@ _KNOWN = {
 }
 # with more scores than this a table is split
 MOST_SCORES = 5
-# more is better up to what real data have only: nothing is best
-_UNRANKED = {"authenticity"}
 _DISTANCES = {"fid", "fid_infinity", "fd", "fd_infinity", "sfid", "sfd", "cmmd"}
 
 
@@ -143,7 +141,7 @@ def score_column(name: str, records: Iterable[Record]) -> Column:
         name,
         known.title,
         known.short,
-        first.better if first and family(name) not in _UNRANKED else None,
+        first.better if first else None,
         lambda record: record.scores[name].value if name in record.scores else None,
         _score_text(name),
         lambda record: record.missing.get(name, "not measured in this run"),
