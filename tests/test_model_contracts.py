@@ -18,9 +18,8 @@ from trilemma_bench import registry, seeding
 from trilemma_bench.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
 from trilemma_bench.config import SamplingSettings, TrainingSettings
 from trilemma_bench.contracts import FiniteSource, Split
-from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import to_float
-from trilemma_bench.sampling import check_samples, draw_chunk, draw_samples, drawing
+from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import EvaluationCounter
 from trilemma_bench.training import Interrupted, Place, Trainer
@@ -231,8 +230,3 @@ def test_what_is_not_trained_is_a_finite_source_drawn_without_replacement(name, 
     assert isinstance(model, FiniteSource)
     drawn, data = draw(model, 64), tiny_data(spec)
     assert torch.equal(drawn.flatten(1).double().sum(0), data.flatten(1).double().sum(0))
-
-
-def test_points_that_float32_cannot_hold_are_no_samples():
-    with pytest.raises(TrilemmaError, match="returned NaN or infinite samples"):
-        check_samples(torch.tensor([[1e300, 0.0]], dtype=torch.float64), POINTS, "model")

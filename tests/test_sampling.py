@@ -141,3 +141,9 @@ def test_whole_levels_need_no_range():
     outside = Outside()
     draw(Returns(lambda count: torch.full((count, *IMAGES.shape), 255, dtype=torch.uint8)), outside=outside)
     assert outside.note == ""
+
+
+def test_points_that_float32_cannot_hold_are_no_samples():
+    far = torch.tensor([[1e300, 0.0]], dtype=torch.float64)
+    with fails("returned NaN or infinite samples"):
+        draw(Returns(lambda count: far.expand(count, 2), POINTS))

@@ -37,10 +37,11 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     # two digits of the value however unsure it is, five however sure
     digits = 1 - math.floor(math.log10(abs(value) or largest))
     places = max(0, min(max(_places(half), digits), digits + 3))
-    shown, *ends = (f"{each:,.{places}f}" for each in (value, low, high))
+    plain, *ends = (f"{each:.{places}f}" for each in (value, low, high))  # commas part the ends, so not thousands too
+    shown = f"{value:,.{places}f}"
     if _symmetric(value, low, high):
         return shown, "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
-    return (figure(value), "") if ends == [shown, shown] else (shown, f"[{', '.join(ends)}]")
+    return (figure(value), "") if ends == [plain, plain] else (shown, f"[{', '.join(ends)}]")
 
 
 def _places(error: float) -> int:
