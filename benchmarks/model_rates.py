@@ -36,6 +36,7 @@ from trilemma_bench.images import to_float
 from trilemma_bench.precision import arithmetic, in_fast_format, matmul_precision
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed, synchronize
+from trilemma_bench.trained import placed
 from trilemma_bench.training import Place, Trainer
 from trilemma_bench.training_log import LOG_FILE
 
@@ -86,8 +87,7 @@ def build(name: str, dataset: str, device: torch.device, overrides: Overrides = 
     model_class = registry.models.get(name)
     settings = config.resolve(model_class, model=name, dataset=dataset, overrides=overrides).on(device)
     seed_everything(0)
-    model = model_class(spec_of(dataset), **settings.model).to(device)
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model, settings
+    return placed(model_class(spec_of(dataset), **settings.model), device), settings
 
 
 def spec_of(dataset: str) -> DataSpec:

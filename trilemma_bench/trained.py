@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,8 @@ from trilemma_bench.record import Training
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training import Place, Trainer
 from trilemma_bench.weights import sha256_of
+
+M = TypeVar("M", bound=GenerativeModel)
 
 
 def give_weights(job: Job, model: GenerativeModel) -> None:
@@ -77,9 +80,7 @@ def build_model(job: Job) -> GenerativeModel:
             f"{job.dataset.spec.shape} ({what}, in {place_of(error)[0]}): change them with --set or --config"
         ) from error
     _check_built(model, job.options.model)
-    model = model.to(job.device)
-    if job.dataset.spec.is_image and job.device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    model = placed(model, job.device)
     if isinstance(model, FiniteSource):
         split = held_out_split(job)
         model.prepare(job.dataset.load(split), split)
@@ -99,6 +100,14 @@ def _check_built(model: GenerativeModel, name: str) -> None:
 
 def _uninitialised(name: str) -> UsageError:
     return UsageError(f"model '{name}': its __init__ does not call super().__init__(data): add that as its first line")
+
+
+def placed(model: M, device: torch.device) -> M:
+    """The model on the device, with the weights of images' networks in the format that CUDA's convolutions want."""
+    model = model.to(device)
+    if model.data.is_image and device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    return model
 
 
 def count_parameters(module: torch.nn.Module) -> int:

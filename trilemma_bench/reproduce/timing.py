@@ -13,7 +13,7 @@ from trilemma_bench.datasets import open_dataset
 from trilemma_bench.record import Speed
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed
-from trilemma_bench.trained import count_parameters
+from trilemma_bench.trained import count_parameters, placed
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,5 @@ def untrained_speed(
     overrides = {**system.settings, **(more or {})}
     settings = config.resolve(model_class, model=system.model, dataset=dataset, overrides=overrides).on(device)
     seed_everything(0)
-    model = model_class(open_dataset(dataset).spec, **settings.model).to(device)
+    model = placed(model_class(open_dataset(dataset).spec, **settings.model), device)
     return measure_speed(model, settings.sampling, device, seed=0), count_parameters(model.network)
