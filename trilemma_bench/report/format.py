@@ -34,8 +34,8 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     largest = max(abs(low), abs(high))
     if not 1e-4 <= largest < 1e9:
         return figure(value), f"±{half:.1e}" if _symmetric(value, low, high) else f"[{low:.1e}, {high:.1e}]"
-    # two digits of the value however unsure it is, five however sure
-    digits = 1 - math.floor(math.log10(abs(value) or largest))
+    # two digits of the value however unsure it is, five however sure; of what is 0 but for rounding, the interval's
+    digits = 1 - math.floor(math.log10(abs(value) if abs(value) > 1e-6 * largest else largest))
     places = max(0, min(max(_places(half), digits), digits + 3))
     plain, *ends = (f"{each:.{places}f}" for each in (value, low, high))  # commas part the ends, so not thousands too
     shown = f"{value:,.{places}f}"
