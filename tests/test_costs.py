@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from ddgan_step import SIZES, Naive
+from torch.utils.flop_counter import FlopCounterMode
 
 from ddgan.model import DDGAN
 from trilemma_bench import registry

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from records import make_record
 
+from trilemma_bench import leaderboard
 from trilemma_bench.cli import main
 from trilemma_bench.leaderboard import check_records
 from trilemma_bench.weights import sha256_of
 
 RESULTS = Path(__file__).parents[1] / "results"
-COMMITTED = sorted(each for each in RESULTS.glob("*") if each.is_dir() and each.name not in ("demo", "report"))
+COMMITTED = sorted(each for each in RESULTS.glob("*") if each.is_dir() and each.name != "report")
 
 
 GIVEN = {"dataset": "gaussians25", "fingerprint": "a", "split": "test", "samples": 10_000, "sha256": "b"}
@@ -56,8 +58,16 @@ def test_no_row_of_the_repository_names_a_folder_of_its_machine():
         assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "/Users/")), path
 
 
-def test_a_whole_row_has_no_problem(row):
+def test_a_whole_row_has_no_problem(row, monkeypatch):
     assert check_records([row.parents[3]]) == (1, [])
+    monkeypatch.chdir(row.parents[1])
+    assert check_records([Path()]) == (1, [])  # wherever it is looked at from
+
+
+def test_the_size_of_a_reference_is_known_where_the_data_come_with_a_library():
+    record = make_record(dataset="digits")
+    sizes = [leaderboard._size_of(record, split) for split in ("train", "test")]
+    assert sizes == [record.dataset.size, 500]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,15 @@ def test_a_good_model_passes_every_check(tmp_path):
     assert [line.split()[0] for line in done.output.splitlines()] == ["ok"] * 5
 
 
+def test_evaluations_that_are_not_counted_have_to_be_stated(tmp_path):
+    stated = GOOD.replace("return self.network(torch", "return self.network.forward(torch")
+    folders = [tmp_path / name for name in ("stated", "unknown")]
+    for folder in folders:
+        folder.mkdir()
+    assert check(folders[0], stated).exit_code == 0
+    assert "call it, or state them" in check(folders[1], stated.replace("return 1\n", "return None\n")).output
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [

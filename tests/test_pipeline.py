@@ -14,6 +14,7 @@ import trilemma_bench as tb
 from trilemma_bench import pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
 from trilemma_bench.datasets.points import Gaussians25
+from trilemma_bench.job import Options, open_folder, prepare
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
@@ -367,3 +368,20 @@ def test_a_run_id_is_never_used_twice(tmp_path):
     )
     ids = {pipeline.run(options).id for _ in range(3)}
     assert len(ids) == 3
+
+
+def test_one_reference_needs_no_list(tmp_path):
+    with fails("gone.safetensors does not exist"):
+        tb.evaluate(
+            np.zeros((9, 2)), dataset="gaussians25", references=str(tmp_path / "gone.safetensors"), out=tmp_path
+        )
+
+
+def test_the_id_of_a_run_tells_its_settings(tmp_path):
+    """Not its model's name alone, as two runs of one second would otherwise show."""
+    ids = set()
+    for hidden in (8, 9):
+        job = prepare(Options("vae", "gaussians25", overrides={"hidden": hidden}, out=tmp_path, device="cpu"))
+        open_folder(job)
+        ids.add(job.id.split("-")[2])
+    assert len(ids) == 2

@@ -143,6 +143,16 @@ def test_whole_levels_need_no_range():
     assert outside.note == ""
 
 
+@pytest.mark.parametrize(("seconds", "warmup"), [(1e-9, 1), (60.0, 3)])
+def test_the_warm_up_that_is_recorded_was_done(seconds, warmup):
+    """A model too slow for the time is warmed up once."""
+    drawn = []
+    model = Returns(lambda count: drawn.append(count) or pictures(count))
+    settings = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_warmup=3, timing_seconds=seconds)
+    assert measure_speed(model, settings, CPU, 0).warmup == warmup
+    assert drawn.count(4) == warmup + 3
+
+
 def test_points_that_float32_cannot_hold_are_no_samples():
     far = torch.tensor([[1e300, 0.0]], dtype=torch.float64)
     with fails("returned NaN or infinite samples"):

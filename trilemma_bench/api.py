@@ -120,7 +120,9 @@ def options_of(
     for key in ("config", "checkpoint", "out"):
         if known.get(key) is not None:
             known[key] = Path(known[key]).expanduser()
-    known["references"] = tuple(Path(path).expanduser() for path in known.get("references", ()))
+    files = known.get("references", ())
+    files = (files,) if isinstance(files, (str, Path)) else files
+    known["references"] = tuple(Path(path).expanduser() for path in files)
     return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **known)
 
 

@@ -102,13 +102,13 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def find(results: Path, digest: str, *, complete: bool) -> Path | None:
-    """The newest run folder under `results` trained with this digest: a finished one, or one that can be resumed.
+def find(runs: Path, digest: str, *, complete: bool) -> Path | None:
+    """The newest run folder under `runs` trained with this digest: a finished one, or one that can be resumed.
 
     The digest knows the data, whatever the folder of its data set is called.
     """
     wanted = WEIGHTS_FILE if complete else STATE_FILE
-    folders = {path.parent for path in results.glob(f"*/*/*/{wanted}")}
+    folders = {path.parent for path in runs.glob(f"*/*/*/{wanted}")}
     for folder in sorted(folders, key=lambda folder: folder.name, reverse=True):
         with contextlib.suppress(TrilemmaError):
             header = read_header(folder / WEIGHTS_FILE)

@@ -123,11 +123,12 @@ class Evaluator:
             try:
                 if space not in comparisons:
                     comparisons[space] = self._comparison(outputs, modes, *space)
-                scores[name] = make_score(metric, comparisons[space], self.mode_rule)
+                score = make_score(metric, comparisons[space], self.mode_rule)
+                if metric.needs == "training" and copies is None:
+                    copies = comparisons[space].training_pairs.nearest(COPIES)
+                scores[name] = score
             except Exception as error:  # a plugin's mistake must not cost what the samples took to make
                 missing[name] = described(error)
-            if metric.needs == "training" and name in scores:
-                copies = comparisons[space].training_pairs.nearest(COPIES)
         if not scores:
             raise TrilemmaError(f"no score could be computed: {'; '.join(dict.fromkeys(missing.values()))}")
         histogram = None

@@ -137,7 +137,7 @@ def _make_folder(job: Job) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     job.created = now.isoformat(timespec="seconds")
     facts = {
-        **job.settings.flat(),
+        "settings": job.settings.flat(),
         "dataset": job.options.dataset,
         "model": job.options.model,
         "seed": job.options.seed,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trilemma_bench import registry
+from trilemma_bench.contracts import Dataset
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.folder import WHOLE
 from trilemma_bench.errors import TrilemmaError
@@ -36,7 +37,7 @@ def _problems(path: Path, record: Record) -> Iterator[str]:
     if record.status != "complete" or record.protocol is None:
         yield f"the run is {record.status}: only complete runs count"
         return
-    if path.parts[-4:-1] != record.place.parts:
+    if path.absolute().parts[-4:-1] != record.place.parts:
         yield f"it does not lie in {record.place}/ as its content says: move it"
     if not HASH.fullmatch(record.samples_sha256 or ""):
         yield "no hash of its samples: run it again with this version"
@@ -85,9 +86,14 @@ def _size_of(record: Record, split: str) -> int | None:
         return record.dataset.size
     try:
         dataset = open_dataset(record.dataset.name)
-        return len(dataset.load(split)) if dataset.available() == "bundled" else None
+        return len(dataset.load(split)) if _is_bundled(dataset) else None
     except TrilemmaError:
         return None  # `_content_problems` says so
+
+
+def _is_bundled(dataset: Dataset) -> bool:
+    """Whether its content is at hand everywhere."""
+    return dataset.available().startswith("bundled")
 
 
 def _metric_problems(protocol: ProtocolPart, known: Protocol) -> Iterator[str]:
@@ -130,7 +136,7 @@ def _content_problems(path: Path, record: Record) -> Iterator[str]:
 def _data_problems(part: DatasetPart) -> Iterator[str]:
     try:
         dataset = open_dataset(part.name)
-        if dataset.available().startswith("bundled") and dataset.fingerprint() != part.fingerprint:
+        if _is_bundled(dataset) and dataset.fingerprint() != part.fingerprint:
             yield f"its dataset has the fingerprint {part.fingerprint[:12]}…, not that of {part.name}"
     except TrilemmaError as error:
         yield str(error)

@@ -77,9 +77,9 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
             _draw(model, 1, generator(device, "timing", seed))
         reset_peak_memory(device)
         processor = ProcessorShare()
-        raw = _timed(model, batch, settings, generator(device, "timing", seed))
+        warmup, raw = _timed(model, batch, settings, generator(device, "timing", seed))
         memory, kind = peak_memory(device)
-        latency = _timed(model, 1, settings, generator(device, "timing", seed))
+        _, latency = _timed(model, 1, settings, generator(device, "timing", seed))
         processor_share = processor.read() if device.type == "cpu" else None
     seconds = statistics.median(raw) / batch
     nfe, note = evaluations(model, counter.rows)
@@ -92,7 +92,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         raw_seconds=raw,
         raw_latency_seconds=latency,
         batch_size=batch,
-        warmup=settings.timing_warmup,
+        warmup=warmup,
         device=device_name(device),
         precision=settings.precision,
         compiled=settings.compile,
@@ -142,17 +142,19 @@ def _draw(model: GenerativeModel, count: int, rng: torch.Generator) -> Tensor:
     return samples
 
 
-def _timed(model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator) -> list[float]:
-    """Raw seconds of repeated batches; a slow model is repeated fewer times, but never fewer than three."""
+def _timed(
+    model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator
+) -> tuple[int, list[float]]:
+    """(untimed batches, raw seconds of timed ones): fewer for a slow model, never fewer than one and three."""
     device = rng.device
     first = _seconds(lambda: _draw(model, count, rng), device)
-    if first < settings.timing_seconds / 4:
-        for _ in range(settings.timing_warmup - 1):
-            _draw(model, count, rng)
+    warmup = settings.timing_warmup if first < settings.timing_seconds / 4 else 1
+    for _ in range(warmup - 1):
+        _draw(model, count, rng)
     raw: list[float] = []
     while len(raw) < 3 or (len(raw) < settings.timing_repetitions and sum(raw) < settings.timing_seconds):
         raw.append(_seconds(lambda: _draw(model, count, rng), device))
-    return raw
+    return warmup, raw
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -24,7 +24,7 @@ M = TypeVar("M", bound=GenerativeModel)
 
 
 def give_weights(job: Job, model: GenerativeModel) -> None:
-    """Trained weights for `model`: from `--checkpoint`, from a run found under results, or trained now."""
+    """Trained weights for `model`: from `--checkpoint`, from a run found under the same folder, or trained now."""
     if not isinstance(model, Trainable):
         return
     if job.options.checkpoint:
