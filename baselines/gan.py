@@ -50,13 +50,13 @@ class GAN(Trainable):
     Generator and discriminator are perceptrons for points (hidden, layers), convolutional for images (channels).
 
     loss: 'non-saturating' (Goodfellow et al. 2014) with the R1 penalty (Mescheder et al. 2018), 'wgan-gp' (Gulrajani et
-    al. 2017), or 'relativistic' with R1 and R2, as R3GAN (Huang et al. 2024). latent: width of z. r1: the penalties'
-    weight γ (half of it multiplies each), applied every r1_interval steps and then that many times stronger (Karras et
-    al. 2020); gp: of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator. lr,
-    lr_discriminator: learning rates of Adam, whose betas are (beta1, beta2). Where they are not given, r1_interval,
-    critic_steps and beta1 are those of the loss's paper: 16, 1 and 0.5; WGAN-GP's 5 critic steps without momentum;
-    R3GAN's penalties in every step without momentum. class_conditional: learns from labels, which samples get evenly: a
-    vector as wide as z stands beside it, and the discriminator projects on another.
+    al. 2017), or 'relativistic' with R1 and R2, as R3GAN (Huang et al. 2024). latent_dim: width of z. r1_gamma: γ of
+    the penalties γ/2·‖∇‖², applied every r1_interval steps and then that many times stronger (Karras et al. 2020); gp:
+    weight of WGAN-GP's penalty. critic_steps: of the discriminator for each of the generator. lr_…: learning rates of
+    Adam, whose betas are (beta1, beta2). Where they are not given, r1_interval, critic_steps and beta1 are those of the
+    loss's paper: 16, 1 and 0.5; WGAN-GP's 5 critic steps without momentum; R3GAN's penalties in every step without
+    momentum. class_conditional: learns from labels, which samples get evenly: a vector as wide as z stands beside it,
+    and the discriminator projects on another.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64, "budget": "10000kimg", "ema_decay": 0.999}
@@ -66,13 +66,13 @@ class GAN(Trainable):
         data: DataSpec,
         *,
         loss: Literal["non-saturating", "wgan-gp", "relativistic"] = "non-saturating",
-        latent: int = 64,
+        latent_dim: int = 64,
         hidden: int = 256,
         layers: int = 3,
         channels: int = 64,
-        lr: float = 2e-4,
+        lr_generator: float = 2e-4,
         lr_discriminator: float = 2e-4,
-        r1: float = 0.1,
+        r1_gamma: float = 0.1,
         r1_interval: int | None = None,
         gp: float = 10.0,
         critic_steps: int | None = None,
@@ -89,11 +89,11 @@ class GAN(Trainable):
         if critic_steps < 1 or r1_interval < 1:
             raise UsageError(f"critic_steps = {critic_steps}, r1_interval = {r1_interval}: choose at least 1")
         self.gp, self.critic_steps = gp, critic_steps
-        self.latent, self.r1, self.r1_interval = latent, r1, r1_interval
-        self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, (beta1, beta2)
+        self.latent_dim, self.r1_gamma, self.r1_interval = latent_dim, r1_gamma, r1_interval
+        self.lr_generator, self.lr_discriminator, self.betas = lr_generator, lr_discriminator, (beta1, beta2)
         self.unit = 1.0 if data.is_image else data.scale
         self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
-        inputs, outputs = (2 * latent, latent) if self.classes else (latent, 1)
+        inputs, outputs = (2 * latent_dim, latent_dim) if self.classes else (latent_dim, 1)
         network: nn.Module
         discriminator: nn.Module
         if data.is_image:
@@ -103,15 +103,15 @@ class GAN(Trainable):
             leaky = nn.LeakyReLU(0.2)
             network = MLP(inputs, data.shape[0], hidden=hidden, layers=layers, activation=leaky)
             discriminator = MLP(data.shape[0], outputs, hidden=hidden, layers=layers, activation=leaky)
-        self.network = LabelledGenerator(network, latent, self.classes) if self.classes else network
+        self.network = LabelledGenerator(network, latent_dim, self.classes) if self.classes else network
         self.discriminator = (
-            ProjectionDiscriminator(discriminator, latent, self.classes) if self.classes else discriminator
+            ProjectionDiscriminator(discriminator, latent_dim, self.classes) if self.classes else discriminator
         )
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, discriminator = self.network.parameters(), self.discriminator.parameters()
         return {
-            "generator": torch.optim.Adam(generator, lr=self.lr, betas=self.betas, fused=True),
+            "generator": torch.optim.Adam(generator, lr=self.lr_generator, betas=self.betas, fused=True),
             "discriminator": torch.optim.Adam(discriminator, lr=self.lr_discriminator, betas=self.betas, fused=True),
         }
 
@@ -137,7 +137,7 @@ class GAN(Trainable):
         return self._penalises(step), self._moves_generator(step)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        latents = torch.randn((count, self.latent), generator=rng, device=rng.device)
+        latents = torch.randn((count, self.latent_dim), generator=rng, device=rng.device)
         labels = label_arguments(draw_labels(self.classes, count, rng))
         return self.network(latents, *labels) * self.unit
 
@@ -164,10 +164,10 @@ class GAN(Trainable):
         penalty = r1_penalty(judge, real)
         if self.loss == "relativistic":
             penalty = penalty + r1_penalty(judge, fake)
-        return loss, 0.5 * self.r1 * self.r1_interval * penalty
+        return loss, 0.5 * self.r1_gamma * self.r1_interval * penalty
 
     def _penalises(self, step: int) -> bool:
-        return self.loss != "wgan-gp" and self.r1 > 0 and step % self.r1_interval == 0
+        return self.loss != "wgan-gp" and self.r1_gamma > 0 and step % self.r1_interval == 0
 
     def _moves_generator(self, step: int) -> bool:
         return (step + 1) % self.critic_steps == 0
@@ -179,15 +179,15 @@ class GAN(Trainable):
         return wasserstein_generator_loss(fake) if self.loss == "wgan-gp" else nonsaturating_generator_loss(fake)
 
     def _latents(self, like: Tensor) -> Tensor:
-        return torch.randn((len(like), self.latent), device=like.device, dtype=like.dtype)
+        return torch.randn((len(like), self.latent_dim), device=like.device, dtype=like.dtype)
 
 
 class LabelledGenerator(nn.Module):
-    """z (N×latent) and labels (int64 N) → samples of `network`, which takes N×2·latent: z and the label's vector."""
+    """z (N×latent_dim) and labels (int64 N) → samples of `network`, which takes z beside the label's vector."""
 
-    def __init__(self, network: nn.Module, latent: int, classes: int) -> None:
+    def __init__(self, network: nn.Module, latent_dim: int, classes: int) -> None:
         super().__init__()
-        self.network, self.labels = network, LabelEmbedding(classes, latent)
+        self.network, self.labels = network, LabelEmbedding(classes, latent_dim)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         return self.network(torch.cat([z, self.labels(labels)], dim=1))

@@ -29,14 +29,14 @@ GENERATOR_SLOW = 4 / 5  # of its Adam: for a step of path lengths after every fo
 class StyleGAN2(Trainable):
     """StyleGAN2 (Karras et al. 2020a and b) as for CIFAR-10: no path-length term, no style mixing, one step.
 
-    latent, style_dim: widths of z and w; mapping_layers: between them. channels: feature maps at most, channel_base:
-    times 1/size otherwise. hidden, layers: of points' perceptrons. lr: of both, for Adam with betas (0, 0.99), slowed
-    for steps of lazy penalties as in their program. r1_gamma: of the R1 penalty (weight γ/2), a step of its own after
-    every r1_interval steps of the discriminator, and that many times stronger. augment: 'none', 'diffaugment' (Zhao et
-    al. 2020) or 'ada' (Karras et al. 2020b), whose strength follows the share of real images that get a positive logit:
-    towards ada_target, from 0 to 1 in ada_kimg at the fastest. class_conditional: learns from labels, which samples get
-    evenly: their vectors join z, and the discriminator projects on them (Karras et al. 2020b). truncation: ψ, 1 for
-    none.
+    latent_dim, style_dim: widths of z and w; mapping_layers: between them. channels: feature maps at most,
+    channel_base: times 1/size otherwise. hidden, layers: of points' perceptrons. lr: of both, for Adam with betas (0,
+    0.99), slowed for steps of lazy penalties as in their program. r1_gamma: of the R1 penalty (weight γ/2), a step of
+    its own after every r1_interval steps of the discriminator, and that many times stronger. augment: 'none',
+    'diffaugment' (Zhao et al. 2020) or 'ada' (Karras et al. 2020b), whose strength follows the share of real images
+    that get a positive logit: towards ada_target, from 0 to 1 in ada_kimg at the fastest. class_conditional: learns
+    from labels, which samples get evenly: their vectors join z, and the discriminator projects on them (Karras et al.
+    2020b). truncation: ψ, 1 for none.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {
@@ -54,7 +54,7 @@ class StyleGAN2(Trainable):
         self,
         data: DataSpec,
         *,
-        latent: int = 512,
+        latent_dim: int = 512,
         style_dim: int = 512,
         mapping_layers: int = 2,
         channels: int = 512,
@@ -78,11 +78,11 @@ class StyleGAN2(Trainable):
             raise UsageError(
                 f"r1_interval = {r1_interval}, r1_gamma = {r1_gamma}, ada_kimg = {ada_kimg}: choose positive numbers"
             )
-        self.latent, self.lr, self.r1_gamma, self.r1_interval = latent, lr, r1_gamma, r1_interval
+        self.latent_dim, self.lr, self.r1_gamma, self.r1_interval = latent_dim, lr, r1_gamma, r1_interval
         self.ada_target, self.ada_kimg, self.truncation = ada_target, ada_kimg, truncation
         self.unit = 1.0 if data.is_image else data.scale
         self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
-        mapping = MappingNetwork(latent, style_dim, mapping_layers, truncation, self.classes)
+        mapping = MappingNetwork(latent_dim, style_dim, mapping_layers, truncation, self.classes)
         outputs = style_dim if self.classes else 1
         discriminator: nn.Module
         if data.is_image:
@@ -135,7 +135,7 @@ class StyleGAN2(Trainable):
         return self._penalises(step), self._adapts(step)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        z = torch.randn((count, self.latent), generator=rng, device=rng.device)
+        z = torch.randn((count, self.latent_dim), generator=rng, device=rng.device)
         noise = torch.randn((count, self.network.noise_dim), generator=rng, device=rng.device)
         labels = label_arguments(draw_labels(self.classes, count, rng))
         samples = self.network(z, noise, *labels)
@@ -171,7 +171,7 @@ class StyleGAN2(Trainable):
         return self.r1_gamma > 0 and step % self.r1_interval == 0
 
     def _fake(self, like: Tensor, *labels: Tensor) -> Tensor:
-        z = torch.randn(len(like), self.latent, device=like.device)
+        z = torch.randn(len(like), self.latent_dim, device=like.device)
         return self.network(z, torch.randn(len(like), self.network.noise_dim, device=like.device), *labels)
 
     def _augmented(self, samples: Tensor) -> Tensor:

@@ -147,11 +147,11 @@ class MappingNetwork(nn.Module):
 
     average: Tensor
 
-    def __init__(self, latent: int, style_dim: int, layers: int, truncation: float = 1.0, classes: int = 0) -> None:
+    def __init__(self, latent_dim: int, style_dim: int, layers: int, truncation: float = 1.0, classes: int = 0) -> None:
         super().__init__()
         self.truncation = truncation
         self.labels = LabelEmbedding(classes, style_dim) if classes else None
-        sizes = [latent + (style_dim if classes else 0)] + [style_dim] * layers
+        sizes = [latent_dim + (style_dim if classes else 0)] + [style_dim] * layers
         self.layers = nn.ModuleList(EqualisedLinear(*pair, lr_multiplier=MAPPING_LR) for pair in pairwise(sizes))
         self.register_buffer("average", torch.zeros(style_dim))
 
@@ -209,8 +209,8 @@ def _as_maps(noise: Tensor, sizes: list[int]) -> Iterator[Tensor]:
 
 
 class Generator(nn.Module):
-    """z (N×latent) and noise (N×noise_dim), both standard normal, and labels (int64 N), where the mapping takes them →
-    samples; points come from a perceptron of w.
+    """z (N×latent_dim) and noise (N×noise_dim), both standard normal, and labels (int64 N), where the mapping takes
+    them → samples; points come from a perceptron of w.
     """
 
     def __init__(self, mapping: MappingNetwork, synthesis: Synthesis | MLP) -> None:

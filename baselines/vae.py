@@ -35,7 +35,7 @@ class VAE(Trainable):
         self,
         data: DataSpec,
         *,
-        latent: int = 32,
+        latent_dim: int = 32,
         hidden: int = 256,
         layers: int = 3,
         channels: int = 64,
@@ -46,21 +46,22 @@ class VAE(Trainable):
         couplings: int = 6,
         prior_hidden: int = 128,
     ) -> None:
-        if couplings and latent < 2:
+        if couplings and latent_dim < 2:
             raise UsageError(
-                f"coupling layers need latents of two halves: set latent to 2 or more, not {latent}, or couplings to 0"
+                f"coupling layers need latents of two halves: set latent_dim to 2 or more, not {latent_dim}, "
+                "or couplings to 0"
             )
         super().__init__(data)
-        self.latent, self.lr, self.beta = latent, lr, beta
+        self.latent_dim, self.lr, self.beta = latent_dim, lr, beta
         self.unit = 1.0 if data.is_image else data.scale
         decoder: nn.Module
         if data.is_image:
-            self.encoder: nn.Module = ConvEncoder(data.shape, 2 * latent, channels)
-            decoder = nn.Sequential(ConvDecoder(latent, data.shape, channels), nn.Tanh())
+            self.encoder: nn.Module = ConvEncoder(data.shape, 2 * latent_dim, channels)
+            decoder = nn.Sequential(ConvDecoder(latent_dim, data.shape, channels), nn.Tanh())
         else:
-            self.encoder = MLP(data.shape[0], 2 * latent, hidden=hidden, layers=layers)
-            decoder = MLP(latent, data.shape[0], hidden=hidden, layers=layers)
-        prior = CouplingFlow(latent, couplings=couplings, hidden=prior_hidden)
+            self.encoder = MLP(data.shape[0], 2 * latent_dim, hidden=hidden, layers=layers)
+            decoder = MLP(latent_dim, data.shape[0], hidden=hidden, layers=layers)
+        prior = CouplingFlow(latent_dim, couplings=couplings, hidden=prior_hidden)
         self.network: LatentModel = LatentModel(prior, decoder, noise_std, learn_noise)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -87,7 +88,7 @@ class VAE(Trainable):
         return "all"
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        mean = self.network(torch.randn((count, self.latent), generator=rng, device=rng.device))
+        mean = self.network(torch.randn((count, self.latent_dim), generator=rng, device=rng.device))
         if self.data.is_image:
             return mean
         noise = torch.randn(mean.shape, generator=rng, device=rng.device)
@@ -116,7 +117,7 @@ class LatentModel(nn.Module):
     def divergence(self, latents: Tensor, drawn: Tensor, log_std: Tensor) -> Tensor:
         """log q(z | x) − log p(z), N, whose mean is their divergence (Kingma & Welling 2014, eq. 2).
 
-        latents: N×latent, drawn from q as its mean and its standard deviation times `drawn`, standard normal.
+        latents: N×latent_dim, drawn from q as its mean and its standard deviation times `drawn`, standard normal.
         """
         noise, log_volume = self.prior.noise_of(latents)
         return (0.5 * (noise.square() - drawn.square()) - log_std).sum(dim=1) - log_volume

@@ -28,7 +28,6 @@ from common import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from trilemma_bench import config, registry
-from trilemma_bench.checkpoint import Header
 from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import resolve_device
@@ -37,8 +36,9 @@ from trilemma_bench.precision import arithmetic, in_fast_format, matmul_precisio
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed, synchronize
 from trilemma_bench.trained import placed
-from trilemma_bench.training import Place, Trainer
-from trilemma_bench.training_log import LOG_FILE
+from trilemma_bench.training.checkpoint import Header
+from trilemma_bench.training.log import LOG_FILE
+from trilemma_bench.training.trainer import Place, Trainer
 
 IMAGES = 4096  # random images that are trained on
 WARM_UP = 2  # steps before the clock starts, in which libraries choose their algorithms; the first has lazy penalties

@@ -39,9 +39,9 @@ class DDGAN(Trainable):
     'one-shot' for x_0 from pure noise in one evaluation, judged after a diffusion to x_t, which augments both sides.
     latent_dim: width of z; 0 for none, which makes each denoising distribution unimodal. siddm: if > 0, the
     discriminator does not see x_{t+1}, and the weight of the term that brings x_t back to it (Xu et al. 2023).
-    lr_…, beta1, beta2: of Adam. r1_gamma: weight of the R1 penalty on real x_t, applied every `r1_every` steps and not
-    multiplied by that number, as in the reference. class_conditional: both networks learn from labels, whose vectors
-    join the embedding of t; samples get them evenly.
+    lr_…, beta1, beta2: of Adam. r1_gamma: γ of the R1 penalty γ/2·‖∇‖² on real x_t, applied every r1_interval steps and
+    not multiplied by that number, as in the reference. class_conditional: both networks learn from labels, whose
+    vectors join the embedding of t; samples get them evenly.
 
     For images: channels, channel_multipliers, res_blocks, attention_resolutions, style_dim, mapping_layers (generator);
     discriminator: 'small', 'large', or 'auto' by size; discriminator_channels, time_dim; pooling: of its last layer,
@@ -65,7 +65,7 @@ class DDGAN(Trainable):
         beta1: float = 0.5,
         beta2: float = 0.9,
         r1_gamma: float = 0.05,
-        r1_every: int = 15,
+        r1_interval: int = 15,
         class_conditional: bool = False,
         channels: int = 128,
         channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
@@ -84,13 +84,13 @@ class DDGAN(Trainable):
         fourier_scale: float = 0.1,
     ) -> None:
         super().__init__(data)
-        _check_at_least(1, steps=steps, r1_every=r1_every)
+        _check_at_least(1, steps=steps, r1_interval=r1_interval)
         _check_at_least(0, latent_dim=latent_dim, siddm=siddm, r1_gamma=r1_gamma, padding=padding)
         if siddm and prediction == "one-shot":
             raise UsageError("prediction = 'one-shot' has no x_{t+1} to come back to: set siddm = 0")
         self.steps, self.prediction, self.latent_dim, self.siddm = steps, prediction, latent_dim, siddm
         self.rates, self.betas = (lr_generator, lr_discriminator), (beta1, beta2)
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
+        self.r1_gamma, self.r1_interval = r1_gamma, r1_interval
         self.wants_labels, self.classes = class_conditional, label_count(class_conditional, data.classes)
         self.padding = padding if data.is_image else 0
         self.shape = (data.shape[0], *(size + 2 * self.padding for size in data.shape[1:]))
@@ -178,7 +178,7 @@ class DDGAN(Trainable):
         return ", ".join(part for part, holds in parts.items() if holds)
 
     def _penalises(self, step: int) -> bool:
-        return self.r1_gamma > 0 and step % self.r1_every == 0
+        return self.r1_gamma > 0 and step % self.r1_interval == 0
 
     def _update_discriminator(
         self, batch: Tensor, optimizer: torch.optim.Optimizer, penalise: bool, *labels: Tensor

@@ -25,9 +25,8 @@ TINY: dict[str, Any] = {
     "time_dim": 8,
     "diffusion_steps": 10,
     "fourier_features": 8,
-    "latent": 8,
+    "latent_dim": 8,
     "channel_base": 64,
-    "r1_every": 3,
     "r1_interval": 3,
 }
 

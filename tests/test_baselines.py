@@ -28,8 +28,8 @@ DIGITS = DataSpec((1, 8, 8))
 TINY = {
     DDPM: {"hidden": 16, "layers": 2, "channels": 8, "res_blocks": 1, "diffusion_steps": 6, "lr": 3e-3},
     DDIM: {"hidden": 16, "layers": 2, "channels": 8, "res_blocks": 1, "diffusion_steps": 6, "sampling_steps": 3},
-    GAN: {"hidden": 16, "layers": 2, "channels": 8, "latent": 4},
-    VAE: {"hidden": 16, "layers": 2, "channels": 8, "latent": 4},
+    GAN: {"hidden": 16, "layers": 2, "channels": 8, "latent_dim": 4},
+    VAE: {"hidden": 16, "layers": 2, "channels": 8, "latent_dim": 4},
 }
 
 
@@ -283,7 +283,9 @@ class TestLearning:
 
     def test_gan_moves_to_the_data(self):
         torch.manual_seed(0)
-        model = GAN(DataSpec((2,), scale=1.0), latent=2, hidden=32, layers=2, lr=2e-3, lr_discriminator=2e-3)
+        model = GAN(
+            DataSpec((2,), scale=1.0), latent_dim=2, hidden=32, layers=2, lr_generator=2e-3, lr_discriminator=2e-3
+        )
         optimizers = model.optimizers()
         for step in range(300):
             model.training_step(torch.tensor([2.0, -1.0]) + 0.2 * torch.randn(64, 2), step, optimizers)
@@ -291,7 +293,7 @@ class TestLearning:
 
     def test_the_r1_penalty_is_that_of_a_known_slope(self):
         """On D(x) = w·x the penalty is γ/2 |w|²; lazily, every k-th step and k times as strong."""
-        model = GAN(DataSpec((2,), scale=1.0), r1=0.3, r1_interval=4)
+        model = GAN(DataSpec((2,), scale=1.0), r1_gamma=0.3, r1_interval=4)
         model.discriminator = torch.nn.Linear(2, 1)
         with torch.no_grad():
             model.discriminator.weight.copy_(torch.tensor([[3.0, 4.0]]))
@@ -303,7 +305,7 @@ class TestLearning:
     def test_the_relativistic_loss_penalises_fakes_too_and_the_critics_slope_is_drawn_to_one(self):
         """On D(x) = w·x R1 and R2 are alike; WGAN-GP's penalty is (|w| − 1)², at every step."""
         for loss, expected in (("relativistic", 2 * 4 * 0.3 / 2 * 25), ("wgan-gp", 10 * (5 - 1) ** 2)):
-            model = GAN(DataSpec((2,), scale=1.0), loss=loss, r1=0.3, r1_interval=4)
+            model = GAN(DataSpec((2,), scale=1.0), loss=loss, r1_gamma=0.3, r1_interval=4)
             model.discriminator = torch.nn.Linear(2, 1)
             with torch.no_grad():
                 model.discriminator.weight.copy_(torch.tensor([[3.0, 4.0]]))
@@ -315,12 +317,12 @@ class TestLearning:
         model = GAN(
             DataSpec((2,), scale=1.0),
             hidden=32,
-            latent=2,
+            latent_dim=2,
             layers=2,
             loss=loss,
             critic_steps=2,
             beta1=0.5,
-            lr=2e-3,
+            lr_generator=2e-3,
             lr_discriminator=2e-3,
         )
         optimizers = model.optimizers()
@@ -347,7 +349,7 @@ class TestLearning:
     @pytest.mark.parametrize("scale", [1.0, 3.0])
     def test_vae_divergence_is_the_closed_form_on_average(self, scale):
         """Against a prior N(0, 1) in the one coordinate and N(0, scale²) in the other."""
-        model = VAE(POINTS, latent=2, couplings=1)
+        model = VAE(POINTS, latent_dim=2, couplings=1)
         out = model.network.prior.layers[0].out
         out.bias.data[0] = 2 * math.atanh(math.log(scale) / 2)  # of the second coordinate, which is then the first
         mean, log_std = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.2, -0.7]])
@@ -366,20 +368,20 @@ class TestLearning:
         between = {}
         for couplings in (0, 6):
             torch.manual_seed(0)
-            model = VAE(DataSpec((2,), scale=1.0), hidden=64, latent=2, lr=3e-3, noise_std=0.1, couplings=couplings)
+            model = VAE(DataSpec((2,), scale=1.0), hidden=64, latent_dim=2, lr=3e-3, noise_std=0.1, couplings=couplings)
             losses_of(model, data, 800)
             between[couplings] = float((sampled(model, count=2000).abs().amin(dim=1) < 0.7).double().mean())
         assert between[6] < 0.3 * between[0]
 
     def test_vae_of_one_latent_has_no_halves_to_couple(self):
-        with pytest.raises(UsageError, match="latent"):
-            VAE(POINTS, latent=1)
-        assert sampled(VAE(POINTS, latent=1, couplings=0)).shape[1] == 2
+        with pytest.raises(UsageError, match="latent_dim"):
+            VAE(POINTS, latent_dim=1)
+        assert sampled(VAE(POINTS, latent_dim=1, couplings=0)).shape[1] == 2
 
     def test_vae_learns_the_noise_of_its_data_unless_it_is_fixed(self):
         data = DataSpec((2,), scale=1.0)
         learned, fixed = (
-            VAE(data, hidden=16, latent=2, lr=1e-2, noise_std=1.0, learn_noise=on) for on in (True, False)
+            VAE(data, hidden=16, latent_dim=2, lr=1e-2, noise_std=1.0, learn_noise=on) for on in (True, False)
         )
         for model in (learned, fixed):
             losses_of(model, 0.1 * torch.randn(64, 2), 150)

@@ -17,7 +17,6 @@ from baselines.meanflow import MeanFlow
 from baselines.score_sde import ScoreVP
 from baselines.stylegan2 import StyleGAN2
 from ddgan.model import DDGAN, SIDDM
-from trilemma_bench.batches import Batches
 from trilemma_bench.cli import main
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import DataSpec, Split
@@ -25,6 +24,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.ncsnpp import NCSNpp
 from trilemma_bench.nn.unet import UNet
+from trilemma_bench.training.batches import Batches
 
 CLASSES = 4
 POINTS, IMAGES = DataSpec((1,), CLASSES, 1.0), DataSpec((1, 8, 8), CLASSES)
@@ -39,14 +39,16 @@ NETWORKS = {
 TINY_DDGAN = {
     "steps": 2, "latent_dim": 4, "hidden": 64, "fourier_features": 8, "channels": 8, "channel_multipliers": (1,),
     "res_blocks": 1, "attention_resolutions": (), "style_dim": 8, "mapping_layers": 1, "discriminator_channels": 16,
-    "time_dim": 128, "pooling": "flatten", "r1_every": 4,
+    "time_dim": 128, "pooling": "flatten", "r1_interval": 4,
 }  # fmt: skip
 ADVERSARIAL = {
     DDGAN: TINY_DDGAN,
     SIDDM: TINY_DDGAN,
-    GAN: {"latent": 8, "hidden": 64, "channels": 8, "r1_interval": 4, "lr": 1e-3, "lr_discriminator": 1e-3},
+    GAN: {
+        "latent_dim": 8, "hidden": 64, "channels": 8, "r1_interval": 4, "lr_generator": 1e-3, "lr_discriminator": 1e-3,
+    },
     StyleGAN2: {
-        "latent": 16, "style_dim": 16, "hidden": 64, "channels": 16, "channel_base": 128, "r1_interval": 4,
+        "latent_dim": 16, "style_dim": 16, "hidden": 64, "channels": 16, "channel_base": 128, "r1_interval": 4,
         "r1_gamma": 0.1,
     },
 }  # fmt: skip

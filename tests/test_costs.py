@@ -61,7 +61,7 @@ def test_ddgans_generator_at_256_pixels_costs_what_is_stated():
 def test_stylegan2s_networks_cost_what_is_stated():
     model = built("stylegan2")
     noise = model.network.noise_dim
-    generator = giga_flops(lambda: model.network(torch.empty(1, model.latent), torch.empty(1, noise)))
+    generator = giga_flops(lambda: model.network(torch.empty(1, model.latent_dim), torch.empty(1, noise)))
     discriminator = giga_flops(lambda: model.discriminator(image(32)))
     assert (generator, discriminator) == pytest.approx((8.0, 8.0), rel=TOLERANCE)
 

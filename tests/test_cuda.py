@@ -9,13 +9,13 @@ import torch
 from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_settings
 
 from trilemma_bench import registry
-from trilemma_bench.checkpoint import Header
 from trilemma_bench.config import SamplingSettings, TrainingSettings
 from trilemma_bench.contracts import Split
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.training import Place, Trainer
+from trilemma_bench.training.checkpoint import Header
+from trilemma_bench.training.trainer import Place, Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")

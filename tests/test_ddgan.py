@@ -17,7 +17,7 @@ from trilemma_bench.config import configs_dir, resolve
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
-from trilemma_bench.training import learning_rate
+from trilemma_bench.training.trainer import learning_rate
 
 POINTS = DataSpec((2,), 25, 2.83)
 DIGITS = DataSpec((1, 8, 8))
@@ -175,7 +175,7 @@ CASES = [
 @pytest.mark.parametrize(("spec", "settings"), CASES)
 def test_a_step_updates_both_networks_and_samples_have_the_datas_shape(spec, settings):
     torch.manual_seed(0)
-    model = DDGAN(spec, **{"latent_dim": 4, "r1_every": 1, **settings})
+    model = DDGAN(spec, **{"latent_dim": 4, "r1_interval": 1, **settings})
     before = {name: value.clone() for name, value in model.named_parameters()}
     optimizers = model.optimizers()
     for step in range(2):
@@ -266,7 +266,7 @@ def test_r1_adds_half_gamma_times_the_squared_slope_to_the_discriminators_gradie
 
 @pytest.mark.parametrize(("every", "gamma", "expected"), [(3, 1.0, [0, 3, 6]), (1, 1.0, list(range(7))), (3, 0.0, [])])
 def test_the_penalty_is_lazy(every, gamma, expected):
-    model, seen = DDGAN(POINTS, hidden=8, r1_every=every, r1_gamma=gamma), []
+    model, seen = DDGAN(POINTS, hidden=8, r1_interval=every, r1_gamma=gamma), []
     model._update_discriminator = lambda batch, optimizer, penalise: seen.append(penalise) or {}
     for step in range(7):
         model.training_step(torch.randn(4, 2), step, model.optimizers())
@@ -355,7 +355,7 @@ def test_one_shot_takes_one_evaluation():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps = 0: choose at least 1"),
-        ({"r1_every": 0}, "r1_every = 0: choose at least 1"),
+        ({"r1_interval": 0}, "r1_interval = 0: choose at least 1"),
         ({"latent_dim": -1}, "latent_dim = -1"),
         ({"siddm": -0.5}, "siddm = -0.5"),
         ({"r1_gamma": -1.0}, "r1_gamma"),

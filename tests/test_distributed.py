@@ -18,22 +18,22 @@ from torch import nn
 
 import trilemma_bench as tb
 from trilemma_bench import distributed, registry
-from trilemma_bench.batches import Batches
-from trilemma_bench.checkpoint import WEIGHTS_FILE, Header
 from trilemma_bench.config import TrainingSettings, model_schema
 from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.record import read_record
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.training import Place, Trainer
-from trilemma_bench.training_step import TrainingStep
+from trilemma_bench.training.batches import Batches
+from trilemma_bench.training.checkpoint import WEIGHTS_FILE, Header
+from trilemma_bench.training.step import TrainingStep
+from trilemma_bench.training.trainer import Place, Trainer
 
 CPU = torch.device("cpu")
 SPECS = {"points": POINTS, "images": IMAGES}
 ADA_OF_POINTS = "stylegan2 with ada", "points"
 # Dropout is equal in distribution only; penalties are due at once, and weigh something.
-EXACT = {"dropout": 0.0, "r1_gamma": 1.0, "r1_every": 2, "r1_interval": 2}
+EXACT = {"dropout": 0.0, "r1_gamma": 1.0, "r1_interval": 2}
 VARIANTS: dict[str, dict[str, object]] = {
     "stylegan2 with ada": {"augment": "ada", "ada_kimg": 2.0, "ada_target": -1.5},
     "gan of wgan-gp": {"loss": "wgan-gp", "critic_steps": 1},
@@ -156,7 +156,7 @@ def scores(folder):
     """Of the weights that one process trained (see `folder`), sampled and measured by all."""
     (weights,) = (folder.parent / "trained").rglob(WEIGHTS_FILE)
     options = {"samples": 300, "checkpoint": weights, "out": folder / "measured", "progress": False, "device": "cpu"}
-    record = tb.run(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent": 2}, **options)
+    record = tb.run(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent_dim": 2}, **options)
     return {name: score.value for name, score in record.scores.items()}
 
 
@@ -196,7 +196,7 @@ def errors():
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("distributed")
     options = {"budget": "5kimg", "out": root / "trained", "progress": False, "device": "cpu"}
-    tb.train(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent": 2}, **options)
+    tb.train(model="gan", dataset="gaussians25", settings={"hidden": 16, "latent_dim": 2}, **options)
     return root
 
 
@@ -290,7 +290,7 @@ def test_only_the_first_process_writes(folder, two):
 def test_torchrun_leaves_one_run_with_the_weights_and_samples_of_one_process(tmp_path):
     """From the shell, as README has it. A difference is a share of the way that the weights went."""
     fixed = {"model": "gan", "dataset": "gaussians25", "budget": "2kimg", "device": "cpu"}
-    settings = {"hidden": 16, "latent": 2, "timing_seconds": 0.05, "timing_repetitions": 3, "lr_warmup_steps": 0}
+    settings = {"hidden": 16, "latent_dim": 2, "timing_seconds": 0.05, "timing_repetitions": 3, "lr_warmup_steps": 0}
     options = [f"--{key}={value}" for key, value in {**fixed, "samples": 300, "out": tmp_path / "two"}.items()]
     overrides = [f"--set={key}={value}" for key, value in settings.items()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]

@@ -15,14 +15,14 @@ from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_model, wake
 from torch._dynamo.backends.common import aot_autograd
 
 from trilemma_bench import registry, seeding
-from trilemma_bench.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
 from trilemma_bench.config import SamplingSettings, TrainingSettings
 from trilemma_bench.contracts import FiniteSource, Split
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import EvaluationCounter
-from trilemma_bench.training import Interrupted, Place, Trainer
+from trilemma_bench.training.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
+from trilemma_bench.training.trainer import Interrupted, Place, Trainer
 
 NAMES = registry.models.names()
 SPECS = {"points": POINTS, "images": IMAGES}

@@ -147,7 +147,7 @@ def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_p
 
 
 def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, monkeypatch):
-    from trilemma_bench.training import Interrupted, Trainer
+    from trilemma_bench.training.trainer import Interrupted, Trainer
 
     step = Trainer._step
 
@@ -172,7 +172,7 @@ def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, mon
 
 def test_a_run_that_goes_on_after_one_that_was_killed_supersedes_the_one_before_it(tmp_path, monkeypatch):
     """Who is killed leaves a checkpoint, and no record."""
-    from trilemma_bench.training import Interrupted, Trainer
+    from trilemma_bench.training.trainer import Interrupted, Trainer
 
     step, folders = Trainer._step, []
 
@@ -197,8 +197,8 @@ def test_a_run_that_goes_on_after_one_that_was_killed_supersedes_the_one_before_
 
 
 def test_a_run_that_was_interrupted_twice_leaves_no_state_behind(tmp_path, monkeypatch):
-    from trilemma_bench.checkpoint import STATE_FILE
-    from trilemma_bench.training import Interrupted, Trainer
+    from trilemma_bench.training.checkpoint import STATE_FILE
+    from trilemma_bench.training.trainer import Interrupted, Trainer
 
     step = Trainer._step
     for last in (9, 12):

@@ -11,11 +11,11 @@ from models import IMAGES, TRAINABLE, tiny_model
 from recording import FakeGraphs, RefusingGraphs, no_waits
 from test_model_contracts import CPU, SPECS, trainer
 
-from trilemma_bench import recorded_step
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.recorded_step import MOST, RecordedStep
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.training import recorded_step
+from trilemma_bench.training.recorded_step import MOST, RecordedStep
 
 STEPS = 24  # each kind of step is rehearsed twice, recorded and replayed
 

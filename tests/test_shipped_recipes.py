@@ -23,11 +23,11 @@ def test_every_model_builds_for_every_size(name, dataset):
 
 # model and training settings as the papers, or the programs that they point to, state them
 DDGAN = {
-    "lr_generator": 1.6e-4, "lr_discriminator": 1e-4, "beta1": 0.5, "beta2": 0.9, "r1_gamma": 0.05, "r1_every": 15,
+    "lr_generator": 1.6e-4, "lr_discriminator": 1e-4, "beta1": 0.5, "beta2": 0.9, "r1_gamma": 0.05, "r1_interval": 15,
     "batch_size": 128, "budget": "51200kimg", "ema_decay": 0.9999, "lr_schedule": "cosine", "lr_floor": 1e-5,
     "flip": True,
 }  # fmt: skip
-STACKED = {"lr_generator": 1.5e-4, "r1_every": 1, "mapping_layers": 3, "batch_size": 128, "lr_floor": 1e-5}
+STACKED = {"lr_generator": 1.5e-4, "r1_interval": 1, "mapping_layers": 3, "batch_size": 128, "lr_floor": 1e-5}
 WARM = {
     "lr": 2e-4, "dropout": 0.1, "max_grad_norm": 1.0, "batch_size": 128, "ema_decay": 0.9999, "lr_schedule": "constant",
     "lr_warmup_steps": 5000, "flip": True,
@@ -81,7 +81,7 @@ def chosen(settings, keys):
 def test_ddgan_at_256_pixels_has_the_papers_figures(folder, stated):
     stated |= {
         "steps": 4, "channels": 64, "channel_multipliers": (1, 1, 2, 2, 4, 4), "discriminator": "large",
-        "lr_generator": 2e-4, "lr_discriminator": 1e-4, "r1_gamma": 1.0, "r1_every": 10, "ema_decay": 0.999,
+        "lr_generator": 2e-4, "lr_discriminator": 1e-4, "r1_gamma": 1.0, "r1_interval": 10, "ema_decay": 0.999,
     }  # fmt: skip
     config = configs_dir() / folder / "ddgan.toml"
     assert chosen(resolve(registry.models.get("ddgan"), model="ddgan", dataset="own", config=config), stated) == stated
@@ -90,6 +90,13 @@ def test_ddgan_at_256_pixels_has_the_papers_figures(folder, stated):
 def test_the_relativistic_gan_ends_as_r3gan_does():
     model = registry.models.get("gan")
     settings = resolve(model, model="gan", dataset="cifar10", config=configs_dir() / "cifar10" / "gan-r3gan.toml")
-    stated = {"loss": "relativistic", "lr": 5e-5, "beta1": 0.0, "beta2": 0.99, "r1": 0.005, "r1_interval": 1}
+    stated = {
+        "loss": "relativistic",
+        "lr_generator": 5e-5,
+        "beta1": 0.0,
+        "beta2": 0.99,
+        "r1_gamma": 0.005,
+        "r1_interval": 1,
+    }
     stated["ema_decay"] = round(0.5 ** (512 / 5e6), 5)  # half of it is forgotten in 5 million images
     assert chosen(settings, stated) == stated

@@ -48,7 +48,7 @@ def test_a_change_beside_a_model_leaves_its_digest(package):
 
 def test_the_shared_blocks_and_the_training_loop_count(package, monkeypatch):
     digests = [source_digest("outside_models.model")]
-    for module in ("trilemma_bench.nn.mlp", "trilemma_bench.training"):
+    for module in ("trilemma_bench.nn.mlp", "trilemma_bench.training.trainer"):
         copy = package / f"{module}.py"
         copy.write_text("CHANGED = True\n")
         with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
 IMAGES = DataSpec((3, 16, 16))
-TINY = {"latent": 8, "style_dim": 8, "channels": 8, "channel_base": 128}
+TINY = {"latent_dim": 8, "style_dim": 8, "channels": 8, "channel_base": 128}
 
 
 def millions(network):

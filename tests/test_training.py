@@ -14,17 +14,18 @@ import torch
 from models import IMAGES, POINTS, tiny_data
 from torch import nn
 
-from trilemma_bench import batches, checkpoint, config, precision, training
-from trilemma_bench.batches import Batches
-from trilemma_bench.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
-from trilemma_bench.clock import Clock, human_time
+from trilemma_bench import config, precision
 from trilemma_bench.config import SamplingSettings, Settings, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
-from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.training import Interrupted, Place, Trainer, learning_rate
-from trilemma_bench.training_log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
+from trilemma_bench.training import batches, checkpoint
+from trilemma_bench.training.batches import Batches
+from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
+from trilemma_bench.training.clock import Clock, human_time
+from trilemma_bench.training.ema import EMA
+from trilemma_bench.training.log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
+from trilemma_bench.training.trainer import Interrupted, Place, Trainer, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -72,7 +73,7 @@ def lines(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """A log line, and what follows it, after every step."""
-    monkeypatch.setattr(training, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr("trilemma_bench.training.trainer.LOG_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("what", "name"), [("loss", "'loss'"), ("gradient", "'gradient_line'")])
@@ -127,7 +128,7 @@ def test_draws_of_numpy_and_python_go_on_after_an_interruption(tmp_path):
 
 
 def test_checkpoints_and_pictures_never_change_the_result(tmp_path, impatient, monkeypatch):
-    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    monkeypatch.setattr("trilemma_bench.training.previews.COST", 1e9)
     plain = trainer(tmp_path / "plain", preview_seconds=0)
     plain.run()
     busy = trainer(tmp_path / "busy", preview_seconds=1e-9, checkpoint_seconds=1e-9)
@@ -166,7 +167,7 @@ def test_a_picture_that_would_cost_too_much_waits(tmp_path):
 
 
 def test_a_sampler_that_fails_early_does_not_stop_training(tmp_path, impatient, monkeypatch):
-    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    monkeypatch.setattr("trilemma_bench.training.previews.COST", 1e9)
     model = Line(POINTS)
     model.sample = lambda count, rng: torch.full((count, 2), torch.nan)
     trainer(tmp_path, model=model, preview_seconds=1e-9).run()
@@ -184,7 +185,7 @@ def test_the_log_has_means_and_images_a_second(tmp_path, impatient):
 
 def test_tensorboard_gets_losses_and_pictures(tmp_path, impatient, monkeypatch):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr("trilemma_bench.previews.COST", 1e9)
+    monkeypatch.setattr("trilemma_bench.training.previews.COST", 1e9)
     trainer(tmp_path, IMAGES, steps=5, preview_seconds=1e-9, tensorboard=True).run()
     events = reader.EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER), {"images": 0}).Reload()
     losses = [event.value for event in events.Scalars("loss")]
@@ -370,7 +371,7 @@ def test_all_learning_rates_decay_to_the_same_floor():
 
 def test_a_time_budget_ends_and_the_clock_stands_still_for_pictures(monkeypatch):
     now = SimpleNamespace(value=100.0)
-    monkeypatch.setattr("trilemma_bench.clock.time.perf_counter", lambda: now.value)
+    monkeypatch.setattr("trilemma_bench.training.clock.time.perf_counter", lambda: now.value)
     clock = Clock()
     clock.start(5.0)
     now.value += 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trilemma_bench import checkpoint, config, distributed, registry
+from trilemma_bench import config, distributed, registry
 from trilemma_bench.contracts import Dataset, GenerativeModel, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.folder import OwnImages
@@ -24,6 +24,7 @@ from trilemma_bench.paths import RUNS, folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
+from trilemma_bench.training import checkpoint
 
 TRAIN_SPLIT = "train"
 

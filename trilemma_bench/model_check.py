@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from trilemma_bench import checkpoint
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import GenerativeModel, Trainable
 from trilemma_bench.errors import TrilemmaError
@@ -20,7 +19,8 @@ from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import EvaluationCounter
 from trilemma_bench.trained import build_model
-from trilemma_bench.training import Interrupted, Place, Trainer
+from trilemma_bench.training import checkpoint
+from trilemma_bench.training.trainer import Interrupted, Place, Trainer
 
 SAMPLES, BATCH, STEPS, STOP_AFTER = 6, 16, 4, 2
 

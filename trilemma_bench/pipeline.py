@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trilemma_bench import checkpoint, config
+from trilemma_bench import config
 from trilemma_bench.contracts import Dataset, DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.arrays import check_shape
@@ -29,6 +29,7 @@ from trilemma_bench.recording import model_part, recorded_failure, write_record_
 from trilemma_bench.sampling import Outside, check_available, draw_samples, drawing
 from trilemma_bench.timing import measure_speed
 from trilemma_bench.trained import build_model, existing_model, find_trained, give_weights
+from trilemma_bench.training import checkpoint
 
 
 def run(options: Options) -> Record:

@@ -16,7 +16,7 @@ from trilemma_bench.job import TRAIN_SPLIT, Job, model_source
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
 from trilemma_bench.results import write_record
 from trilemma_bench.trained import count_parameters
-from trilemma_bench.training import Interrupted
+from trilemma_bench.training.trainer import Interrupted
 
 
 def write_record_of(

@@ -13,9 +13,10 @@ from pathlib import Path
 HARNESS = "trilemma_bench"
 SHARED_BLOCKS = "trilemma_bench.nn"
 EXTRACTORS = "trilemma_bench.features"
-TRAINING_LOOP = tuple(
-    f"trilemma_bench.{name}"
-    for name in ("training", "training_step", "recorded_step", "graphs", "batches", "ema", "precision")
+TRAINING = "trilemma_bench.training"
+TRAINING_LOOP = (
+    *(f"{TRAINING}.{name}" for name in ("trainer", "step", "recorded_step", "batches", "ema")),
+    *(f"{HARNESS}.{name}" for name in ("graphs", "precision")),
 )
 INSTALLED = {"site-packages", "dist-packages"}  # folders of what pip and Debian install
 

@@ -7,11 +7,11 @@ import torch
 from trilemma_bench import distributed
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Trainable
-from trilemma_bench.ema import EMA
 from trilemma_bench.nn.compiling import uncompiled
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.sampling import draw_chunk
-from trilemma_bench.training_log import TrainingLog
+from trilemma_bench.training.ema import EMA
+from trilemma_bench.training.log import TrainingLog
 
 IMAGES, POINTS = 64, 1000
 COST = 0.02  # share of the time, at most

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from trilemma_bench import checkpoint, distributed
-from trilemma_bench.batches import Batches
-from trilemma_bench.clock import Clock, human_time
+from trilemma_bench import distributed
 from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
-from trilemma_bench.ema import EMA
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.previews import Previews
 from trilemma_bench.seeding import random_state, restore_random_state
 from trilemma_bench.timing import Queue, synchronize
-from trilemma_bench.training_log import Trace, TrainingLog
-from trilemma_bench.training_step import GRADIENT, TrainingStep
+from trilemma_bench.training import checkpoint
+from trilemma_bench.training.batches import Batches
+from trilemma_bench.training.clock import Clock, human_time
+from trilemma_bench.training.ema import EMA
+from trilemma_bench.training.log import Trace, TrainingLog
+from trilemma_bench.training.previews import Previews
+from trilemma_bench.training.step import GRADIENT, TrainingStep
 
 LOG_SECONDS = 2.0
 ESTIMATE_AFTER_SECONDS = 3.0

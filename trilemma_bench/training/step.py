@@ -14,7 +14,7 @@ from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.precision import arithmetic
-from trilemma_bench.recorded_step import RecordedStep
+from trilemma_bench.training.recorded_step import RecordedStep
 
 GRADIENT = "gradient_"
 

@@ -1,0 +1,82 @@
+"""Commands that say what there is: registered parts, settings, this machine, whether a model keeps its contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trilemma_bench.cli.entry import main
+from trilemma_bench.cli.options import (
+    DATA_DIR,
+    DATASET,
+    MODEL,
+    PLUGINS,
+    SET,
+    WEIGHTS_DIR,
+    apply_places,
+    load_plugins,
+    to_options,
+    with_options,
+)
+from trilemma_bench.errors import TrilemmaError
+
+
+@main.command("list")
+@click.argument("kind", metavar="models|datasets|metrics|protocols|extractors|suites")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@with_options(PLUGINS)
+def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
+    """What is registered, and by which package; and the shipped suites."""
+    from trilemma_bench.catalogue import catalogue
+
+    load_plugins(plugins)
+    rows = catalogue(kind)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['error'] or row['about']}  [{row['package']}]")
+
+
+@main.command()
+@with_options(MODEL, DATASET, PLUGINS)
+def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
+    """What `--set` can change: every setting of a model's recipe for a dataset, as it stands."""
+    from trilemma_bench import config, registry
+
+    load_plugins(plugins)
+    resolved = config.resolve(registry.models.get(model), model=model, dataset=dataset)
+    for table, values in resolved.flat().items():
+        click.echo(f"[{table}]")
+        for name, value in values.items():
+            click.echo(f"{name} = {json.dumps(value)}")
+        click.echo()
+
+
+@main.command()
+@with_options(DATA_DIR, WEIGHTS_DIR)
+def doctor(**options: Any) -> None:
+    """What this machine has, and where missing data and weights would come from."""
+    apply_places(options)
+    from trilemma_bench.doctor import diagnosis
+
+    click.echo("\n".join(diagnosis()))
+
+
+@main.command("check-model")
+@with_options(MODEL, DATASET, SET, PLUGINS)
+def check_model_(**options: Any) -> None:
+    """Whether a model, such as a plugin's, does what the harness asks of one: a few steps and samples on the CPU."""
+    from trilemma_bench.job import prepare
+    from trilemma_bench.model_check import check_model
+
+    faults = 0
+    for what, fault in check_model(prepare(to_options({**options, "device": "cpu"}))):
+        click.echo(f"FAILED  {what}: {fault}" if fault else f"ok      {what}")
+        faults += bool(fault)
+    if faults:
+        raise TrilemmaError(f"{options['model']} fails {faults} check{'s' if faults > 1 else ''}")

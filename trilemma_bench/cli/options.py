@@ -1,0 +1,112 @@
+"""The options that commands share, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from trilemma_bench.paths import RUNS
+from trilemma_bench.protocol import FEATURE_PRECISIONS
+
+if TYPE_CHECKING:
+    from trilemma_bench.job import Options
+
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _silence_tqdm(ctx: click.Context, option: click.Parameter, quiet: bool) -> bool:
+    """For downloads, ours and torchvision's: tqdm reads it when it is imported, which the commands do."""
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    return quiet
+
+
+MODEL = click.option("--model", required=True, metavar="NAME", help="A registered model, or file.py:Class.")
+DATASET = click.option(
+    "--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."
+)
+CONFIG = click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, see `settings`; repeatable."
+)
+BUDGET = click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train.")
+CHECKPOINT = click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use.")
+SAMPLES = click.option(
+    "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
+)
+PROTOCOL = click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given.")
+REFERENCES = click.option(
+    "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
+)
+FEATURE_PRECISION = click.option(
+    "--feature-precision",
+    type=click.Choice(FEATURE_PRECISIONS),
+    help="Of the extractors: below float32 faster, but not comparable.",
+)
+SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws.")
+DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+PLUGINS = click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+OUT = click.option("--out", type=FOLDER, default=RUNS, show_default=True, metavar="DIR", help="Where results go.")
+DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
+WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
+QUIET = click.option("--quiet", is_flag=True, callback=_silence_tqdm, help="No progress bars.")
+SPLIT = click.option("--split", default="train", show_default=True, help="Of the dataset.")
+EXTRACTOR = click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor.")
+OUTPUT = click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs.")
+TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="FILE", help="Where it goes.")
+
+TRAINING = CONFIG, SET, BUDGET
+SAMPLING = CHECKPOINT, SAMPLES
+MEASURING = PROTOCOL, REFERENCES, FEATURE_PRECISION
+COMMON = SEED, DEVICE, PLUGINS, OUT
+PLACES = DATA_DIR, WEIGHTS_DIR, QUIET
+REFERENCE = DATASET, SPLIT, EXTRACTOR, OUTPUT
+
+
+def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Adds the options to a command, in their order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def to_options(options: dict[str, Any]) -> Options:
+    """The options of a command as what the pipeline takes, with its plugins loaded."""
+    options = apply_places(options)
+    load_plugins(options.pop("plugins"))
+    from trilemma_bench.config import parse_overrides
+    from trilemma_bench.job import Options
+
+    options["overrides"] = parse_overrides(options.get("overrides", ()))
+    return Options(**options, say=click.echo)
+
+
+def apply_places(options: dict[str, Any]) -> dict[str, Any]:
+    """Sets the data and weights folders for this process; returns the other options."""
+    options = dict(options)
+    for key, variable in (("data_dir", "TRILEMMA_DATA_DIR"), ("weights_dir", "TRILEMMA_WEIGHTS_DIR")):
+        if folder := options.pop(key, None):
+            os.environ[variable] = str(folder)
+    if "quiet" in options:
+        quiet = options.pop("quiet")
+        options["progress"] = not quiet and (sys.stderr.isatty() or bool(os.environ.get("TRILEMMA_PROGRESS")))
+    return options
+
+
+def load_plugins(files: tuple[Path, ...]) -> None:
+    from trilemma_bench.registry import load_file
+
+    for file in files:
+        load_file(file)

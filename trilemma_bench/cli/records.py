@@ -1,0 +1,82 @@
+"""Commands that read records: reports, comparisons, checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trilemma_bench.cli.entry import main
+from trilemma_bench.cli.options import FILE, FOLDER, PLUGINS, load_plugins, with_options
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.paths import RUNS
+
+if TYPE_CHECKING:
+    from trilemma_bench.comparing import FailOn
+
+
+@main.command()
+@click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
+@click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
+@click.option("--published", is_flag=True, help="Show the numbers of papers beside what was measured, unranked.")
+def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
+    """An interactive page, tables and figures of all the records below DIR (default: runs)."""
+    from trilemma_bench.report import write_report
+    from trilemma_bench.results import find_records
+
+    found = find_records(dirs or [RUNS])
+    for line in found.skipped:
+        click.echo(f"skipped: {line}", err=True)
+    if not found.records:
+        raise UsageError(f"no records below {', '.join(map(str, dirs or [RUNS]))}: run `trilemma-bench run` first")
+    paths, records = zip(*found.records, strict=True)
+    click.echo(write_report(records, out, found.skipped, paths, published))
+
+
+@main.command()
+@click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
+@with_options(PLUGINS)
+def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
+    """Whether the records below DIR (default: results) may stand in a leaderboard: schema, protocol, hashes."""
+    from trilemma_bench.leaderboard import check_records
+
+    load_plugins(plugins)
+    count, problems = check_records(dirs or [Path("results")])
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems or not count:
+        raise TrilemmaError(f"{len(problems)} problems in {count} records" if count else "no records to check")
+    click.echo(f"{count} records are valid")
+
+
+@main.command()
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option(
+    "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
+    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
+    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
+)  # fmt: skip
+def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: FailOn) -> None:
+    """Which differences between A and B are real.
+
+    Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
+    repeated, the newest counts.
+    """
+    from trilemma_bench.comparing import Limit
+    from trilemma_bench.comparing import compare as compare_runs
+
+    checks = [Limit.parse(limit, fail_on) for limit in limits]
+    found = compare_runs(a, b)
+    broken = [line for check in checks if (line := check.broken_by(found))]
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    for line in filter(None, (check.undecided_by(found) for check in checks)):
+        click.echo(f"note: {line}", err=True)
+    if broken:
+        raise TrilemmaError("; ".join(broken))

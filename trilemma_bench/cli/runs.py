@@ -1,0 +1,144 @@
+"""Commands that train, sample and measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trilemma_bench.cli.entry import main
+from trilemma_bench.cli.options import (
+    COMMON,
+    DATASET,
+    DEVICE,
+    FILE,
+    FOLDER,
+    MEASURING,
+    MODEL,
+    OUT,
+    PLACES,
+    PLUGINS,
+    SAMPLING,
+    TRAINING,
+    apply_places,
+    load_plugins,
+    to_options,
+    with_options,
+)
+from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.paths import RUNS
+
+
+@main.command()
+@with_options(MODEL, DATASET, *TRAINING, *SAMPLING, *MEASURING, *COMMON, *PLACES)
+def run(**options: Any) -> None:
+    """Train unless a checkpoint is given or found, sample, measure, and write the run's folder."""
+    from trilemma_bench import pipeline
+    from trilemma_bench.report.terminal import terminal_table
+
+    record = pipeline.run(to_options(options))
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
+
+
+@main.command()
+@with_options(MODEL, DATASET, *TRAINING, *SAMPLING, *MEASURING, *COMMON, *PLACES)
+@click.option("--steps", metavar="N,N,...", help="Numbers of steps: short for --vary sampling_steps=N,N,...")
+@click.option("--vary", metavar="KEY=VALUE,...", help="A sampling setting, such as eta or truncation, and its values.")
+def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
+    """A curve in the trilemma: sample one trained model with several values of a knob, a record for each."""
+    from trilemma_bench import sweep as sweeping
+    from trilemma_bench.report.terminal import terminal_table
+
+    if (steps is None) == (vary is None):
+        raise UsageError("say what to sweep over: either --steps 5,10,20 or --vary KEY=VALUE,VALUE")
+    knob = sweeping.Knob.parse(vary or f"{sweeping.STEPS}={steps}")
+    click.echo(terminal_table(sweeping.sweep(to_options(options), knob)))
+
+
+@main.command()
+@with_options(MODEL, DATASET, *TRAINING, *COMMON, *PLACES)
+def train(**options: Any) -> None:
+    """Train only; `run` and `sample` with the same settings find the checkpoint."""
+    from trilemma_bench import pipeline
+
+    click.echo(pipeline.train(to_options(options)))
+
+
+@main.command()
+@with_options(MODEL, DATASET, *TRAINING, *SAMPLING, *COMMON, *PLACES)
+@click.option(
+    "--to",
+    "path",
+    type=FILE,
+    default=Path("samples.npz"),
+    show_default=True,
+    metavar="FILE.npz",
+    help="Where the samples go.",
+)
+def sample(path: Path, **options: Any) -> None:
+    """Draw samples from a trained model into an .npz file."""
+    from trilemma_bench import pipeline
+
+    click.echo(pipeline.sample(to_options(options), path))
+
+
+@main.command()
+@with_options(DATASET, *MEASURING, *COMMON, *PLACES)
+@click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
+@click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
+@click.option("--real", is_flag=True, help="They are real data, such as a test split: a ceiling, never ranked.")
+@click.option(
+    "--reference-split", metavar="NAME", help="Compare with this; the protocol's split, or all of a folder without any."
+)
+def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
+    """Measure samples that someone else made.
+
+    With --dataset folder:PATH they are compared with PATH/train, as the protocols say, where PATH/train and PATH/test
+    are there, else with all images in PATH.
+    """
+    from trilemma_bench import pipeline
+    from trilemma_bench.report.terminal import terminal_table
+
+    record = pipeline.evaluate(to_options({**options, "model": name}), source, real)
+    click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
+
+
+@main.command()
+@click.argument("file", type=FILE, metavar="FILE.toml")
+@with_options(DEVICE, PLUGINS, OUT, *PLACES)
+def suite(file: Path, **options: Any) -> None:
+    """Run all of a suite, and report on it.
+
+    FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
+    """
+    from trilemma_bench.report import check_ours, write_report
+    from trilemma_bench.report.terminal import terminal_table
+    from trilemma_bench.results import find_records
+    from trilemma_bench.suite import read_suite, run_suite
+
+    common = apply_places(options)
+    load_plugins(common.pop("plugins"))
+    chosen = read_suite(file)
+    check_ours(options["out"] / "report")
+    result = run_suite(chosen, click.echo, **common)
+    if result.records:
+        places = {record.id: path for path, record in find_records([options["out"]]).records}
+        paths = [places.get(record.id) for record in result.records]
+        report = write_report(result.records, options["out"] / "report", paths=paths)
+        click.echo(f"\n{terminal_table(result.records)}\n\nreport: {report}")
+    if result.failures:
+        raise TrilemmaError(f"{len(result.failures)} of {len(chosen.run)} runs failed: {'; '.join(result.failures)}")
+
+
+@main.command()
+@click.argument("paper")
+@click.option("--scale", default="cpu", show_default=True, help="cpu: under 30 minutes on two cores; gpu: CIFAR-10.")
+@click.option("--out", type=FOLDER, default=RUNS / "paper", show_default=True, metavar="FOLDER")
+@with_options(DEVICE, *PLACES)
+def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
+    """Check a paper's claims, with a verdict on each. PAPER: ddgan-paper."""
+    from trilemma_bench.reproduce.run import reproduce as check
+
+    options = apply_places(options)
+    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo))
