@@ -22,7 +22,7 @@ from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training import batches, checkpoint
 from trilemma_bench.training.batches import Batches
 from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
-from trilemma_bench.training.clock import Clock, human_time
+from trilemma_bench.training.clock import Clock, human_rate, human_time
 from trilemma_bench.training.ema import EMA
 from trilemma_bench.training.log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
 from trilemma_bench.training.trainer import Interrupted, Place, Trainer, learning_rate
@@ -390,9 +390,10 @@ def test_a_run_by_time_takes_that_time(tmp_path):
     assert header.steps == run.step > 1
 
 
-def test_times_are_said_as_people_do():
+def test_times_and_rates_are_said_as_people_do():
     said = [human_time(seconds) for seconds in (45, 720, 41 * 3600, 6 * 86400)]
     assert said == ["45 s", "12 min", "41 h", "6 days"]
+    assert [human_rate(rate) for rate in (1234.4, 10, 9.96, 0.042)] == ["1,234", "10", "10", "0.042"]
 
 
 def test_an_unknown_precision_is_refused():

@@ -31,6 +31,11 @@ class Clock:
             self._last = time.perf_counter()
 
 
+def human_rate(rate: float) -> str:
+    """'1,234' or '0.42': so many of something a second."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def human_time(seconds: float) -> str:
     """'45 s', '12 min', '41 h' or '6 days'."""
     for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):

@@ -23,7 +23,7 @@ from trilemma_bench.seeding import random_state, restore_random_state
 from trilemma_bench.timing import Queue, synchronize
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.batches import Batches
-from trilemma_bench.training.clock import Clock, human_time
+from trilemma_bench.training.clock import Clock, human_rate, human_time
 from trilemma_bench.training.ema import EMA
 from trilemma_bench.training.log import Trace, TrainingLog
 from trilemma_bench.training.previews import Previews
@@ -204,7 +204,7 @@ class Trainer:
         facts = {"step": self.step, "images": self.images, "seconds": round(self.seconds, 3)}
         self.log.write({**facts, "images_per_second": round(rate, 1), **means})
         losses = " ".join(f"{name} {value:.3g}" for name, value in means.items() if not name.startswith(GRADIENT))
-        bar.set_postfix_str(f"{rate:,.0f} img/s {losses}", refresh=False)
+        bar.set_postfix_str(f"{human_rate(rate)} img/s {losses}", refresh=False)
         bar.update(self._amount() - bar.n)
         self._logged = self.images, self.seconds
         return rate
@@ -213,7 +213,9 @@ class Trainer:
         """Says what the whole recipe costs on this device, once the first steps are timed."""
         if math.isfinite(self.budget.images):
             cost = human_time(self.budget.images / rate)
-            self.place.say(f"training takes about {cost} on this device at {rate:,.0f} images/s; --budget shortens it")
+            self.place.say(
+                f"training takes about {cost} on this device at {human_rate(rate)} images/s; --budget shortens it"
+            )
 
     def _bar(self) -> tqdm:
         by_images = math.isfinite(self.budget.images)
