@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from trilemma_bench.cli import main
+from trilemma_bench.results import find_records
 
 FAST = [
     *("--device", "cpu", "--samples", "200", "--budget", "1kimg", "--quiet"),
@@ -182,6 +183,25 @@ def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):
     assert "1 of 2 runs failed: ddgan on gaussians25" in result.stderr
     assert "real-data" in result.stdout
     assert (tmp_path / "out" / "report" / "index.html").is_file()
+
+
+def test_a_suite_of_several_seeds_trains_all_with_one_before_the_next(tmp_path):
+    suite = tmp_path / "mine.toml"
+    tiny = 'dataset = "gaussians25"\nsamples = 200\nseed = 7\n'
+    trained = [f'[[run]]\nmodel = "{name}"\nbudget = "1kimg"\nset = {{hidden = 8}}\n{tiny}' for name in ("vae", "gan")]
+    suite.write_text(f'[[run]]\nmodel = "real-data"\n{tiny}' + "".join(trained))
+    result = call("suite", suite, "--seeds", "3,1", "--out", tmp_path / "out", "--quiet", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    said = [line.partition("] ")[2] for line in result.output.splitlines() if line.startswith("[")]
+    runs = [("real-data", 3), ("vae", 3), ("gan", 3), ("vae", 1), ("gan", 1)]
+    assert said == [f"{name} on gaussians25, seed {seed}" for name, seed in runs]
+    records = [record for _, record in find_records([tmp_path / "out"]).records]
+    assert sorted((record.model.name, record.seed) for record in records) == sorted(runs)
+
+
+@pytest.mark.parametrize("seeds", ["a", "0,,1", "1,1", "-1"])
+def test_seeds_that_are_none_are_refused(seeds):
+    fails(2, "Invalid value for '--seeds'", "suite", "demo", "--seeds", seeds)
 
 
 def test_a_typo_in_a_suites_last_run_is_found_before_its_first_starts(tmp_path):

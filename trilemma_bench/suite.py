@@ -42,6 +42,17 @@ class Suite(BaseModel):
     title: str = ""
     run: list[SuiteRun] = Field(min_length=1)
 
+    def with_seeds(self, seeds: Sequence[int]) -> Suite:
+        """All runs with the first seed instead of their own, then all with the next: an end before time leaves whole
+        tables. What is not trained is run once: other samples of it are what intervals are of already.
+        """
+        first, *others = seeds
+        trained = [run for run in self.run if _is_trained(run.model)]
+        rounds = [(first, self.run), *((seed, trained) for seed in others)]
+        return self.model_copy(
+            update={"run": [run.model_copy(update={"seed": seed}) for seed, runs in rounds for run in runs]}
+        )
+
 
 @dataclass(frozen=True)
 class SuiteResult:
@@ -79,7 +90,7 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     records, failures = [], []
     named: dict[str, Record] = {}
     for number, (item, facts) in enumerate(options, 1):
-        say(f"[{number}/{len(options)}] {item.model} on {item.dataset}")
+        say(f"[{number}/{len(options)}] {item.model} on {item.dataset}, seed {item.seed}")
         try:
             record = api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
             records.append(record)
@@ -102,6 +113,13 @@ def _check_extractors(jobs: Sequence[Job]) -> None:
             faults[str(error)] = None
     if faults:
         raise TrilemmaError("; ".join(faults))
+
+
+def _is_trained(model: str) -> bool:
+    from trilemma_bench.contracts import Trainable
+    from trilemma_bench.registry import models
+
+    return issubclass(models.get(model), Trainable)
 
 
 def _options(item: SuiteRun) -> dict[str, Any]:

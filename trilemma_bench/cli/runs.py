@@ -104,10 +104,24 @@ def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
     click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
+def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """The numbers in 'N,N,...'; none without the option."""
+    try:
+        seeds = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"'{text}': give whole numbers, as in 0,1,2") from None
+    if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"'{text}': give different numbers of at least 0")
+    return seeds
+
+
 @main.command()
 @click.argument("file", type=FILE, metavar="FILE.toml")
+@click.option(
+    "--seeds", callback=_seeds, metavar="N,N,...", help="Every training with each of these, instead of its own."
+)
 @with_options(DEVICE, PLUGINS, OUT, *PLACES)
-def suite(file: Path, **options: Any) -> None:
+def suite(file: Path, seeds: tuple[int, ...], **options: Any) -> None:
     """Run all of a suite, and report on it.
 
     FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
@@ -120,6 +134,8 @@ def suite(file: Path, **options: Any) -> None:
     common = apply_places(options)
     load_plugins(common.pop("plugins"))
     chosen = read_suite(file)
+    if seeds:
+        chosen = chosen.with_seeds(seeds)
     check_ours(options["out"] / "report")
     result = run_suite(chosen, click.echo, **common)
     if result.records:
