@@ -185,6 +185,48 @@ def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
 
+BROKEN = """
+from trilemma_bench import GenerativeModel, register_model
+
+@register_model("broken-plugin")
+class Broken(GenerativeModel):
+    def sample(self, count, rng):
+        return [][0]
+"""
+
+
+def test_a_suite_goes_on_after_a_plugins_mistake(tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    suite = tmp_path / "mine.toml"
+    runs = (
+        f'[[run]]\nmodel = "{name}"\ndataset = "gaussians25"\nsamples = 100\n'
+        for name in ("broken-plugin", "real-data")
+    )
+    suite.write_text("".join(runs))
+    options = "--plugin", tmp_path / "broken.py", "--out", tmp_path / "out", "--quiet", "--device", "cpu"
+    result = call("suite", suite, *options)
+    assert result.exit_code == 1
+    assert "1 of 2 runs failed: broken-plugin on gaussians25: IndexError: list index out of range" in result.stderr
+    assert "real-data" in result.stdout
+
+
+def test_an_interrupted_suite_ends_with_the_run_that_it_was_at(tmp_path, monkeypatch):
+    def interrupt(trainer):
+        trainer._stop = True
+        return False
+
+    monkeypatch.setattr("trilemma_bench.training.trainer.Trainer._tick", interrupt)
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        '[[run]]\nmodel = "vae"\ndataset = "gaussians25"\nbudget = "10kimg"\nset = {hidden = 8}\n'
+        '[[run]]\nmodel = "real-data"\ndataset = "gaussians25"\nsamples = 100\n'
+    )
+    result = call("suite", suite, "--out", tmp_path / "out", "--quiet", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "interrupted after 1 steps" in result.stderr
+    assert "real-data" not in result.stdout
+
+
 def test_a_suite_of_several_seeds_trains_all_with_one_before_the_next(tmp_path):
     suite = tmp_path / "mine.toml"
     tiny = 'dataset = "gaussians25"\nsamples = 200\nseed = 7\n'

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trilemma_bench.config import configs_dir, read_toml
-from trilemma_bench.errors import TrilemmaError, UsageError, unknown_name
+from trilemma_bench.errors import TrilemmaError, UsageError, described, unknown_name
 
 if TYPE_CHECKING:
     from trilemma_bench.job import Job
@@ -81,8 +81,12 @@ def read_suite(path: Path) -> Suite:
 
 
 def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteResult:
-    """Runs all; one that fails is reported and does not stop the others. `common`: device, out, progress."""
+    """Runs all; one that fails, whatever the reason, is reported and does not stop the others. An interruption does.
+
+    common: device, out, progress.
+    """
     from trilemma_bench import api, pipeline
+    from trilemma_bench.training.trainer import Interrupted
 
     options = [(item, _options(item)) for item in suite.run]
     jobs = [pipeline.prepare(api.options_of(i.model, i.dataset, i.set, {**facts, **common})) for i, facts in options]
@@ -95,9 +99,11 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
             record = api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
             records.append(record)
             named |= {item.name: record} if item.name else {}
-        except TrilemmaError as error:
-            failures.append(f"{item.model} on {item.dataset}: {error}")
-            say(f"failed: {error}")
+        except Interrupted:
+            raise
+        except Exception as error:  # a plugin's mistake must not cost the night
+            failures.append(f"{item.model} on {item.dataset}: {described(error)}")
+            say(f"failed: {described(error)}")
     return SuiteResult(records, named, failures)
 
 
