@@ -14,6 +14,7 @@ from trilemma_bench import preflight, registry
 from trilemma_bench.contracts import Estimate, FeatureExtractor, GenerativeModel, Metric
 from trilemma_bench.datasets import cifar10, open_dataset
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
@@ -275,3 +276,32 @@ def test_features_that_no_memory_holds_are_refused_before_sampling(noise, tmp_pa
     use_protocol("fd", "kid", title="mapped from its file")
     monkeypatch.setattr(preflight, "free_memory", lambda device: 4 * 64 * 20)
     assert run_noise(tmp_path, references=[given]).scores
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Sets how many bytes of memory are free."""
+    return lambda count: monkeypatch.setattr(preflight, "free_memory", lambda device: count)
+
+
+def test_moments_take_features_in_passing_until_they_are_cached(noise, tmp_path, free):
+    """20 generated and 1,297 real images of 64 pixels in float32, and 64×64 numbers in float64."""
+    use_protocol("fd")
+    stays, passes = 4 * 64 * 20 + 8 * 64**2, 4 * 64 * 1297
+    for enough in (stays + passes, stays):
+        free(enough - 1)
+        with fails("of cpu memory are free"):
+            run_noise(tmp_path)
+        free(enough)
+        assert run_noise(tmp_path).scores.keys() == {"fd_pixels"}
+
+
+def test_one_pass_for_moments_is_over_before_the_next(free):
+    """The digit classifier has 64 features, too."""
+    own = Protocol("own", "pixels", samples=20, metrics=("fd", Use("fd", "digits-cnn")))
+    needed = 2 * (4 * 64 * 20 + 8 * 64**2) + 4 * 64 * 1297
+    free(needed)
+    assert not Evaluator(open_dataset("digits"), own, torch.device("cpu")).missing
+    free(needed - 1)
+    with fails("of cpu memory are free"):
+        Evaluator(open_dataset("digits"), own, torch.device("cpu"))

@@ -192,6 +192,19 @@ def test_of_few_samples_the_features_are_what_is_kept(counting):
     assert (len(cached_files("features")), len(cached_files("moments"))) == (1, 0)
 
 
+def test_what_it_holds_is_known_before(counting):
+    """12 samples of 6 features take 4 bytes each, 6×6 numbers 8 bytes each: what stays, and what passes."""
+    wanted = {"features": "moments", "squares": "features"}
+    found = reference(Toy(), "train", counting, wanted=wanted)
+    assert found.bytes_held("features") == (4 * 12 * 6, 0)
+    assert found.bytes_held("moments") == (8 * 6**2, 4 * 12 * 6)
+    assert counting.seen == 0
+    _ = found.moments
+    assert found.bytes_held("moments") == (8 * 6**2, 0)
+    assert reference(Toy(), "train", counting, "squares", wanted=wanted).bytes_held("moments") == (4 * 12 * 6, 0)
+    assert reference(Toy(), "train", counting, count=11, wanted=wanted).bytes_held("moments") == (4 * 11 * 6, 0)
+
+
 def test_features_that_are_there_give_the_moments(counting):
     _ = reference(Toy(), "train", counting).features
     for count in (None, 7):

@@ -291,6 +291,11 @@ class Metric:
         result = self.compute(comparison)
         return result if isinstance(result, Estimate) else Estimate(result)
 
+    @property
+    def reads_reference(self) -> bool:
+        """Whether it compares with the protocol's reference."""
+        return self.needs in ("features", "moments")
+
     def score_name(self, extractor: str) -> str:
         """The name of the score in a record: a Fréchet distance says which features it was measured on."""
         return self.named(extractor) if self.named else self.name

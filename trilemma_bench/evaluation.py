@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Estimate, FeatureExtractor, Metric, ModeRule
+from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.errors import TrilemmaError, UsageError, described
 from trilemma_bench.features.exchange import open_references
 from trilemma_bench.features.extraction import (
@@ -24,17 +25,18 @@ from trilemma_bench.features.extraction import (
     extract_all,
     use_precision,
 )
-from trilemma_bench.features.reference import Wanted, code_of, is_shipped, reference
+from trilemma_bench.features.reference import DatasetReference, Kind, Wanted, code_of, is_shipped, reference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import normal_interval
 from trilemma_bench.metrics.memorisation import NearestPairs
 from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
-from trilemma_bench.preflight import Preflight, check_data, check_outputs, compared_split
+from trilemma_bench.preflight import Preflight, check_data, check_memory, check_outputs, compared_split
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ExtractorPart, ProtocolPart, ReferencePart, Score
 
 MODES = "modes of the dataset"
+Space = tuple[str, str, str, int | None]  # split, extractor, output and how many of the split's samples (None: all)
 COPIES = 50  # pairs of a generated and a training sample that are kept to be looked at
 
 
@@ -77,14 +79,15 @@ class Evaluator:
         self.given = open_references(files, self.extractors, dataset, protocol.reference)
         for given in self.given.values():
             given.compute_on = device
-        self._references: dict[Any, Reference] = {}
-        self._sizes = self._compared_splits()
+        self._references: dict[Any, Reference] = {}  # where they are computed with
+        self._of_splits: dict[Space, DatasetReference] = {}
+        self._preflight = Preflight(protocol, self.extractors, self.given, self._compared_splits())
         self.missing = self._look_ahead()
+        self._check_memory()
 
     def _look_ahead(self) -> dict[str, str]:
-        """Score → why it cannot be had, each reason with a warning. Raises where none can, or memory is too small."""
-        preflight = Preflight(self.protocol, self.extractors, self.given, self._sizes)
-        found = {name: preflight.obstacle(*chosen) for name, chosen in self.metrics.items()}
+        """Score → why it cannot be had, each reason with a warning. Raises UsageError where none can."""
+        found = {name: self._preflight.obstacle(*chosen) for name, chosen in self.metrics.items()}
         missing = {name: why for name, why in found.items() if why}
         names: dict[str, list[str]] = {}
         for name, why in missing.items():
@@ -95,8 +98,23 @@ class Evaluator:
             raise UsageError(f"protocol '{self.protocol.name}' can measure nothing here ({why})")
         for line in lines:
             warnings.warn(f"not measured: {line}", stacklevel=4)
-        preflight.check_memory((chosen for name, chosen in self.metrics.items() if name not in missing), self.device)
         return missing
+
+    def _check_memory(self) -> None:
+        """Raises TrilemmaError where memory, here or on the device, is too small for what is held at once."""
+        read: dict[Space, Kind] = {}
+        for metric, use in self._measured.values():
+            if (space := self._real_space(metric, use)) and read.get(space) != "features":
+                read[space] = "moments" if metric.needs == "moments" else "features"
+        generated = [self.extractors[name] for name, outputs in self._outputs_read().items() for _ in outputs]
+        real = [(self._of_split(space), kind) for space, kind in read.items()]
+        check_memory(self.protocol.samples, generated, real, self.device)
+
+    def _real_space(self, metric: Metric, use: Use) -> Space | None:
+        """Which of the dataset's samples a metric compares with, in which features; None where with none of them."""
+        split = compared_split(metric, self.protocol, bool(self.given))
+        limit = None if metric.needs == "training" else self.protocol.limits(use)[1]
+        return (split, str(use.extractor), metric.output, limit) if split else None
 
     @property
     def _measured(self) -> dict[str, tuple[Metric, Use]]:
@@ -119,7 +137,7 @@ class Evaluator:
         comparisons: dict[Any, Comparison] = {}
         scores, missing, copies = {}, dict(self.missing), None
         for name, (metric, use) in self._measured.items():
-            space = str(use.extractor), metric.output, use.samples, use.reference_samples
+            space = str(use.extractor), metric.output, use.samples, self.protocol.limits(use)[1]
             try:
                 if space not in comparisons:
                     comparisons[space] = self._comparison(outputs, modes, *space)
@@ -138,12 +156,16 @@ class Evaluator:
             self._protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest(), copies
         )
 
-    def _requests(self) -> list[Request]:
-        """What one pass over the samples has to give: each extractor with the outputs that some metric reads."""
-        needed: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
+    def _outputs_read(self) -> dict[str, tuple[str, ...]]:
+        """Extractor's name → its outputs that some metric reads, of those that have any."""
+        read: dict[str, dict[str, None]] = {name: {} for name in self.extractors}
         for metric, use in self._measured.values():
-            needed[str(use.extractor)][metric.output] = None
-        requests: list[Request] = [(self.extractors[name], tuple(outs)) for name, outs in needed.items() if outs]
+            read[str(use.extractor)][metric.output] = None
+        return {name: tuple(outputs) for name, outputs in read.items() if outputs}
+
+    def _requests(self) -> list[Request]:
+        """What one pass over the samples has to give."""
+        requests: list[Request] = [(self.extractors[name], outs) for name, outs in self._outputs_read().items()]
         return [*requests, (ModeNumbers(self.mode_rule), ("features",))] if self.mode_rule else requests
 
     def _comparison(
@@ -151,12 +173,12 @@ class Evaluator:
     ) -> Comparison:
         """Generated against reference features in one feature space: the first `count`, against `others`."""
         protocol, rule = self.protocol, self.mode_rule
-        others = others or protocol.reference_samples
+        split = None if self.given else protocol.reference
         generated = outputs[extractor, output][:count].to(self.device)
         return Comparison(
             generated,
-            lambda: self._reference(extractor, output, others),
-            training=lambda: self._of_split("train", extractor, output, None),
+            lambda: self._reference(split, extractor, output, others),
+            training=lambda: self._reference(TRAIN_SPLIT, extractor, output, None),
             k_precision_recall=protocol.k_precision_recall,
             k_density_coverage=protocol.k_density_coverage,
             kid_subsets=protocol.kid_subsets,
@@ -166,28 +188,23 @@ class Evaluator:
             mode_min_count=rule.min_count(len(generated)) if rule else 1,
         )
 
-    def _reference(self, extractor: str, output: str, count: int | None) -> Reference:
-        """What the protocol compares with: a given file, or the dataset's split."""
-        if not self.given:
-            return self._of_split(self.protocol.reference, extractor, output, count)
-        key = "given", extractor, output, count
-        if key not in self._references:
-            found = self.given[extractor, output]
-            self._references[key] = self._on_device(found.subset(count) if count else found)
-        return self._references[key]
-
-    def _of_split(self, split: str, extractor: str, output: str, count: int | None) -> Reference:
+    def _reference(self, split: str | None, extractor: str, output: str, count: int | None) -> Reference:
+        """What samples are compared with, on the device: those of a split, or of a given file (None)."""
         key = split, extractor, output, count
         if key not in self._references:
-            source, wanted = self.extractors[extractor], self._wanted(extractor)
-            found = reference(
-                self.dataset, split, source, output, count, wanted, device=self.device, progress=self.progress
-            )
-            self._references[key] = self._on_device(found)
+            found = self._of_split((split, extractor, output, count)) if split else self.given[extractor, output]
+            part = found if split or count is None else found.subset(count)
+            self._references[key] = part if self.device.type == "cpu" else DeviceReference(part, self.device)
         return self._references[key]
 
-    def _on_device(self, found: Reference) -> Reference:
-        return found if self.device.type == "cpu" else DeviceReference(found, self.device)
+    def _of_split(self, space: Space) -> DatasetReference:
+        if space not in self._of_splits:
+            split, extractor, output, count = space
+            source, wanted = self.extractors[extractor], self._wanted(extractor)
+            self._of_splits[space] = reference(
+                self.dataset, split, source, output, count, wanted, device=self.device, progress=self.progress
+            )
+        return self._of_splits[space]
 
     def _wanted(self, extractor: str) -> Wanted:
         """What the metrics read of the reference: an output's features as soon as one needs more than moments."""
@@ -202,7 +219,7 @@ class Evaluator:
             name=protocol.name,
             extractor=protocol.extractor,
             extractors={name: _extractor_part(extractor) for name, extractor in self.extractors.items()},
-            metrics={name: use_text(metric, use, self._given_count(metric, use)) for name, (metric, use) in uses},
+            metrics={name: use_text(*chosen, self._given_count(*chosen)) for name, chosen in uses},
             quantisation=protocol.quantisation,
             **self._reference_facts(),
             reference_subset=SUBSET,
@@ -215,24 +232,21 @@ class Evaluator:
 
     def _given_count(self, metric: Metric, use: Use) -> int | None:
         """How many samples of its given reference the metric reads; None where it reads none."""
-        given = self.given.get((str(use.extractor), metric.output))
-        if given is None or metric.needs not in ("features", "moments"):
-            return None
-        return min(len(given), use.reference_samples or self.protocol.reference_samples or len(given))
+        given = self._preflight.given_to(metric, use)
+        return None if given is None else self._preflight.real_samples(metric, use)
 
     def _reference_facts(self) -> dict[str, Any]:
         """Which reference it is, how many samples of it are used, and the sha256 of its content."""
-        limit = self.protocol.reference_samples
         if self.given:
             content = ", ".join(str(given.sha256) for given in self.given.values())
             of_protocol = [len(given) for (name, _), given in self.given.items() if name == self.protocol.extractor]
             split, size = "given file", max(of_protocol or [len(given) for given in self.given.values()])
         else:
             split, content = self.protocol.reference, self.dataset.fingerprint()
-            size = self._sizes.get(split) or len(self.dataset.load(split))
+            size = self._preflight.sizes.get(split) or len(self.dataset.load(split))
         return {
             "reference_split": split,
-            "reference_samples": min(size, limit or size),
+            "reference_samples": self.protocol.reference_size(size),
             "reference_sha256": content,
             "references": {_features_name(*of): _reference_part(given) for of, given in self.given.items()},
         }
@@ -318,9 +332,9 @@ def _told_apart(name: str, use: Use, first: Use, protocol: Protocol) -> str:
     parts = [name]
     if use.extractor != first.extractor:
         parts.append(str(use.extractor))
-    if (count := use.samples or protocol.samples) != (first.samples or protocol.samples):
+    (count, others), (first_count, first_others) = protocol.limits(use), protocol.limits(first)
+    if count != first_count:
         parts.append(f"{count}-samples")
-    others, first_others = (each.reference_samples or protocol.reference_samples for each in (use, first))
     if others != first_others:
         parts.append(f"{others or 'all'}-real")
     return "_".join(parts)

@@ -17,6 +17,7 @@ from trilemma_bench import config, distributed, registry
 from trilemma_bench.contracts import Dataset, GenerativeModel, Trainable
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.folder import OwnImages
+from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.environment import package_version, resolve_device
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import resolve_protocol
@@ -25,8 +26,6 @@ from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
 from trilemma_bench.training import checkpoint
-
-TRAIN_SPLIT = "train"
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def _reference_problems(record: Record, protocol: ProtocolPart, known: Protocol)
         return
     if protocol.reference_sha256 != record.dataset.fingerprint:
         yield f"reference_sha256 = {protocol.reference_sha256[:12]}…, not the fingerprint of {record.dataset.name}"
-    size, limit = _size_of(record, split), known.reference_samples
-    if size and protocol.reference_samples != (expected := min(size, limit or size)):
+    size = _size_of(record, split)
+    if size and protocol.reference_samples != (expected := known.reference_size(size)):
         yield f"{protocol.reference_samples:,} reference samples, but protocol '{known.name}' has {expected:,}"
 
 

@@ -14,7 +14,7 @@ from trilemma_bench.contracts import Dataset, DataSpec, FiniteSource, Generative
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.arrays import check_shape
 from trilemma_bench.datasets.folder import WHOLE, OwnImages, array_samples, load_samples
-from trilemma_bench.datasets.splits import check_split
+from trilemma_bench.datasets.splits import TRAIN_SPLIT, check_split
 from trilemma_bench.distributed import is_main, on_main
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
@@ -22,7 +22,7 @@ from trilemma_bench.evaluation import Evaluation, Evaluator, resolve_protocol
 from trilemma_bench.features.extraction import Samples
 from trilemma_bench.files import save_npz
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
-from trilemma_bench.job import TRAIN_SPLIT, Job, Options, held_out_split, open_folder, prepare
+from trilemma_bench.job import Job, Options, held_out_split, open_folder, prepare
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from trilemma_bench.contracts import Dataset, FeatureExtractor, Metric
+from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.environment import free_memory
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.features.reference import DatasetReference, Kind, features_bytes
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 from trilemma_bench.protocol import QUANTISED, UNQUANTISED, Protocol, Use
-
-TRAIN_SPLIT = "train"
-FLOAT_BYTES = 4
 
 
 def check_data(protocol: Protocol, dataset: Dataset) -> None:
@@ -47,11 +47,7 @@ def compared_split(metric: Metric, protocol: Protocol, given: bool) -> str | Non
     """The split that a metric compares with; None where it reads no real samples, or those of `given` files."""
     if metric.needs == "training":
         return TRAIN_SPLIT
-    return protocol.reference if _reads_reference(metric) and not given else None
-
-
-def _reads_reference(metric: Metric) -> bool:
-    return metric.needs in ("features", "moments")
+    return protocol.reference if metric.reads_reference and not given else None
 
 
 @dataclass(frozen=True)
@@ -70,25 +66,14 @@ class Preflight:
         """Why a metric cannot be computed, whatever the samples will be; '' where nothing is known to stand against."""
         return self._unfit_file(metric, use) or self._too_few(metric, use)
 
-    def check_memory(self, uses: Iterable[tuple[Metric, Use]], device: torch.device) -> None:
-        """Raises TrilemmaError where the features of both sides do not fit into what is free, here or on the device."""
-        needed = self._feature_bytes(uses)
-        for place in {torch.device("cpu"), device}:
-            if needed > (free := free_memory(place)):
-                raise TrilemmaError(
-                    f"the features of {self.protocol.samples:,} generated samples and of the real ones take "
-                    f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of {place.type} memory are free: choose a "
-                    "--protocol with fewer features or samples"
-                )
-
     def _unfit_file(self, metric: Metric, use: Use) -> str:
         """Why the given files do not serve a metric; '' where they do, or are not asked."""
-        if not self.given or not _reads_reference(metric):
+        if not self.given or not metric.reads_reference:
             return ""
-        reference = self.given.get((str(use.extractor), metric.output))
+        reference = self.given_to(metric, use)
         if reference is None:
             return f"none of the reference files holds the {metric.output} of '{use.extractor}': give one more"
-        count = self._count_of(use, len(reference))
+        count = self.protocol.reference_size(len(reference), use)
         if not isinstance(reference, MomentsReference) or (metric.needs == "moments" and count == len(reference)):
             return ""
         wanted = "the features" if metric.needs == "features" else f"{count:,} of its {len(reference):,} samples"
@@ -100,33 +85,54 @@ class Preflight:
     def _too_few(self, metric: Metric, use: Use) -> str:
         """Which side has fewer samples than a metric needs; '' where neither has."""
         least, least_real = metric.least(self.protocol, self.extractors[str(use.extractor)].dim)
-        count, real = min(self.protocol.samples, use.samples or self.protocol.samples), self._real_samples(metric, use)
+        count, real = min(self.protocol.samples, self.protocol.limits(use)[0]), self.real_samples(metric, use)
         if count < least:
             return f"needs at least {least:,} generated samples, got {count:,}"
         if real is not None and real < least_real:
             return f"needs at least {least_real:,} real samples to compare with, got {real:,}"
         return ""
 
-    def _real_samples(self, metric: Metric, use: Use) -> int | None:
+    def given_to(self, metric: Metric, use: Use) -> Reference | None:
+        """The file's reference that a metric compares with; None where that is the dataset's own, or there is none."""
+        return self.given.get((str(use.extractor), metric.output)) if metric.reads_reference else None
+
+    def real_samples(self, metric: Metric, use: Use) -> int | None:
         """How many samples a metric compares with; None where it reads none."""
         if metric.needs == "training":
             return self.sizes[TRAIN_SPLIT]
-        if not _reads_reference(metric):
+        if not metric.reads_reference:
             return None
-        found = self.given.get((str(use.extractor), metric.output))
-        return self._count_of(use, self.sizes[self.protocol.reference] if found is None else len(found))
+        found = self.given_to(metric, use)
+        size = self.sizes[self.protocol.reference] if found is None else len(found)
+        return self.protocol.reference_size(size, use)
 
-    def _count_of(self, use: Use, size: int) -> int:
-        return min(size, use.reference_samples or self.protocol.reference_samples or size)
 
-    def _feature_bytes(self, uses: Iterable[tuple[Metric, Use]]) -> int:
-        """Of all features that are held at once; those of given files are mapped. Other outputs count as 'features'."""
-        held: dict[tuple[str, str, str | None, int], int] = {}
-        for metric, use in uses:
-            name = str(use.extractor)
-            rows: list[tuple[str | None, int]] = [(None, self.protocol.samples)]
-            if split := compared_split(metric, self.protocol, bool(self.given)):
-                rows.append((split, self._real_samples(metric, use) or 0))
-            for side, count in rows:
-                held[name, metric.output, side, count] = FLOAT_BYTES * count * self.extractors[name].dim
-        return sum(held.values())
+def check_memory(
+    samples: int,
+    generated: Iterable[FeatureExtractor],
+    real: Iterable[tuple[DatasetReference, Kind]],
+    device: torch.device,
+) -> None:
+    """Raises TrilemmaError where what is held of both sides does not fit into what is free, here or on the device.
+
+    generated: the extractor of each output that is read of the `samples`; real: each reference with what is read of it.
+    Those of given files are mapped, and take nothing.
+    """
+    needed = sum(features_bytes(samples, extractor) for extractor in generated) + _bytes_of(real)
+    for place in {torch.device("cpu"), device}:
+        if needed > (free := free_memory(place)):
+            raise TrilemmaError(
+                f"the features of {samples:,} generated samples and of the real ones take {needed / 2**30:.1f} GiB, "
+                f"and {free / 2**30:.1f} GiB of {place.type} memory are free: choose a --protocol with fewer features "
+                "or samples"
+            )
+
+
+def _bytes_of(references: Iterable[tuple[DatasetReference, Kind]]) -> int:
+    """The most that references hold at once: all that stays, and what one pass over the data holds besides."""
+    staying, passing = 0, Counter[tuple[str, str, int]]()
+    for reference, kind in references:
+        stays, passes = reference.bytes_held(kind)
+        staying += stays
+        passing[reference.extractor.name, reference.split, len(reference)] += passes
+    return staying + max(passing.values(), default=0)

@@ -74,6 +74,15 @@ class Protocol:
         uses = (use if isinstance(use, Use) else Use(use) for use in self.metrics)
         return tuple(replace(use, extractor=use.extractor or self.extractor) for use in uses)
 
+    def limits(self, use: Use) -> tuple[int, int | None]:
+        """At most how many samples a use of a metric reads: generated ones, and of the reference (None: all)."""
+        return use.samples or self.samples, use.reference_samples or self.reference_samples
+
+    def reference_size(self, size: int, use: Use | None = None) -> int:
+        """How many of a reference's `size` samples are compared with: by a use, or by those that say nothing of it."""
+        limit = self.limits(use)[1] if use else self.reference_samples
+        return min(size, limit or size)
+
     @property
     def kid(self) -> str:
         """How KID is averaged, in words."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from trilemma_bench import registry
 from trilemma_bench.contracts import FiniteSource, GenerativeModel
+from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.distributed import is_main
 from trilemma_bench.environment import command_line, environment
 from trilemma_bench.errors import TrilemmaError, described
 from trilemma_bench.evaluation import Evaluation
-from trilemma_bench.job import TRAIN_SPLIT, Job, model_source
+from trilemma_bench.job import Job, model_source
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
 from trilemma_bench.results import write_record
 from trilemma_bench.trained import count_parameters

@@ -11,9 +11,10 @@ from typing import TypeVar
 import torch
 
 from trilemma_bench.contracts import FiniteSource, GenerativeModel, Trainable
+from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.distributed import on_main, world
 from trilemma_bench.errors import TrilemmaError, UsageError, place_of
-from trilemma_bench.job import TRAIN_SPLIT, Job, held_out_split, training_digest
+from trilemma_bench.job import Job, held_out_split, training_digest
 from trilemma_bench.record import Training
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training import checkpoint

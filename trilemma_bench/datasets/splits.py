@@ -1,4 +1,4 @@
-"""What datasets share: checking a split's name, and seeded orders that do not depend on torch's version."""
+"""What datasets share: splits and their names, and seeded orders that do not depend on torch's version."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from trilemma_bench.errors import unknown_name
 
 if TYPE_CHECKING:
     from trilemma_bench.contracts import Dataset
+
+TRAIN_SPLIT = "train"  # what models are trained on, and memorisation is measured against
 
 
 def check_split(dataset: Dataset, split: str) -> None:

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,13 +22,11 @@ from trilemma_bench.datasets.arrays import shape_text
 from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.features import cache
-from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, code_of, extractor_facts
+from trilemma_bench.features.reference import FORMAT, NEIGHBOURS, DatasetReference, Kind, code_of, extractor_facts
 from trilemma_bench.files import atomic, save_npz
 from trilemma_bench.metrics.frechet import Moments
 from trilemma_bench.metrics.reference import MomentsReference, Reference
 from trilemma_bench.weights import sha256_of
-
-Kind = Literal["moments", "features"]
 
 SUFFIX = ".safetensors"
 UNKNOWN = "unknown"  # the dataset's fingerprint, where others computed the reference

@@ -24,7 +24,8 @@ from trilemma_bench.metrics.search import nearest_distances
 from trilemma_bench.source import HARNESS, features_digest
 
 FORMAT = "trilemma-bench/reference/3"
-Wanted = Mapping[str, Literal["features", "moments"]]
+Kind = Literal["features", "moments"]
+Wanted = Mapping[str, Kind]
 NEIGHBOURS = 5  # as many as the usual metrics need, so that they share one file
 
 
@@ -85,10 +86,25 @@ class DatasetReference(Reference):
     @cached_property
     def moments(self) -> Moments:
         """Mean and covariance; of few samples the features are the smaller file, and the only one."""
-        if self.output == "features" and len(self) < 2 * self.extractor.dim:
+        if self._has_few:
             return Moments(**self._moments_of(self.features))
         found = cache.stored(self.facts("moments"), self._compute_moments, self._lock)
         return Moments(mean=found["mean"], covariance=found["covariance"])
+
+    def bytes_held(self, kind: Kind) -> tuple[int, int]:
+        """What giving its features or its moments takes of memory: bytes that stay, and those in passing besides.
+
+        Moments that are not cached are made from features, all at once. What the Fréchet distance takes to compute is
+        not counted.
+        """
+        features = features_bytes(len(self), self.extractor)
+        if kind == "moments" and not self._has_few:
+            stays = 8 * self.extractor.dim**2
+            if cache.path_of(self.facts("moments")).is_file():
+                return stays, 0
+            if self.wanted.get(self.output) == "moments":
+                return stays, features
+        return features, 0
 
     def facts(self, kind: str, output: str | None = None, samples: int | None = None) -> cache.Facts:
         """Everything that the file of this kind depends on, and what the dataset is called."""
@@ -112,6 +128,11 @@ class DatasetReference(Reference):
         return cache.stored(self.facts("nearest"), compute, enough=lambda found: found["distances"].shape[1] >= k)[
             "distances"
         ]
+
+    @property
+    def _has_few(self) -> bool:
+        """Whether it has so few samples that their features take less than the moments: 4·N·D bytes, not 8·D²."""
+        return self.output == "features" and len(self) < 2 * self.extractor.dim
 
     @property
     def _lock(self) -> Path:
@@ -170,6 +191,11 @@ class DatasetReference(Reference):
     @cached_property
     def _code(self) -> str:
         return code_of(self.extractor)
+
+
+def features_bytes(samples: int, extractor: FeatureExtractor) -> int:
+    """Of an output of so many samples in float32: as wide as 'features', since others' width only a pass shows."""
+    return 4 * samples * extractor.dim
 
 
 def code_of(extractor: FeatureExtractor) -> str:
