@@ -118,6 +118,13 @@ def test_each_output_is_a_file_of_its_own(extractor, tmp_path):
     assert torch.equal(found["pixels", "squares"].features, pixels().square())
 
 
+def test_a_file_is_read_and_verified_once(ours, extractor, monkeypatch):
+    read, load = [], cache.load
+    monkeypatch.setattr(cache, "load", lambda path: read.append(path) or load(path))
+    open_references([ours], {"pixels": extractor}, Toy(), "train")
+    assert read == [ours]
+
+
 # What others write
 
 

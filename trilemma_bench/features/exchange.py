@@ -114,7 +114,7 @@ def open_references(
     """
     found: dict[tuple[str, str], Reference] = {}
     for path in files:
-        facts = _load(path)[1]
+        tensors, facts = _load(path)
         name, output = facts["extractor"], facts["output"]
         if name not in extractors:
             raise TrilemmaError(
@@ -123,7 +123,7 @@ def open_references(
             )
         if (name, output) in found:
             raise UsageError(f"{path} is the second reference of {name}'s {output}: give one")
-        found[name, output] = open_reference(path, extractors[name], output)
+        found[name, output] = _opened(path, tensors, facts, extractors[name], output)
         if other := _other_data(facts, dataset, split):
             warnings.warn(f"{path} is a reference of {other}: the record says so", stacklevel=2)
     return found
@@ -146,7 +146,13 @@ def open_reference(path: Path, extractor: FeatureExtractor, output: str = "featu
     weights, resize, precision and output must be equal, and without weights its code. Other code around equal weights
     is worth a warning.
     """
-    tensors, facts = _load(path)
+    return _opened(path, *_load(path), extractor, output)
+
+
+def _opened(
+    path: Path, tensors: cache.Tensors, facts: cache.Facts, extractor: FeatureExtractor, output: str
+) -> Reference:
+    """What was loaded from `path` as a reference, after the checks that `open_reference` names."""
     for name, wanted in {**extractor_facts(extractor), "output": output}.items():
         if facts[name] != wanted:
             raise TrilemmaError(
@@ -167,7 +173,7 @@ def _check_code(path: Path, facts: cache.Facts, extractor: FeatureExtractor) -> 
     problem = f"{path} is of other code of extractor '{extractor.name}'"
     if extractor.weights_sha256 is None:
         raise TrilemmaError(f"{problem}, which may give other features: export the reference again")
-    warnings.warn(f"{problem} with equal weights: export the reference again to be sure", stacklevel=3)
+    warnings.warn(f"{problem} with equal weights: export the reference again to be sure", stacklevel=4)
 
 
 def _load(path: Path) -> tuple[cache.Tensors, cache.Facts]:
