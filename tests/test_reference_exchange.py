@@ -221,7 +221,7 @@ def broken(name, value):
         (("mu is complex128",), lambda given: {**given, "mu": given["mu"] * 1j}),
         (("holds images, not mu and sigma",), lambda given: {"images": np.zeros(3)}),
         (("holds mu, not mu and sigma",), lambda given: {"mu": given["mu"]}),
-        (("no .npz of plain arrays", "Object arrays"), lambda given: {**given, "mu": np.array([{}] * DIM)}),
+        (("damaged or not", "of plain arrays", "Object arrays"), lambda given: {**given, "mu": np.array([{}] * DIM)}),
         (("5 features", "'pixels' gives 6"), lambda given: gaussian(5)),
         (("features are 6", "N×D"), lambda given: {"pool_3": given["mu"]}),
         (("features holds NaN",), lambda given: {"pool_3": np.full((500, DIM), np.nan)}),
@@ -245,7 +245,7 @@ def test_a_damaged_npz_is_refused(extractor, tmp_path, content):
 def test_what_is_only_an_array_is_refused(extractor, tmp_path):
     with (tmp_path / "stats.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with fails("stats.npz is one array, no .npz", "mu and sigma", kind=UsageError):
+    with fails("stats.npz holds arr_0, not mu and sigma"):
         imported(tmp_path / "stats.npz", extractor)
 
 

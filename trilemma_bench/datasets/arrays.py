@@ -58,7 +58,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise TrilemmaError(f"{path} is damaged or not an .npz or .npy file ({reason(error)})") from error
+        raise TrilemmaError(
+            f"{path} is damaged or not an .npz or .npy file of plain arrays ({reason(error)})"
+        ) from error
 
 
 def _outline(file: IO[bytes]) -> np.ndarray:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trilemma_bench.contracts import Dataset, FeatureExtractor
-from trilemma_bench.datasets.arrays import shape_text
+from trilemma_bench.datasets.arrays import read_arrays, read_outlines, shape_text
 from trilemma_bench.datasets.download import reason
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.features import cache
@@ -257,30 +257,22 @@ def _read_npz(path: Path, output: str) -> cache.Tensors:
     mu, sigma = ("mu_s", "sigma_s") if output == "spatial" else ("mu", "sigma")
     if not path.is_file():
         raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give an .npz file")
-    try:
-        with path.open("rb") as opened:
-            arrays = np.load(opened, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise UsageError(f"{path} is one array, no .npz: give one with {mu} and {sigma} (or pool_3)")
-            names = list(arrays.files)
-            wanted = ["pool_3"] if output == "features" and "pool_3" in names else [mu, sigma]
-            found = {name: arrays[name] for name in wanted if name in names}
-    except UsageError:
-        raise
-    except Exception as error:
-        raise TrilemmaError(f"{path} is damaged or no .npz of plain arrays ({reason(error)})") from error
-    if len(found) < len(wanted):
-        raise TrilemmaError(f"{path} holds {', '.join(names) or 'nothing'}, not {mu} and {sigma} (or pool_3)")
+    there = read_outlines(path)
+    if output == "features" and "pool_3" in there:
+        return {"features": _floats(path, np.float32, "pool_3")["pool_3"]}
+    if not {mu, sigma} <= there.keys():
+        raise TrilemmaError(f"{path} holds {', '.join(there) or 'nothing'}, not {mu} and {sigma} (or pool_3)")
+    found = _floats(path, np.float64, mu, sigma)
+    return {"mean": found[mu], "covariance": found[sigma]}
+
+
+def _floats(path: Path, dtype: type[np.floating], *names: str) -> cache.Tensors:
+    """The arrays of these names, as `dtype`. Raises TrilemmaError for what is not floats."""
+    found = read_arrays(path, names)
     for name, array in found.items():
         if array.dtype.kind != "f":
             raise TrilemmaError(f"{path}: {name} is {array.dtype}, not floats")
-    if "pool_3" in found:
-        return {"features": torch.from_numpy(found["pool_3"].astype(np.float32))}
-    return {"mean": _float64(found[mu]), "covariance": _float64(found[sigma])}
-
-
-def _float64(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(array, dtype=np.float64))
+    return {name: torch.from_numpy(np.asarray(array, dtype)) for name, array in found.items()}
 
 
 def _save(path: Path, facts: cache.Facts, tensors: cache.Tensors) -> Path:
