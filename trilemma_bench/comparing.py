@@ -16,7 +16,7 @@ from scipy import special
 
 from trilemma_bench.errors import UsageError, unknown_name
 from trilemma_bench.record import Record, Score, Speed
-from trilemma_bench.results import find_records
+from trilemma_bench.results import RECORD_NAME, find_records
 from trilemma_bench.statistics import (
     Z95,
     Runs,
@@ -316,7 +316,7 @@ def runs_at(path: Path | str) -> Runs:
     if not complete:
         why = [*(f"{record.label} is {record.status}" for _, record in found.records), *found.skipped]
         more = f"; and {len(why) - 2} more" if len(why) > 2 else ""
-        raise UsageError(f"{path}: no complete run; {'; '.join(why[:2]) or 'no record.json below it'}{more}")
+        raise UsageError(f"{path}: no complete run; {'; '.join(why[:2]) or f'no {RECORD_NAME} below it'}{more}")
     first, *others = over_seeds(same[-1] for same in repeats(complete))
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))

@@ -15,7 +15,7 @@ from trilemma_bench.errors import TrilemmaError, described
 from trilemma_bench.evaluation import Evaluation
 from trilemma_bench.job import Job, model_source
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
-from trilemma_bench.results import write_record
+from trilemma_bench.results import RECORD_NAME, write_record
 from trilemma_bench.trained import count_parameters
 from trilemma_bench.training.trainer import Interrupted
 
@@ -39,7 +39,7 @@ def write_record_of(
         speed=speed,
         training=job.training,
     )
-    write_record(record, job.folder / "record.json")
+    write_record(record, job.folder / RECORD_NAME)
     return record
 
 
@@ -70,7 +70,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         part = ModelPart(name=job.model_name, parameters=0, settings=job.settings.model, plugin="", version="")
         status = "interrupted" if interrupted else "failed"
         try:
-            write_record(_record(job, part, None, status=status, samples=0, error=message), job.folder / "record.json")
+            write_record(_record(job, part, None, status=status, samples=0, error=message), job.folder / RECORD_NAME)
         except (OSError, TrilemmaError) as problem:
             job.options.say(f"the failure could not be recorded in {job.folder}: {problem}")
         raise

@@ -16,6 +16,7 @@ from trilemma_bench.distributed import on_main, world
 from trilemma_bench.errors import TrilemmaError, UsageError, place_of
 from trilemma_bench.job import Job, held_out_split, training_digest
 from trilemma_bench.record import Training
+from trilemma_bench.results import RECORD_NAME
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.trainer import Place, Trainer
@@ -144,7 +145,7 @@ def _train(job: Job, model: Trainable) -> None:
 
 def _last_recorded(folder: Path) -> str:
     """The id of the interrupted run in `folder`; where it was killed before it left a record, of the one before it."""
-    if (folder / "record.json").is_file():
+    if (folder / RECORD_NAME).is_file():
         return folder.name
     return checkpoint.read_header(folder / checkpoint.WEIGHTS_FILE).continues
 
