@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.files import atomic, save_npz
+from trilemma_bench.images import save_grid, save_scatter
 
 
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_cannot_be_written_whole_keeps_what_was_there(tmp_path, fault):
+@contextlib.contextmanager
+def room_for(count):
+    """A disk that takes no file of more than `count` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+NOISE = torch.randint(256, (16, 3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("room", [0, 1000])
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("record.json", lambda path: path.write_text("x" * 2000, encoding="utf-8")),
+        ("arrays.npz", lambda path: np.savez_compressed(path, array=NOISE.numpy())),
+        ("weights.safetensors", lambda path: save_file({"weight": NOISE}, path)),
+        ("state.pt", lambda path: torch.save({"weight": NOISE}, path)),
+        ("grid.png", lambda path: save_grid(NOISE, path)),
+        ("scatter.png", lambda path: save_scatter(torch.zeros(9, 2), path, (-1, 1))),
+    ],
+)
+def test_what_a_full_disk_does_to_each_writer_is_one_line(tmp_path, name, write, room):
+    path = tmp_path / name
+    path.write_text("old")
+    refused = pytest.raises(TrilemmaError, match=f"could not write .*{name}: .*; what was there before is kept")
+    with room_for(room), refused:
+        atomic(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fault", [ValueError("two lengths"), RuntimeError("CUDA error"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_the_disk_shows_as_itself_and_keeps_what_was_there(tmp_path, fault):
     path = atomic(tmp_path / "new" / "file.json", lambda temporary: temporary.write_text("old"))
 
     def half(temporary):
         temporary.write_text("ne")
         raise fault
 
-    with pytest.raises((TrilemmaError, KeyboardInterrupt)) as raised:
+    with pytest.raises(type(fault)) as raised:
         atomic(path, half)
-    if isinstance(fault, OSError):
-        assert f"could not write {path}: [Errno 28] No space left on device; what was there before is kept" in str(
-            raised.value
-        )
+    assert raised.value is fault
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from trilemma_bench.errors import TrilemmaError
+
+TORCHS_WRITER = ("inline_container", "iostream error")  # of which torch.save has a RuntimeError where a disk is full
 
 
 def atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the new, whole.
 
     The folder is made where there is none; the temporary file has the suffix of `path`. Returns `path`. Raises
-    TrilemmaError where writing fails.
+    TrilemmaError where the disk does not take it; any other error of `write` is passed on.
     """
     temporary = None
     try:
@@ -29,7 +32,9 @@ def atomic(path: Path, write: Callable[[Path], object]) -> Path:
         _settle(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except Exception as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(part in str(error) for part in TORCHS_WRITER):
+            raise
         raise TrilemmaError(f"could not write {path}: {error}; what was there before is kept") from error
     finally:
         if temporary:
