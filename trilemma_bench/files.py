@@ -16,18 +16,17 @@ from trilemma_bench.errors import TrilemmaError
 TORCHS_WRITER = ("inline_container", "iostream error")  # of which torch.save has a RuntimeError where a disk is full
 
 
-def atomic(path: Path, write: Callable[[Path], object]) -> Path:
+def atomic(path: Path, write: Callable[[Path], object], alone: bool = False) -> Path:
     """Calls `write(temporary path)` and moves the result to `path`: a reader sees the old file or the new, whole.
 
-    The folder is made where there is none; the temporary file has the suffix of `path`. Returns `path`. Raises
-    TrilemmaError where the disk does not take it; any other error of `write` is passed on.
+    The folder is made where there is none; the temporary file has the suffix of `path`. alone: no other process writes
+    it now, so that the temporary file is always the same, `.partial`, and what a crash left of it is written over.
+    Returns `path`. Raises TrilemmaError where the disk does not take it; any other error of `write` is passed on.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_suffix(".partial") if alone else _new_file_beside(path)
         write(temporary)
         _settle(temporary)
         temporary.chmod(0o644)
@@ -41,6 +40,12 @@ def atomic(path: Path, write: Callable[[Path], object]) -> Path:
             with contextlib.suppress(OSError):
                 temporary.unlink()
     return path
+
+
+def _new_file_beside(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    return Path(name)
 
 
 def _settle(path: Path) -> None:

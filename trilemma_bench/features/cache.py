@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trilemma_bench import paths
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.files import atomic
 
 Facts = dict[str, str]
 Tensors = dict[str, Tensor]
@@ -114,22 +116,17 @@ def is_whole(tensors: Tensors, facts: Facts) -> bool:
 def write(facts: Facts, tensors: Tensors) -> None:
     """Writes the file whole or not at all; a cache that cannot be written is worth a warning, no more.
 
-    Only the process that holds the lock writes, so that what a crash left behind is written over.
+    Only the process that holds the lock writes.
     """
     if _is_unread(facts):
         return
-    path = path_of(facts)
-    temporary = path.with_suffix(".partial")
     try:
-        save(temporary, facts, tensors)
-        temporary.chmod(0o644)  # safetensors writes for the owner only, and a cache may be shared
-        os.replace(temporary, path)
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
+        atomic(path_of(facts), lambda temporary: save(temporary, facts, tensors), alone=True)
+    except TrilemmaError as error:
         warnings.warn(f"reference {facts['kind']} are not cached: {error}", stacklevel=3)
 
 
-def save(path: Path | str, facts: Facts, tensors: Tensors) -> None:
+def save(path: Path, facts: Facts, tensors: Tensors) -> None:
     """Writes the tensors with their facts and a hash over both."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(tensors, path, {**facts, "content": _content(tensors, facts)})
