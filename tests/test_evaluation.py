@@ -233,6 +233,16 @@ def test_a_reference_file_for_one_of_two_extractors_leaves_out_the_other(tmp_pat
     assert record.missing.keys() == {"precision"}
 
 
+def test_a_record_says_which_values_a_score_can_take(tmp_path):
+    use_protocol("fd", "kid", "precision", "modes", "mode_kl")
+    scores = read_record(tmp_path / "out" / measure(tmp_path).place / "record.json").scores
+    assert {name: score.range for name, score in scores.items()} == {
+        "fd_pixels": (0.0, None), "kid": (None, None), "precision": (0.0, 1.0), "modes": (0.0, 10.0),
+        "mode_kl": (0.0, math.log(10)),
+    }  # fmt: skip
+    assert scores["kid"].limits == (-math.inf, math.inf)
+
+
 def test_what_can_be_measured_is_measured_without_a_word(tmp_path):
     use_protocol(*FEATURE_METRICS, "modes")
     with warnings.catch_warnings():

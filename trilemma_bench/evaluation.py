@@ -360,7 +360,8 @@ def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
 def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
     """The metric's value with its facts. Raises TrilemmaError when value, error or interval is not finite."""
     estimate = metric.estimate(comparison)
-    interval = estimate.interval or _normal_interval(estimate, metric.range)
+    limits = _limits(metric, rule)
+    interval = estimate.interval or _normal_interval(estimate, limits)
     _check_finite(metric.name, estimate.value)
     if estimate.standard_error is not None:
         _check_finite(f"the standard error of {metric.name}", estimate.standard_error)
@@ -378,9 +379,22 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
         standard_error=estimate.standard_error,
         interval=interval,
         interval_method=(estimate.method or None) if _is_sure(estimate) else None,
+        range=_bounded(limits),
         note=estimate.note or _doubt(estimate),
         **facts,
     )
+
+
+def _limits(metric: Metric, rule: ModeRule | None) -> tuple[float, float]:
+    """The values that a metric can take; those of modes end where their number says."""
+    ends = {"modes": float(rule.count), "mode_kl": math.log(rule.count)} if rule else {}
+    return metric.range[0], ends.get(metric.name, metric.range[1])
+
+
+def _bounded(limits: tuple[float, float]) -> tuple[float | None, float | None]:
+    """As a record has them: None for what is infinite."""
+    lowest, highest = (limit if math.isfinite(limit) else None for limit in limits)
+    return lowest, highest
 
 
 def _check_finite(what: str, *numbers: float) -> None:

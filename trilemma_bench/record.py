@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,7 +103,8 @@ class ProtocolPart(_Part):
 
 class Score(_Part):
     """value: never NaN. better: None where real data's value is. floor: the value that perfect samples have at this N,
-    where it is not the ideal one.
+    where it is not the ideal one. range: the values it can take, None on a side without end; None where that was not
+    recorded.
 
     standard_error and interval (95 %): of other samples of the same model against the same reference.
     """
@@ -116,7 +118,14 @@ class Score(_Part):
     interval_method: str | None = None
     ideal: Finite | None = None
     floor: Finite | None = None
+    range: tuple[Finite | None, Finite | None] | None = None
     note: str = ""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The values it can take, as far as they are known: of a record without a range, what the unit says."""
+        lowest, highest = self.range or ((0.0, 1.0) if self.unit == "share" else (None, None))
+        return -math.inf if lowest is None else lowest, math.inf if highest is None else highest
 
 
 class Speed(_Part):

@@ -166,7 +166,7 @@ class Runs:
     def record(self) -> Record:
         """The run itself; of several the first, with the means over all of them in the place of its values.
 
-        A score has the interval of Student's t over the runs, within 0 to 1 for shares; one that a run lacks is
+        A score has the interval of Student's t over the runs, within the values it can take; one that a run lacks is
         missing. Times are the medians of the raw times of all runs; memory is the highest.
         """
         first = self.records[0]
@@ -194,7 +194,7 @@ class Runs:
         error = float(values.std(ddof=1) / math.sqrt(len(values)))
         half = float(special.stdtrit(self.freedom, 0.975)) * error
         mean = float(values.mean())
-        lowest, highest = (0.0, 1.0) if scores[0].unit == "share" else (-math.inf, math.inf)
+        lowest, highest = max(score.limits[0] for score in scores), min(score.limits[1] for score in scores)
         changes = {
             "value": mean,
             "standard_error": error,
