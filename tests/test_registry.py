@@ -24,9 +24,14 @@ def entry(name: str, package: str, load=lambda: Thing) -> Entry:
 
 @pytest.fixture
 def registry(monkeypatch):
-    made = Registry("model", "trilemma_bench.nothing_registers_here", classes=False)
+    made = Registry("model", "builtins:object", classes=False)
     made._installed = {}
     return made
+
+
+def register_from(file: str, registry: Registry, name: str) -> None:
+    """Registers a thing as a plugin file of this name would."""
+    exec("register(name)(thing)", {"__file__": file, "register": registry.register, "name": name, "thing": Thing()})
 
 
 def test_the_projects_own_models_register_by_entry_points():
@@ -53,7 +58,7 @@ def test_two_packages_that_claim_a_name_are_both_named(registry):
 
 def test_a_file_cannot_silently_replace_an_installed_name(registry):
     registry._installed = {"thing": [entry("thing", "installed")]}
-    registry.register("thing", source="mine.py")(Thing)
+    register_from("mine.py", registry, "thing")
     with pytest.raises(UsageError, match=r"installed.*mine\.py"):
         registry.get("thing")
 
@@ -125,10 +130,10 @@ def test_a_decorator_without_a_name_says_how_to_write_it():
         models.register(Thing)
 
 
-def test_two_files_that_register_a_name_are_both_named(tmp_path, registry):
-    registry.register("gap", source="first.py")(Thing())
+def test_two_files_that_register_a_name_are_both_named(registry):
+    register_from("first.py", registry, "gap")
     with fails("first.py", "second.py", kind=UsageError):
-        registry.register("gap", source="second.py")(Thing())
+        register_from("second.py", registry, "gap")
 
 
 def test_a_class_without_words_of_its_own_is_not_listed_with_those_of_its_base():

@@ -11,7 +11,7 @@ from trilemma_bench.config import configs_dir
 from trilemma_bench.errors import TrilemmaError, unknown_name
 from trilemma_bench.suite import read_suite
 
-KINDS: dict[str, registry.Registry[Any]] = {
+KINDS: dict[str, registry.Registry] = {
     "models": registry.models,
     "datasets": registry.datasets,
     "metrics": registry.metrics,
@@ -30,7 +30,7 @@ def catalogue(kind: str) -> list[dict[str, str]]:
     return [_row(KINDS[kind], name) for name in KINDS[kind].names()]
 
 
-def _row(kind: registry.Registry[Any], name: str) -> dict[str, str]:
+def _row(kind: registry.Registry, name: str) -> dict[str, str]:
     try:
         entry, item = kind.entry(name), kind.get(name)
     except TrilemmaError as error:

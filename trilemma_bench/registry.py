@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from trilemma_bench.errors import PLUGIN, TrilemmaError, UsageError, unknown_name
 
@@ -32,27 +32,26 @@ class Entry:
     load: Callable[[], Any]
 
 
-class Registry(Generic[T]):
-    """The objects of one kind. `group` is the entry-point group that packages declare them under.
+class Registry:
+    """The objects of one kind, such as 'model'; packages declare them under the entry points 'trilemma_bench.models'.
 
     contract: 'module:Class', imported when the first object is there, of which objects are; classes: whether they are
     subclasses of it, rather than instances.
     """
 
-    def __init__(self, kind: str, group: str, contract: str = "builtins:object", classes: bool = True) -> None:
+    def __init__(self, kind: str, contract: str, classes: bool = True) -> None:
         self.kind = kind
-        self.group = group
         self.contract = contract
         self.classes = classes
         self._local: dict[str, Entry] = {}
         self._installed: dict[str, list[Entry]] | None = None
-        self._loaded: dict[str, T] = {}
+        self._loaded: dict[str, Any] = {}
 
     def names(self) -> list[str]:
         """Every registered name, sorted; importing nothing."""
         return sorted({*self._entry_points(), *self._local})
 
-    def register(self, name: str, source: str = "") -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[T], T]:
         """The decorator that registers a class or an object under `name`, as of the file that calls this.
 
         Raises UsageError for an object of another kind, and a name that another file has registered.
@@ -60,10 +59,10 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             raise UsageError(f"register_{self.kind} takes the name first: write @register_{self.kind}('name')")
         caller = sys._getframe(1).f_globals  # an object does not know which module made it
-        origin = source or caller.get("__file__") or caller["__name__"]
+        origin = caller.get("__file__") or caller["__name__"]
 
         def decorate(target: T) -> T:
-            self._check(target, name, str(origin))
+            self._check(target, name, origin)
             package, version = _origin_of(Path(origin))
             self._add(Entry(name, package, version, f"{origin}:{getattr(target, '__name__', name)}", lambda: target))
             return target
@@ -82,7 +81,7 @@ class Registry(Generic[T]):
             raise UsageError(f"{self.kind} '{name}' is claimed by {both}: uninstall or rename one of them")
         return claims[0]
 
-    def get(self, name: str) -> T:
+    def get(self, name: str) -> Any:
         """The object called `name`, or the one that 'file.py:Object' points to. Raises UsageError, TrilemmaError."""
         if ".py:" in name:
             path, _, attribute = name.rpartition(":")
@@ -133,7 +132,7 @@ class Registry(Generic[T]):
         if self._installed is None:
             self._installed = {}
             seen = set()
-            for point in metadata.entry_points(group=self.group):
+            for point in metadata.entry_points(group=f"trilemma_bench.{self.kind}s"):
                 package = point.dist.name if point.dist else "unknown"
                 if (key := (point.name, package, point.value)) not in seen:
                     seen.add(key)
@@ -180,12 +179,11 @@ def _attribute(module: Any, attribute: str, path: str) -> Any:
 
 
 CONTRACTS = "trilemma_bench.contracts"
-PROTOCOL = "trilemma_bench.protocol:Protocol"
-models: Registry[Any] = Registry("model", "trilemma_bench.models", f"{CONTRACTS}:GenerativeModel")
-datasets: Registry[Any] = Registry("dataset", "trilemma_bench.datasets", f"{CONTRACTS}:Dataset")
-extractors: Registry[Any] = Registry("extractor", "trilemma_bench.extractors", f"{CONTRACTS}:FeatureExtractor")
-metrics: Registry[Any] = Registry("metric", "trilemma_bench.metrics", f"{CONTRACTS}:Metric", classes=False)
-protocols: Registry[Any] = Registry("protocol", "trilemma_bench.protocols", PROTOCOL, classes=False)
+models = Registry("model", f"{CONTRACTS}:GenerativeModel")
+datasets = Registry("dataset", f"{CONTRACTS}:Dataset")
+extractors = Registry("extractor", f"{CONTRACTS}:FeatureExtractor")
+metrics = Registry("metric", f"{CONTRACTS}:Metric", classes=False)
+protocols = Registry("protocol", "trilemma_bench.protocol:Protocol", classes=False)
 
 register_model = models.register
 register_dataset = datasets.register
