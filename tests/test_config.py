@@ -31,6 +31,7 @@ def ddgan(**sources):
         ("90s", 90, None),
         ("10m", 600, None),
         ("2h", 7200, None),
+        ("640img", None, 640),
         ("500kimg", None, 500_000),
         ("1.5Mimg", None, 1_500_000),
     ],

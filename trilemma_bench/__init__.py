@@ -17,6 +17,7 @@ _HOME = {
     "train": "api",
     "sample": "api",
     "evaluate": "api",
+    "rerun": "api",
     "compare": "comparing",
     "load_results": "results",
     "Record": "record",

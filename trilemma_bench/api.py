@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from trilemma_bench import pipeline, registry
+from trilemma_bench import pipeline, registry, rerunning
 from trilemma_bench.config import setting_names
 from trilemma_bench.errors import UsageError, unknown_name
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Unpack
 
+    from trilemma_bench.comparing import RunComparison
     from trilemma_bench.record import Record
 
 
@@ -55,6 +56,24 @@ class RunOptions(CommonOptions, total=False):
     checkpoint: str | Path | None
     samples: int | None
     budget: str | None
+
+
+class RerunOptions(TypedDict, total=False):
+    """The options of `trilemma-bench rerun`, by the same names.
+
+    dataset: where own images lie. checkpoint: trained weights to use, instead of training. same_images: train on as
+    many images as the recorded run saw. plugins: files to load first. Others: see `CommonOptions`.
+    """
+
+    dataset: str | None
+    checkpoint: str | Path | None
+    same_images: bool
+    references: Sequence[str | Path]
+    plugins: Sequence[str | Path]
+    device: str
+    out: str | Path
+    progress: bool
+    say: Callable[[str], None]
 
 
 def run(
@@ -106,6 +125,15 @@ def evaluate(
     return pipeline.evaluate(options_of(name, dataset, None, options, EvaluateOptions), given, real)
 
 
+def rerun(record: str | Path, **options: Unpack[RerunOptions]) -> RunComparison:
+    """Does the run of a record again, by nothing but what that says, and compares: A is that record, B the new one.
+
+    record: a run's folder, or its record.json. options: see `RerunOptions`. The new record is `.b.record` of what is
+    returned. Raises UsageError for a record that cannot be done again here, TrilemmaError when a stage fails.
+    """
+    return rerunning.rerun(Path(record).expanduser(), **_checked("", options, RerunOptions))
+
+
 def options_of(
     model: str,
     dataset: str,
@@ -113,17 +141,22 @@ def options_of(
     options: Mapping[str, object],
     kind: type = RunOptions,
 ) -> pipeline.Options:
-    """The run's options, with paths as paths. Raises UsageError for one that `kind` does not have."""
+    """The run's options. Raises UsageError for one that `kind` does not have."""
+    return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **_checked(model, options, kind))
+
+
+def _checked(model: str, options: Mapping[str, object], kind: type) -> dict[str, Any]:
+    """The options, with paths as paths. Raises UsageError for one that `kind` does not have."""
     for name in sorted(set(options) - set(kind.__annotations__)):
         raise _unknown_option(name, model, kind)
     known: dict[str, Any] = dict(options)
     for key in ("config", "checkpoint", "out"):
         if known.get(key) is not None:
             known[key] = Path(known[key]).expanduser()
-    files = known.get("references", ())
-    files = (files,) if isinstance(files, (str, Path)) else files
-    known["references"] = tuple(Path(path).expanduser() for path in files)
-    return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **known)
+    for key in known.keys() & {"references", "plugins"}:
+        files = (known[key],) if isinstance(known[key], (str, Path)) else known[key]
+        known[key] = tuple(Path(path).expanduser() for path in files)
+    return known
 
 
 def _unknown_option(name: str, model: str, kind: type) -> UsageError:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 COMPILED_FROM_SECONDS = 1800.0
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "kimg": 1e3, "Mimg": 1e6}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "img": 1.0, "kimg": 1e3, "Mimg": 1e6}
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """'90s', '10m', '2h' or '500kimg', '2Mimg'. Raises UsageError for anything else, zero included."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|kimg|Mimg)", text.strip())
+        """'90s', '10m', '2h' or '640img', '500kimg', '2Mimg'. Raises UsageError for anything else, zero included."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|img|kimg|Mimg)", text.strip())
         if match and float(match[1]) == 0:
             raise UsageError(f"budget '{text}' must be more than 0")
         if not match:
@@ -158,12 +158,12 @@ def resolve(
     tables["training"].update(getattr(model_class, "training_defaults", {}))
     for path in [*builtin_configs(model_class, model, dataset), *([config] if config else [])]:
         _merge(tables, read_toml(path), str(path))
-    schema = model_schema(model_class)
-    _override(tables, overrides or {}, schema)
+    known = schemas(model_class)
+    _override(tables, overrides or {}, known)
     if budget is not None:
         tables["training"]["budget"] = budget
     settings = Settings(
-        _validate(schema, tables["model"], f"model '{model}'").model_dump(),
+        _validate(known["model"], tables["model"], f"model '{model}'").model_dump(),
         _validate(TrainingSettings, tables["training"], "training"),  # type: ignore[arg-type]
         _validate(SamplingSettings, tables["sampling"], "sampling"),  # type: ignore[arg-type]
     )
@@ -190,10 +190,24 @@ def model_schema(model_class: type) -> type[BaseModel]:
     return create_model(f"{model_class.__name__}Settings", __config__=forbid, **fields)
 
 
+def schemas(model_class: type) -> dict[str, type[BaseModel]]:
+    """What each table of settings may hold, by the table's name."""
+    return {"model": model_schema(model_class), "training": TrainingSettings, "sampling": SamplingSettings}
+
+
 def setting_names(model_class: type) -> set[str]:
     """Every name that `--set` takes without its table."""
-    schemas = model_schema(model_class), TrainingSettings, SamplingSettings
-    return {name for schema in schemas for name in schema.model_fields}
+    return {name for schema in schemas(model_class).values() for name in schema.model_fields}
+
+
+def defaults(model_class: type) -> dict[str, dict[str, Any]]:
+    """Table → setting → its value where no config and no flag gives one; without those that have none."""
+    found = {
+        table: {name: field.get_default() for name, field in schema.model_fields.items() if not field.is_required()}
+        for table, schema in schemas(model_class).items()
+    }
+    found["training"] |= getattr(model_class, "training_defaults", {})
+    return found
 
 
 def configs_dir() -> Path:
@@ -232,23 +246,21 @@ def _merge(tables: dict[str, dict[str, Any]], more: Mapping[str, Any], where: st
         tables[table].update(values)
 
 
-def _override(tables: dict[str, dict[str, Any]], overrides: Mapping[str, Any], schema: type[BaseModel]) -> None:
+def _override(
+    tables: dict[str, dict[str, Any]], overrides: Mapping[str, Any], known: Mapping[str, type[BaseModel]]
+) -> None:
     given: dict[tuple[str, str], str] = {}
     for key, value in overrides.items():
-        table, name = place = _place_of(key, schema)
+        table, name = place = _place_of(key, known)
         if (first := given.setdefault(place, key)) != key:
             raise UsageError(f"'{first}' and '{key}' are the same setting: give it once")
         tables[table][name] = value
 
 
-def _place_of(key: str, schema: type[BaseModel]) -> tuple[str, str]:
+def _place_of(key: str, schemas: Mapping[str, type[BaseModel]]) -> tuple[str, str]:
     """The table and the name of the setting that 'name' or 'table.name' means."""
     table, _, name = key.rpartition(".")
-    known = {
-        "model": set(schema.model_fields),
-        "training": set(TrainingSettings.model_fields),
-        "sampling": set(SamplingSettings.model_fields),
-    }
+    known = {table: set(schema.model_fields) for table, schema in schemas.items()}
     if table and table not in known:
         raise unknown_name("config table", table, known)
     owners = [owner for owner in ([table] if table else known) if name in known[owner]]

@@ -153,7 +153,25 @@ class Evaluator:
         if self.mode_rule and modes is not None:
             histogram = mode_histogram(modes, self.mode_rule.count).tolist()
         return Evaluation(
-            self._protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest(), copies
+            self.protocol_part(len(samples)), scores, missing, histogram, hashed.digest.hexdigest(), copies
+        )
+
+    def protocol_part(self, samples: int) -> ProtocolPart:
+        """The protocol as a record of so many samples has it."""
+        protocol, uses = self.protocol, self.metrics.items()
+        return ProtocolPart(
+            name=protocol.name,
+            extractor=protocol.extractor,
+            extractors={name: _extractor_part(extractor) for name, extractor in self.extractors.items()},
+            metrics={name: use_text(*chosen, self._given_count(*chosen)) for name, chosen in uses},
+            quantisation=protocol.quantisation,
+            **self._reference_facts(),
+            reference_subset=SUBSET,
+            samples=samples,
+            k_precision_recall=protocol.k_precision_recall,
+            k_density_coverage=protocol.k_density_coverage,
+            kid=protocol.kid,
+            mode_rule=self.mode_rule.rule if self.mode_rule else None,
         )
 
     def _outputs_read(self) -> dict[str, tuple[str, ...]]:
@@ -212,23 +230,6 @@ class Evaluator:
         whole = {output for output, needs in read if needs in ("features", "training")}
         outputs = whole | {output for output, needs in read if needs == "moments"}
         return {output: "features" if output in whole else "moments" for output in outputs}
-
-    def _protocol_part(self, samples: int) -> ProtocolPart:
-        protocol, uses = self.protocol, self.metrics.items()
-        return ProtocolPart(
-            name=protocol.name,
-            extractor=protocol.extractor,
-            extractors={name: _extractor_part(extractor) for name, extractor in self.extractors.items()},
-            metrics={name: use_text(*chosen, self._given_count(*chosen)) for name, chosen in uses},
-            quantisation=protocol.quantisation,
-            **self._reference_facts(),
-            reference_subset=SUBSET,
-            samples=samples,
-            k_precision_recall=protocol.k_precision_recall,
-            k_density_coverage=protocol.k_density_coverage,
-            kid=protocol.kid,
-            mode_rule=self.mode_rule.rule if self.mode_rule else None,
-        )
 
     def _given_count(self, metric: Metric, use: Use) -> int | None:
         """How many samples of its given reference the metric reads; None where it reads none."""

@@ -30,7 +30,10 @@ from trilemma_bench.training import checkpoint
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as the command line has it; see `trilemma-bench run --help`."""
+    """What the user asked for, as the command line has it; see `trilemma-bench run --help`.
+
+    retrain: train even where a finished run with the same settings is found.
+    """
 
     model: str
     dataset: str
@@ -44,6 +47,7 @@ class Options:
     feature_precision: str | None = None
     references: Sequence[Path] = ()
     reference_split: str | None = None
+    retrain: bool = False
     device: str = "auto"
     out: Path = RUNS
     progress: bool = True

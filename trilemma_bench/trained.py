@@ -31,7 +31,7 @@ def give_weights(job: Job, model: GenerativeModel) -> None:
         return
     if job.options.checkpoint:
         _use_checkpoint(job, model, job.options.checkpoint)
-    elif found := find_trained(job, complete=True):
+    elif not job.options.retrain and (found := find_trained(job, complete=True)):
         job.options.say(f"using the checkpoint in {found}; nothing is trained")
         on_main(lambda: _link(found / checkpoint.WEIGHTS_FILE, job.folder / checkpoint.WEIGHTS_FILE))
         _use_checkpoint(job, model, job.folder / checkpoint.WEIGHTS_FILE)

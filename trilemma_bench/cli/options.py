@@ -63,11 +63,21 @@ EXTRACTOR = click.option("--extractor", required=True, metavar="NAME", help="A r
 OUTPUT = click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs.")
 TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="FILE", help="Where it goes.")
 
+FAIL_IF = click.option(
+    "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
+    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
+)  # fmt: skip
+FAIL_ON = click.option(
+    "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
+    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
+)  # fmt: skip
+
 TRAINING = CONFIG, SET, BUDGET
 SAMPLING = CHECKPOINT, SAMPLES
 MEASURING = PROTOCOL, REFERENCES, FEATURE_PRECISION
 COMMON = SEED, DEVICE, PLUGINS, OUT
 PLACES = DATA_DIR, WEIGHTS_DIR, QUIET
+LIMITS = FAIL_IF, FAIL_ON
 REFERENCE = DATASET, SPLIT, EXTRACTOR, OUTPUT
 
 

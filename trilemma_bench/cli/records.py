@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from trilemma_bench.cli.entry import main
-from trilemma_bench.cli.options import FILE, FOLDER, PLUGINS, load_plugins, with_options
+from trilemma_bench.cli.options import FILE, FOLDER, LIMITS, PLUGINS, load_plugins, with_options
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.paths import RUNS
 
 if TYPE_CHECKING:
-    from trilemma_bench.comparing import FailOn
+    from trilemma_bench.comparing import FailOn, Limit, RunComparison
 
 
 @main.command()
@@ -55,14 +56,7 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option(
-    "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
-    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
-)  # fmt: skip
-@click.option(
-    "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
-    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
-)  # fmt: skip
+@with_options(*LIMITS)
 def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: FailOn) -> None:
     """Which differences between A and B are real.
 
@@ -74,8 +68,13 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: F
 
     checks = [Limit.parse(limit, fail_on) for limit in limits]
     found = compare_runs(a, b)
+    show_comparison(found, checks, json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+
+
+def show_comparison(found: RunComparison, checks: Sequence[Limit], text: str) -> None:
+    """Prints it as `text`. Raises TrilemmaError where it lies beyond one of the limits."""
     broken = [line for check in checks if (line := check.broken_by(found))]
-    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    click.echo(text)
     for line in filter(None, (check.undecided_by(found) for check in checks)):
         click.echo(f"note: {line}", err=True)
     if broken:

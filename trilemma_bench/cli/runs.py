@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trilemma_bench.cli.entry import main
 from trilemma_bench.cli.options import (
+    CHECKPOINT,
     COMMON,
     DATASET,
     DEVICE,
     FILE,
     FOLDER,
+    LIMITS,
     MEASURING,
     MODEL,
     OUT,
     PLACES,
     PLUGINS,
+    REFERENCES,
     SAMPLING,
     TRAINING,
     apply_places,
@@ -26,8 +29,12 @@ from trilemma_bench.cli.options import (
     to_options,
     with_options,
 )
+from trilemma_bench.cli.records import show_comparison
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.paths import RUNS
+
+if TYPE_CHECKING:
+    from trilemma_bench.comparing import FailOn
 
 
 @main.command()
@@ -113,6 +120,29 @@ def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tup
     if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
         raise click.BadParameter(f"'{text}': give different numbers of at least 0")
     return seeds
+
+
+@main.command()
+@click.argument("record", type=FILE)
+@click.option("--same-images", is_flag=True, help="Train on as many images as it did, where its budget is a time.")
+@click.option("--dataset", metavar="NAME", help="Where its images lie if they are one's own: folder:PATH or npz:PATH.")
+@with_options(CHECKPOINT, REFERENCES, DEVICE, PLUGINS, OUT, *LIMITS, *PLACES)
+def rerun(record: Path, limits: tuple[str, ...], fail_on: FailOn, **options: Any) -> None:
+    """Do a recorded run again, and compare the two.
+
+    RECORD, a run's folder or its record.json, is A; the new run is B. Model, dataset, settings, budget, seed, protocol
+    and number of samples are the record's, whatever the recipes are by now, and it trains anew unless --checkpoint is
+    given. What cannot be the same, or is known to differ, is said first.
+    """
+    from trilemma_bench.comparing import Limit, compare
+    from trilemma_bench.rerunning import rerun as do_again
+
+    checks = [Limit.parse(limit, fail_on) for limit in limits]
+    for check in checks:
+        compare(record, record)[check.name]  # a score that there is not is found before it trains
+    options = apply_places(options)
+    found = do_again(record, **options, say=click.echo)
+    show_comparison(found, checks, f"\n{found}\n\n{options['out'] / found.b.record.place}")
 
 
 @main.command()
