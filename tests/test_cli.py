@@ -142,6 +142,13 @@ except SystemExit:
     assert "Quality, coverage and speed" in done.stdout
 
 
+def test_help_shows_every_command_once_and_run_first():
+    shown = [line.split()[0] for line in call("--help").stdout.splitlines() if line.startswith("  ")]
+    commands = [word for word in shown if word in main.commands]
+    assert sorted(commands) == sorted(main.commands)
+    assert commands[0] == "run"
+
+
 @pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "extractors", "suites"])
 def test_lists_are_readable_by_people_and_programs(kind):
     rows = json.loads(call("list", kind, "--json").stdout)

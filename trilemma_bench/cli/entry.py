@@ -12,6 +12,12 @@ import click
 
 from trilemma_bench.errors import TrilemmaError, UsageError, loaded_plugins, place_of
 
+SECTIONS = {
+    "Train, sample, measure": ("run", "train", "sample", "evaluate", "sweep", "suite", "rerun", "reproduce"),
+    "Read records": ("report", "compare", "check"),
+    "What there is": ("list", "settings", "doctor", "check-model", "reference"),
+}
+
 
 class Main(click.Group):
     """Turns every error into one line on stderr and the right exit code; `--debug`, anywhere, shows the traceback."""
@@ -19,6 +25,14 @@ class Main(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         debug = [argument for argument in args if argument == "--debug"]
         return super().parse_args(ctx, debug[:1] + [argument for argument in args if argument != "--debug"])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As `SECTIONS` has them; click would have them by name."""
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            helps = [self.commands[name].get_short_help_str(formatter.width - width - 6) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in zip(names, helps, strict=True)])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
