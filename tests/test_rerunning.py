@@ -14,6 +14,7 @@ from inputs import fails, images
 import trilemma_bench as tb
 from trilemma_bench import config
 from trilemma_bench.cli import main
+from trilemma_bench.environment import command_line
 from trilemma_bench.errors import UsageError
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
@@ -291,6 +292,20 @@ def test_the_command_ends_with_the_comparison_and_its_record_says_how_to_do_it_a
     assert str(tb.compare(points, file)) in result.stdout
     assert result.stdout.splitlines()[-1] == str(file.parent)
     assert read_record(file).command == f"trilemma-bench {' '.join(arguments)}"
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/usr/bin/trilemma-bench", "trilemma-bench rerun 'my runs/x'"),
+        ("/lib/trilemma_bench/__main__.py", "trilemma-bench rerun 'my runs/x'"),
+        ("/home/me/study.py", ""),
+    ],
+)
+def test_the_command_is_known_however_it_was_called(program, command, monkeypatch):
+    """By its name, or as `python -m trilemma_bench`; a script of one's own is no command."""
+    monkeypatch.setattr("sys.argv", [program, "rerun", "my runs/x"])
+    assert command_line() == command
 
 
 def test_a_limit_is_checked_before_and_after(points, tmp_path):

@@ -98,8 +98,9 @@ def command_line() -> str:
     """The command that repeats this process, or '' when called from Python."""
     import shlex
 
-    program = Path(sys.argv[0]).name
-    return shlex.join(["trilemma-bench", *sys.argv[1:]]) if program.startswith("trilemma-bench") else ""
+    program = Path(sys.argv[0])
+    ours = program.name.startswith("trilemma-bench") or program.parts[-2:] == ("trilemma_bench", "__main__.py")
+    return shlex.join(["trilemma-bench", *sys.argv[1:]]) if ours else ""
 
 
 def _git(root: Path, *arguments: str) -> str:
