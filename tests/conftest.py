@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from trilemma_bench import registry, weights
+from trilemma_bench.errors import PLUGIN
 
 torch.set_num_threads(1)
 
@@ -32,7 +35,11 @@ def _private_weights(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _private_plugins(monkeypatch):
-    """What a test registers is gone after it."""
+    """What a test registers is gone after it, and so are the plugin files that it loaded."""
     for kind in (registry.models, registry.datasets, registry.extractors, registry.metrics, registry.protocols):
         monkeypatch.setattr(kind, "_local", dict(kind._local))
         monkeypatch.setattr(kind, "_loaded", dict(kind._loaded))
+    before = set(sys.modules)
+    yield
+    for name in [name for name in set(sys.modules) - before if name.startswith(PLUGIN)]:
+        del sys.modules[name]
