@@ -57,6 +57,8 @@ def time_network(
         "classes": classes,
     }
     if architecture == "ddpm":
+        if time_fourier_scale:
+            raise UsageError("architecture = 'ddpm' knows no Fourier features of the time: set time_fourier_scale = 0")
         return UNet(data.shape[0], size, **common)
     fir = architecture == "ncsn++"
     return NCSNpp(data.shape[0], size, fir=fir, fourier_scale=time_fourier_scale, **common)

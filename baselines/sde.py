@@ -111,19 +111,29 @@ def predictor_corrector(
         ratio, std = sde.step(then, now)
         if corrector:
             x = _langevin(score(x, now), x, ratio**2, snr, rng)
-        x = (2 - ratio) * x + std**2 * score(x, now)
+        x = _reverse_mean(score, x, sde, now, then)
         if then > 0:
             x = x + std * noise_like(x, rng)
     return x
 
 
 def probability_flow(score: Score, noise: Tensor, sde: SDE, *, tolerance: float = 1e-5) -> Tensor:
-    """The ODE with the SDE's marginals, solved by RK45 from t = 1 to the SDE's end (Song et al. 2021, §4.3)."""
+    """The ODE with the SDE's marginals, solved by RK45 from t = 1 to the SDE's end (Song et al. 2021, §4.3).
+
+    Then a step of the reverse diffusion without noise, which takes out what is left of it (App. C and their program).
+    """
 
     def velocity(x: Tensor, time: float) -> Tensor:
         return sde.drift(time) * x - 0.5 * sde.squared_diffusion(time) * score(x, time)
 
-    return ode.rk45(velocity, sde.prior_std * noise, 1.0, sde.end, rtol=tolerance, atol=tolerance)
+    x = ode.rk45(velocity, sde.prior_std * noise, 1.0, sde.end, rtol=tolerance, atol=tolerance)
+    return _reverse_mean(score, x, sde, sde.end, 0.0)
+
+
+def _reverse_mean(score: Score, x: Tensor, sde: SDE, now: float, then: float) -> Tensor:
+    """The mean of the reverse diffusion's step from x at `now` to `then` (Song et al. 2021, eq. 46)."""
+    ratio, std = sde.step(then, now)
+    return (2 - ratio) * x + std**2 * score(x, now)
 
 
 def _langevin(slope: Tensor, x: Tensor, alpha: float, snr: float, rng: torch.Generator) -> Tensor:

@@ -85,9 +85,10 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
 def build(name: str, dataset: str, device: torch.device, overrides: Overrides = NONE) -> tuple[Any, config.Settings]:
     """The model as its recipe has it, with fresh weights, and its settings on this device."""
     model_class = registry.models.get(name)
-    settings = config.resolve(model_class, model=name, dataset=dataset, overrides=overrides).on(device)
+    spec, resolved = spec_of(dataset), config.resolve(model_class, model=name, dataset=dataset, overrides=overrides)
+    settings = resolved.on(device, spec.is_image)
     seed_everything(0)
-    return placed(model_class(spec_of(dataset), **settings.model), device), settings
+    return placed(model_class(spec, **settings.model), device), settings
 
 
 def spec_of(dataset: str) -> DataSpec:
@@ -204,7 +205,7 @@ def throughput(
         settings = WAYS[way]
         chosen = config.resolve(
             registry.models.get(name), model=name, dataset=dataset, overrides={**settings, **overrides}
-        ).on(device)
+        ).on(device, spec_of(dataset).is_image)
         facts = _way(chosen, device)
         same = [each for each in rates.values() if facts.items() <= each.items()]
         rates[way] = same[0] if same else asdict(

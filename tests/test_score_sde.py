@@ -73,20 +73,36 @@ def test_predictor_corrector_recovers_a_gaussian_and_a_mixture(sde, means, corre
 
 
 def test_the_probability_flow_is_the_monotone_map(sde):
-    """In one dimension a Gaussian flows to a Gaussian along x_t = mean_t + std_t·z with z fixed."""
+    """In one dimension a Gaussian flows to a Gaussian along x_t = mean_t + std_t·z with z fixed; then the noise that is
+    left goes: a step of variance β = 1 − signal² has the mean (2 − signal) x + std² score.
+    """
     mean, std = 0.7, 0.3
     x = probability_flow(exact_score(Mixture([mean], std), sde), noise(200), sde)
     end, start = (
         [float(each) for each in sde.marginal(torch.tensor(time, dtype=torch.float64))] for time in (sde.end, 1.0)
     )
     z = (sde.prior_std * noise(200) - start[0] * mean) / ((start[0] * std) ** 2 + start[1] ** 2) ** 0.5
-    expected = end[0] * mean + ((end[0] * std) ** 2 + end[1] ** 2) ** 0.5 * z
+    variance = (end[0] * std) ** 2 + end[1] ** 2
+    there = end[0] * mean + variance**0.5 * z
+    expected = (2 - end[0]) * there - end[1] ** 2 * (there - end[0] * mean) / variance
     assert (x - expected).abs().max() < 2e-4
 
 
 def test_the_probability_flow_recovers_a_mixture(sde):
     mixture = Mixture([-0.75, 0.75], 0.1)  # of mean 0, as the prior that stands for noise without end
     assert mixture.recovered(probability_flow(exact_score(mixture, sde), noise(8000), sde))
+
+
+@pytest.mark.parametrize("sampler", ["ode", "pc"])
+def test_no_noise_is_left_in_samples_of_data_that_has_none(sde, sampler):
+    """The last noise, of std 0.01 or 0.02, would be 1 to 3 grey levels."""
+    score = exact_score(Mixture([0.3], 1e-4), sde)
+    x = (
+        probability_flow(score, noise(20), sde)
+        if sampler == "ode"
+        else predictor_corrector(score, noise(20), sde, 100, rng())
+    )
+    assert (x - 0.3).abs().max() < 1e-3
 
 
 def test_an_untrained_score_of_zero_moves_nothing_to_infinity(sde):

@@ -279,18 +279,19 @@ def test_auto_is_decided_by_the_device_before_anything_is_recorded(monkeypatch, 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
     settings = Settings({}, TrainingSettings(), SamplingSettings())
     assert settings.training.precision == "auto"
-    assert settings.on(torch.device("cuda")).training.precision == training_precision
-    assert settings.on(CPU).training.precision == "float32"
-    assert not settings.on(CPU).training.compile
-    chosen = Settings({}, TrainingSettings(precision="bf16"), SamplingSettings(precision="auto")).on(CPU)
+    assert settings.on(torch.device("cuda"), is_image=True).training.precision == training_precision
+    assert settings.on(torch.device("cuda"), is_image=False).training.precision == "float32"
+    assert settings.on(CPU, is_image=True).training.precision == "float32"
+    assert not settings.on(CPU, is_image=True).training.compile
+    chosen = Settings({}, TrainingSettings(precision="bf16"), SamplingSettings(precision="auto")).on(CPU, is_image=True)
     assert (chosen.training.precision, chosen.sampling.precision) == ("bf16", "float32")
 
 
 @pytest.mark.parametrize(("budget", "compiled"), [("5m", False), ("30m", True), ("100kimg", True)])
 def test_only_long_training_on_a_gpu_is_worth_compiling(budget, compiled):
     settings = Settings({}, TrainingSettings(budget=budget, precision="float32"), SamplingSettings())
-    assert settings.on(torch.device("cuda")).training.compile is compiled
-    assert settings.on(CPU).training.compile is False
+    assert settings.on(torch.device("cuda"), is_image=True).training.compile is compiled
+    assert settings.on(CPU, is_image=True).training.compile is False
 
 
 def test_what_never_changes_the_result_is_in_no_digest():

@@ -124,8 +124,8 @@ class Settings:
         tables = {"training": self.training.model_dump(), "sampling": self.sampling.model_dump()}
         return {"model": self.model, **tables}
 
-    def on(self, device: torch.device) -> Settings:
-        """The same with what 'auto' means on `device`."""
+    def on(self, device: torch.device, is_image: bool) -> Settings:
+        """The same with what 'auto' means on `device`, for images or for points."""
         from trilemma_bench.precision import resolved
 
         training, sampling = self.training, self.sampling
@@ -133,11 +133,15 @@ class Settings:
         on_cuda = device.type == "cuda"
         compiled = on_cuda and long if training.compile == "auto" else training.compile
         graphs = training.cuda_graphs if on_cuda else False
-        decided = {"precision": resolved(training.precision, device), "compile": compiled, "cuda_graphs": graphs}
+        decided = {
+            "precision": resolved(training.precision, device, is_image),
+            "compile": compiled,
+            "cuda_graphs": graphs,
+        }
         return Settings(
             self.model,
             training.model_copy(update=decided),
-            sampling.model_copy(update={"precision": resolved(sampling.precision, device)}),
+            sampling.model_copy(update={"precision": resolved(sampling.precision, device, is_image)}),
         )
 
 

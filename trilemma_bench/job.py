@@ -128,7 +128,7 @@ def prepare(options: Options) -> Job:
     distributed.start(device)
     if not distributed.is_main():
         options = replace(options, progress=False, say=lambda text: None)
-    return Job(options, settings.on(device), dataset, protocol, device, model_class)
+    return Job(options, settings.on(device, dataset.spec.is_image), dataset, protocol, device, model_class)
 
 
 def open_folder(job: Job) -> None:

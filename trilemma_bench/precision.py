@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 
-def resolved(precision: str, device: torch.device) -> str:
-    """'auto' decided: 'bf16' on CUDA devices that compute in it, 'float32' elsewhere."""
+def resolved(precision: str, device: torch.device, is_image: bool = True) -> str:
+    """'auto' decided: 'bf16' for images on CUDA devices that compute in it, 'float32' elsewhere.
+
+    Points stay exact: bfloat16's 8 bits would blur a coordinate by a tenth of a mode of the 25 Gaussians.
+    """
     if precision != "auto":
         return precision
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if able else "float32"
+    return "bf16" if able and is_image else "float32"
 
 
 @contextmanager

@@ -30,7 +30,9 @@ def untrained_speed(
     """Speed and parameters of a model as its recipe for `dataset` has it, with fresh weights."""
     model_class = registry.models.get(system.model)
     overrides = {**system.settings, **(more or {})}
-    settings = config.resolve(model_class, model=system.model, dataset=dataset, overrides=overrides).on(device)
+    spec = open_dataset(dataset).spec
+    resolved = config.resolve(model_class, model=system.model, dataset=dataset, overrides=overrides)
+    settings = resolved.on(device, spec.is_image)
     seed_everything(0)
-    model = placed(model_class(open_dataset(dataset).spec, **settings.model), device)
+    model = placed(model_class(spec, **settings.model), device)
     return measure_speed(model, settings.sampling, device, seed=0), count_parameters(model.network)
