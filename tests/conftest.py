@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
 
-from trilemma_bench import registry, weights
+from trilemma_bench import weights
+from trilemma_bench.catalogue import KINDS
 from trilemma_bench.errors import PLUGIN
 
 torch.set_num_threads(1)
@@ -34,12 +36,12 @@ def _private_weights(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _private_plugins(monkeypatch):
+def _private_plugins():
     """What a test registers is gone after it, and so are the plugin files that it loaded."""
-    for kind in (registry.models, registry.datasets, registry.extractors, registry.metrics, registry.protocols):
-        monkeypatch.setattr(kind, "_local", dict(kind._local))
-        monkeypatch.setattr(kind, "_loaded", dict(kind._loaded))
     before = set(sys.modules)
-    yield
+    with ExitStack() as stack:
+        for kind in KINDS.values():
+            stack.enter_context(kind.isolated())
+        yield
     for name in [name for name in set(sys.modules) - before if name.startswith(PLUGIN)]:
         del sys.modules[name]

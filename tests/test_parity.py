@@ -45,7 +45,6 @@ def folder(tmp_path, monkeypatch):
     """Where weights, caches and results go."""
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setattr(registry.protocols, "_local", {})
     return tmp_path
 
 

@@ -240,10 +240,7 @@ def other_name():
         def official(self):
             return bool(self.load("train"))
 
-    tb.register_dataset("registered")(Unreadable)
-    yield Unreadable
-    del registry.datasets._local["registered"]
-    registry.datasets._loaded.pop("registered", None)
+    return tb.register_dataset("registered")(Unreadable)
 
 
 def test_a_dataset_has_the_name_that_it_is_registered_by(other_name, tmp_path):
@@ -290,9 +287,8 @@ def test_sampling_alone_gives_the_samples_that_a_run_measures(first, tmp_path):
     assert (array.model.reference, again.model.reference) == (True, False)
 
 
-def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path, monkeypatch):
-    protocol = Protocol("quick", "points", 300, metrics=("fd",), quantisation="none")
-    monkeypatch.setitem(registry.protocols._loaded, "quick", protocol)
+def test_a_tensor_is_measured_wherever_it_comes_from(tmp_path):
+    tb.register_protocol("quick")(Protocol("quick", "points", 300, metrics=("fd",), quantisation="none"))
     points = torch.randn(300, 2)
     options = {"dataset": "gaussians25", "protocol": "quick", "out": tmp_path, "progress": False, "device": "cpu"}
     plain = tb.evaluate(points.numpy(), **options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from trilemma_bench import read_record, registry
+from trilemma_bench import read_record
 from trilemma_bench.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -31,10 +31,7 @@ def plugin(tmp_path):
 
 @pytest.fixture
 def ring(tmp_path):
-    yield written(ARCHITECTURE, tmp_path / "ring.py")
-    for kind, name in ((registry.datasets, "ring"), (registry.metrics, "roundness"), (registry.protocols, "ring")):
-        kind._local.pop(name, None)
-        kind._loaded.pop(name, None)
+    return written(ARCHITECTURE, tmp_path / "ring.py")
 
 
 def run(out, *arguments):

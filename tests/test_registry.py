@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 from inputs import fails
 
-from trilemma_bench import registry as registries
-from trilemma_bench.catalogue import _about
+from trilemma_bench.catalogue import KINDS, _about
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.registry import Entry, Registry, load_file, models
+from trilemma_bench.registry import Registry, load_file, models
 
 
 class Thing:
     pass
 
 
-def entry(name: str, package: str, load=lambda: Thing) -> Entry:
-    return Entry(name, package, "1.0", f"{package}.module:Thing", load)
+@pytest.fixture
+def registry():
+    return Registry("toy", "builtins:object", classes=False)
 
 
 @pytest.fixture
-def registry(monkeypatch):
-    made = Registry("model", "builtins:object", classes=False)
-    made._installed = {}
-    return made
+def install(tmp_path, monkeypatch):
+    """Installs a package of one module, whose object is registered under a name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(package, name, code="class Thing: pass"):
+        monkeypatch.delitem(sys.modules, f"{package}_module", raising=False)
+        (tmp_path / f"{package}_module.py").write_text(code)
+        facts = tmp_path / f"{package}-1.0.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(f"[trilemma_bench.toys]\n{name} = {package}_module:Thing\n")
+
+    return install
 
 
 def register_from(file: str, registry: Registry, name: str) -> None:
@@ -46,32 +56,49 @@ def test_a_decorated_class_is_found_by_its_name(registry):
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_what_there_is(registry):
     registry.register("ddgan")(Thing)
-    with pytest.raises(UsageError, match=r"unknown model 'ddgn'. Did you mean 'ddgan'\? Available: ddgan"):
+    with pytest.raises(UsageError, match=r"unknown toy 'ddgn'. Did you mean 'ddgan'\? Available: ddgan"):
         registry.get("ddgn")
 
 
-def test_two_packages_that_claim_a_name_are_both_named(registry):
-    registry._installed = {"thing": [entry("thing", "first"), entry("thing", "second")]}
-    with pytest.raises(UsageError, match=r"first\.module:Thing.*second\.module:Thing"):
+def test_an_installed_package_is_imported_when_its_name_is_asked_for(registry, install):
+    install("lazy", "thing")
+    assert registry.names() == ["thing"]
+    assert registry.origin("thing") == ("lazy", "1.0")
+    assert "lazy_module" not in sys.modules
+    assert registry.get("thing").__module__ == "lazy_module"
+
+
+def test_two_packages_that_claim_a_name_are_both_named(registry, install):
+    install("first", "thing")
+    install("second", "thing")
+    with fails("first_module:Thing (from first)", "second_module:Thing (from second)", kind=UsageError):
         registry.get("thing")
 
 
-def test_a_file_cannot_silently_replace_an_installed_name(registry):
-    registry._installed = {"thing": [entry("thing", "installed")]}
+def test_a_file_cannot_silently_replace_an_installed_name(registry, install):
+    install("installed", "thing")
     register_from("mine.py", registry, "thing")
     with pytest.raises(UsageError, match=r"installed.*mine\.py"):
         registry.get("thing")
 
 
-def test_a_broken_package_is_named_and_breaks_nothing_else(registry):
-    def fail():
-        raise ImportError("no module named 'absent'")
-
-    registry._installed = {"bad": [entry("bad", "broken-package", fail)], "good": [entry("good", "fine")]}
+def test_a_broken_package_is_named_and_breaks_nothing_else(registry, install):
+    install("broken", "bad", "import absent_module")
+    install("fine", "good")
     assert registry.names() == ["bad", "good"]
-    with pytest.raises(TrilemmaError, match=r"'bad' from package broken-package failed to import.*absent"):
+    with fails("'bad' from package broken failed to import (broken_module:Thing)", "absent_module"):
         registry.get("bad")
-    assert registry.get("good") is Thing
+    assert registry.get("good").__module__ == "fine_module"
+
+
+def test_what_is_registered_in_isolation_is_forgotten(registry):
+    registry.register("kept")(Thing)
+    with registry.isolated():
+        registry.register("passing")(Thing)
+        assert registry.get("passing") is Thing
+    assert registry.names() == ["kept"]
+    with fails("unknown toy 'passing'", kind=UsageError):
+        registry.get("passing")
 
 
 def test_an_object_in_a_file_is_taken_where_a_name_is(registry, tmp_path):
@@ -106,10 +133,7 @@ def test_a_missing_plugin_file_is_wrong_usage(tmp_path):
         load_file(tmp_path / "absent.py")
 
 
-KINDS = [registries.models, registries.datasets, registries.extractors, registries.metrics, registries.protocols]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("wrong", [lambda c: 1.0, Thing, Thing()], ids=["function", "class", "object"])
 def test_what_is_not_of_its_kind_is_refused_when_it_is_registered(kind, wrong):
     with fails(f"{kind.kind} 'lonely' in", "test_registry.py", kind.contract.partition(":")[2], kind=UsageError):

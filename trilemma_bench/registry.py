@@ -10,7 +10,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -105,6 +106,15 @@ class Registry:
             return _origin_of(Path(name.rpartition(":")[0]))
         entry = self.entry(name)
         return entry.package, entry.version
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """What is registered in the block is forgotten after it."""
+        before = dict(self._local), dict(self._loaded)
+        try:
+            yield
+        finally:
+            self._local, self._loaded = before
 
     def _check(self, target: Any, name: str, where: str) -> Any:
         """`target`, which is of this registry's kind. Raises UsageError for anything else."""
