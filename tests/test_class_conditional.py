@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import succeeds
 from torch import nn
 
 from baselines.ddpm import DDIM, DDPM
@@ -17,7 +17,6 @@ from baselines.meanflow import MeanFlow
 from baselines.score_sde import ScoreVP
 from baselines.stylegan2 import StyleGAN2
 from ddgan.model import DDGAN, SIDDM
-from trilemma_bench.cli import main
 from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import DataSpec, Split
 from trilemma_bench.errors import UsageError
@@ -343,8 +342,7 @@ def test_a_guidance_curve_comes_from_one_training_run(tmp_path):
         "--set", "channels=8", "--set", "res_blocks=1", "--set", "channel_multipliers=[1, 1]", "--set", "batch_size=30",
         "--set", "sampling_steps=2", "--set", "timing_repetitions=3", "--set", "timing_batch=4",
     ]  # fmt: skip
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    succeeds(*arguments)
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
     assert sorted(record["speed"]["nfe"] for record in records) == [2, 4]
     assert len({record["training"]["run_id"] for record in records}) == 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
+import commands
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from trilemma_bench.cli import main
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.features import cache
 from trilemma_bench.features.digit_classifier import DigitsCNN
@@ -19,14 +18,8 @@ from trilemma_bench.features.extraction import extract
 DIGITS = ["--dataset", "digits", "--extractor", "digits-cnn"]
 
 
-def call(*arguments):
-    return CliRunner().invoke(main, ["reference", *(str(argument) for argument in arguments)])
-
-
 def succeeds(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return commands.succeeds("reference", *arguments).stdout
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +81,7 @@ def test_prune_deletes_what_was_not_used_for_long(tmp_path):
     assert [entry.facts["split"] for entry in cache.entries()] == ["test"]
     succeeds("prune", "--all")
     assert not cache.entries()
-    assert call("prune").exit_code == 2
+    commands.refuses(2, "--days", "reference", "prune")
 
 
 def test_list_survives_a_file_that_cannot_be_read(tmp_path):
@@ -121,8 +114,5 @@ def test_a_wrong_request_gets_one_clear_line(tmp_path, monkeypatch, code, messag
     monkeypatch.chdir(tmp_path)
     np.savez("stats.npz", mu=np.zeros(64), sigma=np.eye(64))
     np.savez("narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
-    result = call(*arguments)
-    assert result.exit_code == code, result.output
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(commands.refuses(code, message, "reference", *arguments)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["narrow.npz", "stats.npz"]

@@ -7,13 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import call, succeeds
 from inputs import fails
 from records import make_record, make_speed, make_training, with_errors
 from scipy import stats
 
 import trilemma_bench as tb
-from trilemma_bench.cli import main
 from trilemma_bench.comparing import Limit, compare_runs, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
 from trilemma_bench.report.compare import comparison_text
@@ -277,7 +276,7 @@ def test_another_protocol_is_all_that_is_said_of_it(write):
 
 def test_runs_that_nobody_timed_have_no_table_of_times(write):
     a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
-    assert "B / A" not in invoke(a, b).output
+    assert "B / A" not in call("compare", a, b).output
 
 
 def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
@@ -331,14 +330,9 @@ def test_runs_on_other_data_differ_in_that_alone(write):
 # the command
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
-
-
 def test_the_command_says_what_it_found_and_what_it_covers(write):
     a, b = write("a", run(speed=make_speed(1.0, 4))), write("b", *seeds([9.0, 9.1, 9.2]).records)
-    done = invoke(a, b)
-    assert done.exit_code == 0
+    done = succeeds("compare", a, b)
     for words in ("FID ↓", "+4.10", "A is better", "Holm", "sampling only", "training and sampling (3 seeds)"):
         assert words in done.output, words
     assert "no verdict: B: not timed" in done.output
@@ -347,8 +341,7 @@ def test_the_command_says_what_it_found_and_what_it_covers(write):
 
 def test_json_is_the_same_for_machines(write):
     a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
-    done = invoke(a, b, "--json")
-    found = json.loads(done.output)
+    found = json.loads(succeeds("compare", a, b, "--json").output)
     (score,) = found["scores"]
     assert (score["name"], score["difference"], score["verdict"]) == ("fid", 4.0, "A is better")
     assert found["correction"] == "Holm"
@@ -369,7 +362,7 @@ def test_json_is_the_same_for_machines(write):
 )
 def test_fail_if(write, limit, code):
     a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
-    done = invoke(a, b, "--fail-if", "fid>100", "--fail-if", limit)
+    done = call("compare", a, b, "--fail-if", "fid>100", "--fail-if", limit)
     assert done.exit_code == code
     assert ("error: " in done.output) == (code > 0)
 
@@ -377,7 +370,7 @@ def test_fail_if(write, limit, code):
 def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write):
     a, b = write("a", run()), write("b", run("b", {"fid": (5.9, 0.3)}))  # B − A is 0.9 ± 0.83
     for limit, on, code in (("fid>0.5", "interval", 0), ("fid>0.5", "value", 1), ("fid>0.05", "interval", 1)):
-        done = invoke(a, b, "--fail-if", limit, "--fail-on", on)
+        done = call("compare", a, b, "--fail-if", limit, "--fail-on", on)
         assert done.exit_code == code, limit
         assert ("less than its error" in done.stderr) == (code == 0)
 

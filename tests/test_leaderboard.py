@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import call, refuses, succeeds
 from records import make_record
 
 from trilemma_bench import leaderboard
-from trilemma_bench.cli import main
 from trilemma_bench.leaderboard import check_records
 from trilemma_bench.weights import sha256_of
 
@@ -143,13 +142,12 @@ def test_the_same_samples_count_once(row):
 
 
 def test_the_command_exits_with_1_and_a_line_for_each(row):
-    good = CliRunner().invoke(main, ["check", str(row.parents[3])])
-    assert (good.exit_code, good.output) == (0, "1 records are valid\n")
+    assert succeeds("check", row.parents[3]).output == "1 records are valid\n"
     spoil(row, samples_sha256=None)
-    bad = CliRunner().invoke(main, ["check", str(row.parents[3])])
-    assert bad.exit_code != 0
+    bad = call("check", row.parents[3])
+    assert bad.exit_code == 1
     assert "no hash of its samples" in bad.output
 
 
 def test_no_record_is_no_leaderboard(tmp_path):
-    assert CliRunner().invoke(main, ["check", str(tmp_path)]).exit_code != 0
+    refuses(1, "no records to check", "check", tmp_path)

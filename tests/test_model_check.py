@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from click.testing import CliRunner
-
-from trilemma_bench.cli import main
+from commands import call
 
 GOOD = """
 import torch
@@ -39,8 +37,7 @@ class Mine(Trainable):
 def check(tmp_path, code):
     plugin = tmp_path / "mine.py"
     plugin.write_text(code)
-    arguments = ["check-model", "--model", f"{plugin}:Mine", "--dataset", "gaussians25"]
-    return CliRunner().invoke(main, arguments)
+    return call("check-model", "--model", f"{plugin}:Mine", "--dataset", "gaussians25")
 
 
 def test_a_good_model_passes_every_check(tmp_path):

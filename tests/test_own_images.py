@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import succeeds
 from inputs import RNG, fails, images, write_pngs
 from PIL import Image
 
 import trilemma_bench as tb
 from trilemma_bench import read_record, registry
-from trilemma_bench.cli import main
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import arrays, open_dataset
 from trilemma_bench.datasets import images as module
@@ -181,13 +180,11 @@ def test_results_on_own_images_lie_where_their_record_says(tmp_path, monkeypatch
         (tmp_path / folder).mkdir()
         np.savez(tmp_path / folder / "own.npz", images=content)
     monkeypatch.chdir(tmp_path)
-    arguments = ["evaluate", "--samples", "c/own.npz", "--out", str(out), "--device", "cpu", "--quiet", "--dataset"]
+    arguments = ["evaluate", "--samples", "c/own.npz", "--out", out, "--device", "cpu", "--quiet", "--dataset"]
     names, read, load = [], [], arrays.read_split
     monkeypatch.setattr(arrays, "read_split", lambda file: read.append(file) or load(file))
     for dataset in ("npz:a/own.npz", f"npz:{tmp_path}/a/own.npz", "npz:b/own.npz", "npz:c/own.npz"):
-        result = CliRunner().invoke(main, [*arguments, dataset])
-        assert result.exit_code == 0, result.output
-        folder = Path(result.stdout.splitlines()[-1])
+        folder = Path(succeeds(*arguments, dataset).stdout.splitlines()[-1])
         assert folder == out / read_record(folder / "record.json").place
         names.append(folder.parts[-3])
         assert len(read) == 1  # of the data set; the samples are read another way

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import succeeds
 
 from trilemma_bench import read_record
 from trilemma_bench.cli import main
@@ -36,8 +36,7 @@ def ring(tmp_path):
 
 def run(out, *arguments):
     quick = ["--budget", "20kimg", "--samples", "1000", "--quiet", "--device", "cpu", "--set", "timing_seconds=0.1"]
-    result = CliRunner().invoke(main, [*map(str, ["run", *arguments, *quick, "--out", out])])
-    assert result.exit_code == 0, result.output
+    succeeds("run", *arguments, *quick, "--out", out)
     return read_record(next(out.rglob("record.json")))
 
 
@@ -62,15 +61,14 @@ def test_the_plugin_of_the_architecture_brings_a_dataset_a_metric_and_a_protocol
     points = np.array([[2.0, 0.0], [0.0, 1.0], [-1.5, 0.0], [0.0, -0.5]] * 5)
     np.save(tmp_path / "points.npy", points)
     arguments = ["--dataset", "ring", "--plugin", ring, "--out", tmp_path / "out", "--device", "cpu", "--quiet"]
-    result = CliRunner().invoke(main, [*map(str, ["evaluate", "--samples", tmp_path / "points.npy", *arguments])])
-    assert result.exit_code == 0, result.output
+    succeeds("evaluate", "--samples", tmp_path / "points.npy", *arguments)
     record = read_record(next((tmp_path / "out").rglob("record.json")))
     score = record.scores["roundness"]
     assert score.value == pytest.approx(0.5)
     assert score.standard_error == pytest.approx(np.std([1, 0, 0.5, 0.5] * 5, ddof=1) / 20**0.5)
     assert set(record.scores) == {"fd_points", "roundness"}
     assert (record.dataset.name, record.dataset.size) == ("ring", 5000)
-    listed = json.loads(CliRunner().invoke(main, ["list", "metrics", "--json", "--plugin", str(ring)]).output)
+    listed = json.loads(succeeds("list", "metrics", "--json", "--plugin", ring).output)
     assert [row["package"] for row in listed if row["name"] == "roundness"] == ["ring.py"]
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import call, refuses, succeeds
 from inputs import fails, images
 
 import trilemma_bench as tb
 from trilemma_bench import config
-from trilemma_bench.cli import main
 from trilemma_bench.environment import command_line
 from trilemma_bench.errors import UsageError
 from trilemma_bench.record import read_record
@@ -219,9 +218,8 @@ def test_a_model_of_a_plugin_file_needs_the_file(tmp_path):
 
 def test_a_reference_that_was_a_file_is_asked_for(digits, tmp_path):
     file = tmp_path / "digits.safetensors"
-    arguments = ["--dataset", "digits", "--extractor", "digits-cnn", "--kind", "features", "--to", str(file)]
-    exported = CliRunner().invoke(main, ["reference", "export", *arguments, "--device", "cpu"])
-    assert exported.exit_code == 0, exported.output
+    arguments = ["--dataset", "digits", "--extractor", "digits-cnn", "--kind", "features", "--to", file]
+    succeeds("reference", "export", *arguments, "--device", "cpu")
     old = tmp_path / "old"
     settings = {"channels": 8, "latent_dim": 8, "batch_size": 32, **QUICK}
     folder = run(old, "vae", "digits", settings, samples=100, budget="0.5kimg", references=[file])
@@ -279,15 +277,10 @@ def refusal_of(path):
         return str(error)
 
 
-def call(*arguments):
-    return CliRunner().invoke(main, ["rerun", *map(str, arguments), "--device", "cpu", "--quiet"])
-
-
 def test_the_command_ends_with_the_comparison_and_its_record_says_how_to_do_it_again(points, tmp_path, monkeypatch):
     arguments = ["rerun", str(points), "--out", str(tmp_path), "--device", "cpu", "--quiet"]
     monkeypatch.setattr("sys.argv", ["/usr/bin/trilemma-bench", *arguments])
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    result = succeeds(*arguments)
     (file,) = tmp_path.rglob("record.json")
     assert str(tb.compare(points, file)) in result.stdout
     assert result.stdout.splitlines()[-1] == str(file.parent)
@@ -309,12 +302,11 @@ def test_the_command_is_known_however_it_was_called(program, command, monkeypatc
 
 
 def test_a_limit_is_checked_before_and_after(points, tmp_path):
-    wrong = call(points, "--out", tmp_path / "out", "--fail-if", "fid>0")
-    assert wrong.exit_code == 2
-    assert "unknown score 'fid'" in wrong.stderr
+    rerun = ["rerun", points, "--out", tmp_path / "out", "--device", "cpu", "--quiet"]
+    refuses(2, "unknown score 'fid'", *rerun, "--fail-if", "fid>0")
     assert not (tmp_path / "out").exists()
-    weights = ["--checkpoint", points / "checkpoint.safetensors", "--out", tmp_path / "out"]
-    assert call(points, *weights, "--fail-if", "fd_points>+0.5").exit_code == 0
-    broken = call(points, *weights, "--fail-if", "fd_points>-0.5", "--fail-on", "value")
+    weights = ["--checkpoint", points / "checkpoint.safetensors"]
+    succeeds(*rerun, *weights, "--fail-if", "fd_points>+0.5")
+    broken = call(*rerun, *weights, "--fail-if", "fd_points>-0.5", "--fail-on", "value")
     assert broken.exit_code == 1
     assert "fd_points>-0.5: B − A is 0" in broken.stderr

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from commands import call, refuses
 
-from trilemma_bench.cli import main
 from trilemma_bench.results import find_records
 
 TINY = [
@@ -17,12 +16,12 @@ TINY = [
 ]  # fmt: skip
 
 
-def call(out, *arguments):
-    return CliRunner().invoke(main, ["sweep", *TINY, "--out", str(out), *arguments])
+def sweep(out, *arguments):
+    return call("sweep", *TINY, "--out", out, *arguments)
 
 
 def test_one_checkpoint_gives_a_row_for_each_number_of_steps(tmp_path):
-    result = call(tmp_path, "--model", "ddim", "--steps", "2,5,10")
+    result = sweep(tmp_path, "--model", "ddim", "--steps", "2,5,10")
     assert result.exit_code == 0, result.output
     records = [record for _, record in find_records([tmp_path]).records]
     assert sorted(record.speed.nfe for record in records) == [2, 5, 10]
@@ -31,7 +30,7 @@ def test_one_checkpoint_gives_a_row_for_each_number_of_steps(tmp_path):
 
 
 def test_any_sampling_setting_can_be_varied(tmp_path):
-    result = call(tmp_path, "--model", "ddim", "--vary", "eta=0,1", "--set", "sampling_steps=4")
+    result = sweep(tmp_path, "--model", "ddim", "--vary", "eta=0,1", "--set", "sampling_steps=4")
     assert result.exit_code == 0, result.output
     settings = [json.loads(path.read_text())["model"]["settings"] for path in tmp_path.rglob("record.json")]
     assert sorted(each["eta"] for each in settings) == [0, 1]
@@ -49,14 +48,11 @@ def test_any_sampling_setting_can_be_varied(tmp_path):
     ],
 )
 def test_a_wrong_sweep_is_one_line_and_does_nothing(arguments, message, tmp_path):
-    result = call(tmp_path, *arguments)
+    result = sweep(tmp_path, *arguments)
     assert result.exit_code == 2
     assert message in result.output
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_without_a_knob_cannot_be_swept(tmp_path):
-    arguments = ["sweep", "--model", "vae", "--dataset", "digits", "--steps", "4", "--out", str(tmp_path)]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert "nothing to sweep" in result.output
+    refuses(2, "nothing to sweep", "sweep", "--model", "vae", "--dataset", "digits", "--steps", "4", "--out", tmp_path)
