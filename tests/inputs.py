@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -39,6 +40,22 @@ def write_pngs(folder: Path, pixels: np.ndarray) -> Path:
     for index, image in enumerate(pixels):
         Image.fromarray(image.squeeze()).save(folder / f"{index:03}.png")
     return folder
+
+
+def no_reference() -> NoReturn:
+    """The reference of a score that has none."""
+    raise AssertionError("asked for a reference")
+
+
+def scene(width: int, height: int, seed: int = 0) -> torch.Tensor:
+    """A smooth background with hard edges, noise and saturated corners: uint8 3×H×W."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    image = np.stack([128 + 120 * np.sin(9 * x + 5 * y + phase) for phase in (0, 2, 4)])
+    image[:, height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, (3, 1, 1))
+    image += rng.normal(0, 8, image.shape)
+    image[:, :4, :4], image[:, -4:, -4:] = 0, 255
+    return torch.from_numpy(image.clip(0, 255).astype(np.uint8))
 
 
 def blobs(seed: int, n: int, dim: int, shift: float = 0.0) -> torch.Tensor:

@@ -1,18 +1,26 @@
-"""Tiny settings for every registered model, so that the contract tests take seconds."""
+"""Every registered model: tiny, so that a test takes seconds, or as in its recipe, without memory for weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from trilemma_bench import registry
-from trilemma_bench.config import model_schema
+from trilemma_bench import registry, seeding
+from trilemma_bench.config import Settings, TrainingSettings, model_schema, resolve
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split, Trainable
+from trilemma_bench.datasets import open_dataset
+from trilemma_bench.seeding import seed_everything
+from trilemma_bench.trained import count_parameters
+from trilemma_bench.training.checkpoint import Header
+from trilemma_bench.training.trainer import Place, Trainer
 
+CPU = torch.device("cpu")
 TRAINABLE = [name for name in registry.models.names() if issubclass(registry.models.get(name), Trainable)]
 POINTS = DataSpec((2,), None, 2.83)
 IMAGES = DataSpec((1, 8, 8))
+SPECS = {"points": POINTS, "images": IMAGES}
 TINY: dict[str, Any] = {
     "hidden": 16,
     "channels": 8,
@@ -60,9 +68,51 @@ def tiny_data(spec: DataSpec, count: int = 64) -> torch.Tensor:
     return (2.0 * side - 1) * 3 + 0.1 * torch.randn(count, *spec.shape, generator=rng)
 
 
+def tiny_trainer(
+    model: Trainable, folder: Path, steps: int, resume: Path | None = None, say=str, device=CPU, **settings: Any
+) -> Trainer:
+    """What trains `model` on the tiny data of its shape, into `folder`. settings: of training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = tiny_data(model.data)
+    split = Split(samples, torch.arange(len(samples)) % 2 if model.data.classes else None)
+    facts = {"batch_size": 16, **settings}
+    facts = {"budget": f"{facts['batch_size'] * steps / 1000}kimg", **facts}
+    place = Place(folder, device, resume, say, progress=False)
+    return Trainer(model, split, TrainingSettings(**facts), 0, tiny_header(type(model).__name__, model.data), place)
+
+
+def tiny_run(name: str, spec: DataSpec, folder: Path, steps: int = 8, **options: Any) -> Trainer:
+    """Training of the registered model in tiny, whatever was drawn before. options: of `tiny_trainer`."""
+    seed_everything(0)
+    model = tiny_model(name, spec, seeding.stream_seed("training", 0))
+    assert isinstance(model, Trainable)
+    return tiny_trainer(model, folder, steps, **{"ema_decay": 0.9, **options})
+
+
+def tiny_header(name: str, spec: DataSpec) -> Header:
+    return Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
+
+
 @torch.no_grad()
-def wake(model: torch.nn.Module) -> None:
-    """Moves all weights, so that layers which start as zero do something."""
+def wake(model: torch.nn.Module, by: float = 0.05) -> torch.nn.Module:
+    """The model with all weights moved, so that layers which start as zero do something. by: standard deviation."""
     rng = torch.Generator().manual_seed(0)
     for value in model.parameters():
-        value += 0.05 * torch.randn(value.shape, generator=rng)
+        value += by * torch.randn(value.shape, generator=rng)
+    return model
+
+
+def of_recipe(name: str, dataset: str, spec: DataSpec | None = None, **options: Any) -> tuple[Any, Settings]:
+    """The model of a recipe at full size, without memory for weights, and its settings.
+
+    spec: unless it is the dataset's; options: of `config.resolve`.
+    """
+    model_class = registry.models.get(name)
+    settings, spec = resolve(model_class, model=name, dataset=dataset, **options), spec or open_dataset(dataset).spec
+    with torch.device("meta"):
+        return model_class(spec, **settings.model), settings
+
+
+def millions(module: torch.nn.Module) -> float:
+    """Of parameters, to two digits as papers state them."""
+    return round(count_parameters(module) / 1e6, 2)

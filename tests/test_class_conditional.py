@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from commands import succeeds
+from models import wake
 from torch import nn
 
 from baselines.ddpm import DDIM, DDPM
@@ -87,11 +88,7 @@ def drawn(built, count=50):
 class TestNetworks:
     def awake(self, make):
         torch.manual_seed(0)
-        network = make().eval()
-        with torch.no_grad():
-            for value in network.parameters():
-                value += 0.1 * torch.randn(value.shape)
-        return network
+        return wake(make(), by=0.3).eval()
 
     def inputs(self, network):
         shape = (3, 1) if isinstance(network, MLP) else (3, 1, 8, 8)
@@ -223,7 +220,7 @@ class TestAdversarial:
 
     def test_a_label_changes_its_own_sample_only(self, model_class, data):
         built, calls = adversarial(model_class, data)
-        awake(built.eval())
+        wake(built.eval(), by=0.1)
         with torch.no_grad():
             built.sample(3, torch.Generator().manual_seed(0))
             *inputs, labels = calls[0][1]
@@ -234,7 +231,7 @@ class TestAdversarial:
 
     def test_a_label_changes_what_the_discriminator_says(self, model_class, data):
         built, calls = adversarial(model_class, data)
-        awake(built.train())
+        wake(built.train(), by=0.1)
         labels = torch.arange(8) % CLASSES
         built.training_step(torch.randn(8, *data.shape), 1, built.optimizers(), labels=labels)
         *inputs, _ = next(arguments for name, arguments in calls if name == "discriminator")
@@ -261,13 +258,6 @@ class TestAdversarial:
 
     def test_the_row_says_it(self, model_class, data):
         assert adversarial(model_class, data)[0].describe().endswith("class-conditional")
-
-
-@torch.no_grad()
-def awake(network):
-    """Moves all weights, so that layers which start as zero do something."""
-    for value in network.parameters():
-        value += 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_settings
+from models import IMAGES, POINTS, TRAINABLE, tiny_settings, tiny_trainer
 
 from trilemma_bench import registry
-from trilemma_bench.config import SamplingSettings, TrainingSettings
-from trilemma_bench.contracts import Split
+from trilemma_bench.config import SamplingSettings
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.training.checkpoint import Header
-from trilemma_bench.training.trainer import Place, Trainer
+from trilemma_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")
-STEPS, BATCH = 24, 16
+STEPS = 24
 LABELLED = replace(IMAGES, classes=2)
 VARIANTS = [
     ("ddgan", POINTS, {}),
@@ -47,14 +45,10 @@ def built(name, spec, **settings):
 
 def trained(name, folder, spec=IMAGES, settings=None, **training):
     """A run of STEPS steps, and what replays them; Adam's ε is large, so that it does not blow rounding up."""
-    folder.mkdir()
-    model, data = built(name, spec, **(settings or {})), tiny_data(spec)
+    model = built(name, spec, **(settings or {}))
     seed_everything(0)
-    facts = {"batch_size": BATCH, "budget": f"{BATCH * STEPS / 1000}kimg", "lr_warmup_steps": 6, "precision": "float32"}
-    header = Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
-    place = Place(folder, CUDA, say=complain, progress=False)
-    split = Split(data, torch.arange(len(data)) % 2 if spec.classes else None)
-    run = Trainer(model, split, TrainingSettings(**facts | {"flip": spec.is_image} | training), 0, header, place)
+    facts = {"lr_warmup_steps": 6, "precision": "float32", "flip": spec.is_image} | training
+    run = tiny_trainer(model, folder, STEPS, say=complain, device=CUDA, **facts)
     for optimizer in run.optimizers.values():
         for group in optimizer.param_groups:
             group["eps"] = 1e-4

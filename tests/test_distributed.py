@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_settings, wake
+from models import CPU, POINTS, SPECS, TRAINABLE, tiny_data, tiny_settings, tiny_trainer, wake
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,12 +25,9 @@ from trilemma_bench.record import read_record
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training.batches import Batches
-from trilemma_bench.training.checkpoint import WEIGHTS_FILE, Header
+from trilemma_bench.training.checkpoint import WEIGHTS_FILE
 from trilemma_bench.training.step import TrainingStep
-from trilemma_bench.training.trainer import Place, Trainer
 
-CPU = torch.device("cpu")
-SPECS = {"points": POINTS, "images": IMAGES}
 ADA_OF_POINTS = "stylegan2 with ada", "points"
 # Dropout is equal in distribution only; penalties are due at once, and weigh something.
 EXACT = {"dropout": 0.0, "r1_gamma": 1.0, "r1_interval": 2}
@@ -87,13 +84,8 @@ class Probe(Trainable):
         return torch.randn(count, 2, generator=rng)
 
 
-def train(model, spec, folder, batch_size=16):
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = TrainingSettings(batch_size=batch_size, budget=f"{STEPS * batch_size / 1000}kimg", flip=spec.is_image)
-    header = Header(type(model).__name__, {}, spec.shape, "tiny", "0", "digest", "run")
-    trainer = Trainer(model, Split(tiny_data(spec)), settings, 0, header, Place(folder, CPU, say=str, progress=False))
-    trainer.run()
-    return trainer
+def train(model, folder, batch_size=16):
+    tiny_trainer(model, folder, STEPS, batch_size=batch_size, flip=model.data.is_image).run()
 
 
 def base(name):
@@ -143,12 +135,12 @@ def work(folder):
         seed_everything(0)
         model = build(name, kind)
         results["start", name, kind] = {key: value.clone() for key, value in model.state_dict().items()}
-        train(model, SPECS[kind], folder / f"{name}-{kind}", BATCH_SIZES.get(base(name), 16))
+        train(model, folder / f"{name}-{kind}", BATCH_SIZES.get(base(name), 16))
         results[name, kind] = model.state_dict()
         results["samples", name, kind] = draw_samples(model, 22, 0, chunk_size=4, device=CPU, progress=False)
     seed_everything(0)
     probe = Probe(POINTS)
-    train(probe, POINTS, folder / "probe")
+    train(probe, folder / "probe")
     return results | {"probe": probe.state_dict(), "seen": probe.seen, "scores": scores(folder)}
 
 

@@ -20,6 +20,7 @@ from trilemma_bench.features.digit_classifier import DATA, DigitsCNN, MnistCNN
 from trilemma_bench.features.extraction import BATCH, extract, extract_all, in_blocks
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.features.raw import Pixels, Points
+from trilemma_bench.trained import count_parameters
 
 
 def images(n, channels=3, side=32, seed=0):
@@ -278,7 +279,7 @@ def seeded_resnet():
 def test_resnet56_has_the_papers_size():
     """0.85 M parameters (He et al. 2016, table 6), 55 convolutions and one linear layer."""
     network = ResNet(blocks=9)
-    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(0.85e6, abs=0.01e6)
+    assert count_parameters(network) == pytest.approx(0.85e6, abs=0.01e6)
     layers = [m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
     assert len(layers) == 56
 

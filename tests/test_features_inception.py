@@ -10,8 +10,8 @@ import torch
 from cleanfid.fid import frechet_distance as cleanfid_distance
 from cleanfid.fid import get_batch_features
 from cleanfid.resize import build_resizer
+from inputs import scene
 from seeded_weights import install_inception, relative_error
-from test_features_resize import scene
 
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec

@@ -15,9 +15,9 @@ import torch
 from filelock import FileLock
 from inputs import fails
 from safetensors import safe_open
+from toys import SIZE, Counting, Toy, pixels
 
 from trilemma_bench import paths, seeding
-from trilemma_bench.contracts import Dataset, DataSpec, Split
 from trilemma_bench.features import cache
 from trilemma_bench.features import reference as module
 from trilemma_bench.features.raw import Pixels
@@ -26,41 +26,10 @@ from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import moments
 from trilemma_bench.metrics.search import nearest_distances
 
-SIZE = 12
-
-
-class Toy(Dataset):
-    name = "toy"
-    spec = DataSpec((3, 1, 2))
-
-    def __init__(self, seed=0):
-        self.seed = seed
-
-    def load(self, split):
-        rng = torch.Generator().manual_seed(self.seed + (split == "test"))
-        return Split(torch.randint(256, (SIZE, 3, 1, 2), generator=rng, dtype=torch.uint8))
-
-
-class Counting(Pixels):
-    """Pixels, their squares and their means; counts the samples that it sees."""
-
-    outputs = ("features", "squares", "means")
-    cpu_block = 1
-    seen = 0
-
-    def compute(self, samples, outputs):
-        Counting.seen += len(samples)
-        pixels = self(samples)
-        known = {"features": pixels, "squares": pixels.square(), "means": pixels.mean(dim=1, keepdim=True)}
-        return {output: known[output] for output in outputs}
-
 
 @pytest.fixture
 def counting():
-    Counting.seen = 0
-    extractor = Counting()
-    extractor.check(Toy.spec)
-    return extractor
+    return Counting.of_toys()
 
 
 @pytest.fixture
@@ -80,10 +49,6 @@ def calls(monkeypatch):
     for name in made:
         counted(name)
     return made
-
-
-def pixels(split="train", seed=0):
-    return Toy(seed).load(split).samples.flatten(1) / 255
 
 
 def cached_files(kind):
@@ -255,7 +220,7 @@ def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch, changed
     package.mkdir()
     (package / "network.py").write_text("SCALE = 1\n")
     (package / "extractor.py").write_text(
-        "from test_features_reference import Counting\nfrom .network import SCALE\nclass Mine(Counting):\n    pass\n"
+        "from toys import Counting\nfrom .network import SCALE\nclass Mine(Counting):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     Mine = importlib.import_module(f"{package.name}.extractor").Mine
@@ -401,10 +366,10 @@ def test_who_waits_says_so(counting, capsys, monkeypatch):
 PROCESS = """
 import os, sys, time
 from pathlib import Path
-import test_features_reference as shared
+import toys
 from trilemma_bench.features.reference import reference
 
-class Slow(shared.Counting):
+class Slow(toys.Counting):
     def compute(self, samples, outputs):
         Path(sys.argv[1], f"pass-{os.getpid()}").touch()
         if sys.argv[2] == "hang":
@@ -413,7 +378,7 @@ class Slow(shared.Counting):
         return super().compute(samples, outputs)
 
 wanted = {"features": "features", "squares": "features"}
-found = reference(shared.Toy(), "train", Slow(), wanted=wanted, output=sys.argv[2])
+found = reference(toys.Toy(), "train", Slow(), wanted=wanted, output=sys.argv[2])
 print(float(found.features.double().sum()), float(found.moments.mean.sum()), float(found.nearest(3).sum()))
 """
 

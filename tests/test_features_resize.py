@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 import torch
 from cleanfid.resize import build_resizer
+from inputs import scene
 from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from trilemma_bench.features.resize import bicubic, bicubic_uint8, normalised, tf1_bilinear
-
-
-def scene(width, height, seed=0):
-    """A smooth background with hard edges, noise and saturated corners: uint8 3×H×W."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / max(width, height)
-    image = np.stack([128 + 120 * np.sin(9 * x + 5 * y + phase) for phase in (0, 2, 4)])
-    image[:, height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, (3, 1, 1))
-    image += rng.normal(0, 8, image.shape)
-    image[:, :4, :4], image[:, -4:, -4:] = 0, 255
-    return torch.from_numpy(image.clip(0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 32), (64, 48), (299, 299), (400, 320), (1, 1)])

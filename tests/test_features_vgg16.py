@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torchvision
+from inputs import scene
 from seeded_weights import install, relative_error, vgg16_state
-from test_features_resize import scene
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from trilemma_bench import weights

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from inputs import scene
 from seeded_weights import install, relative_error
-from test_features_resize import scene
 from torch_fidelity.feature_extractor_clip import VisionTransformer as OpenAIsTower
 
 from trilemma_bench.errors import TrilemmaError
@@ -17,6 +17,7 @@ from trilemma_bench.features.dinov2 import DINOv2B14, DINOv2L14, resized_positio
 from trilemma_bench.features.extraction import extract
 from trilemma_bench.features.resize import bicubic_uint8
 from trilemma_bench.features.vit import VisionTransformer
+from trilemma_bench.trained import count_parameters
 
 RNG = torch.Generator().manual_seed(0)
 WIDTH, DEPTH = 128, 2
@@ -129,7 +130,7 @@ def test_dinov2_has_the_published_size(extractor, depth, millions):
         network = VisionTransformer(
             extractor.dim, depth, 14, 1 + 37 * 37, activation=F.gelu, epsilon=1e-6, layer_scale=True
         )
-    assert sum(p.numel() for p in network.parameters()) + extractor.dim == pytest.approx(millions * 1e6, abs=5e3)
+    assert count_parameters(network) + extractor.dim == pytest.approx(millions * 1e6, abs=5e3)
     small = dinov2_state(64, 1)
     with torch.device("meta"):
         same = VisionTransformer(64, 1, 14, 1 + 37 * 37, activation=F.gelu, epsilon=1e-6, layer_scale=True)
@@ -213,7 +214,7 @@ def test_clip_has_the_published_size():
     with torch.device("meta"):
         tower = ImageTower(768, 12, 32, 50, 512)
         small = ImageTower(WIDTH, DEPTH, 32, 50, 32)
-    assert sum(p.numel() for p in tower.parameters()) == 87_849_216
+    assert count_parameters(tower) == 87_849_216
     assert small.state_dict().keys() == image_tower_state(clip_state()).keys()
 
 

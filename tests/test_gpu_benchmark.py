@@ -9,16 +9,13 @@ import gpu
 import model_rates
 import pytest
 import torch
-from models import TRAINABLE, tiny_model
+from models import CPU, TRAINABLE, of_recipe, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from trilemma_bench.api import options_of
-from trilemma_bench.config import resolve
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.images import to_float
 from trilemma_bench.job import prepare
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -41,20 +38,12 @@ def two_models(monkeypatch):
     monkeypatch.setattr(model_rates, "peaks_of", lambda device: {"float32": 1e12, "bf16": 2e12})
 
 
-def on_meta(name, dataset, overrides=None):
-    """(the model of its recipe, without weights; its settings)"""
-    model_class = gpu.registry.models.get(name)
-    settings = resolve(model_class, model=name, dataset=dataset, overrides=overrides)
-    with torch.device("meta"):
-        return model_class(model_rates.spec_of(dataset), **settings.model), settings
-
-
 @pytest.mark.parametrize("way", [gpu.EAGER, gpu.FAST], ids=["eager", "fast"])
 @pytest.mark.parametrize("row", gpu.SPEED_ROWS, ids=lambda row: row.model)
 def test_a_row_of_the_speed_table_times_the_models_own_sampler(row, way):
     """In proportion, where only a part of its steps is timed."""
-    timed, settings = on_meta(row.model, "cifar10", {**row.overrides, **way})
-    own, _ = on_meta(row.model, "cifar10")
+    timed, settings = of_recipe(row.model, "cifar10", overrides={**row.overrides, **way})
+    own, _ = of_recipe(row.model, "cifar10")
     assert timed.evaluations() * row.times == own.evaluations()
     assert settings.sampling.precision == ("float32" if way == gpu.EAGER else "auto")
 
@@ -62,7 +51,7 @@ def test_a_row_of_the_speed_table_times_the_models_own_sampler(row, way):
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_the_checks_build_every_model_with_few_steps(name, dataset):
-    model, _ = on_meta(name, dataset, gpu.few_steps(name))
+    model, _ = of_recipe(name, dataset, overrides=gpu.few_steps(name))
     assert model.evaluations() is None or model.evaluations() <= 20
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from exact import Mixture
+from models import of_recipe
 from torch import nn
 
 from baselines.meanflow import TIME_SCALE, MeanFlow
-from trilemma_bench import config
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
+from trilemma_bench.trained import count_parameters
 
 MEAN, STD = 2.0, 0.5
 
@@ -154,7 +155,5 @@ def test_random_features_of_two_times_are_refused():
 
 def test_the_cifar10_recipe_has_its_papers_network():
     """EDM's DDPM++ of 55.73 M parameters, and 65,536 more for the second time."""
-    settings = config.resolve(MeanFlow, model="meanflow", dataset="cifar10")
-    with torch.device("meta"):
-        made = MeanFlow(DataSpec((3, 32, 32)), **settings.model)
-    assert sum(parameter.numel() for parameter in made.network.parameters()) == 55_798_275
+    made, _ = of_recipe("meanflow", "cifar10")
+    assert count_parameters(made.network) == 55_798_275

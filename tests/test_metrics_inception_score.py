@@ -5,15 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from inputs import fails
+from inputs import fails, no_reference
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.inception_score import INCEPTION_SCORE, inception_score
-
-
-def no_reference():
-    raise AssertionError("the Inception score has no reference")
 
 
 def score(logits: torch.Tensor):

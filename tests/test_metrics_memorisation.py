@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from inputs import fails
+from inputs import blobs, fails
 from PIL import Image
 
 from trilemma_bench.errors import TrilemmaError
@@ -17,10 +17,6 @@ from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.distances import SINGLE, all_distances
 from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
-
-
-def gaussian(count: int, dim: int, seed: int) -> torch.Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
 def score(generated: torch.Tensor, training: torch.Tensor):
@@ -34,14 +30,14 @@ def test_by_hand():
 
 
 def test_a_copied_training_set_is_not_authentic():
-    training = gaussian(300, 8, seed=0)
+    training = blobs(0, 300, 8)
     assert score(training, training).value == 0.0
     assert score(training + 1e-6, training).value == 0.0
     assert score(training[:1].repeat(50, 1), training).value == 0.0
 
 
 def test_samples_far_from_all_data_are_authentic():
-    assert score(gaussian(100, 8, seed=1) + 100, gaussian(300, 8, seed=0)).value == 1.0
+    assert score(blobs(1, 100, 8) + 100, blobs(0, 300, 8)).value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -57,29 +53,29 @@ def test_new_samples_of_the_distribution_score_the_chance_that_they_are_nobodys_
 
 @pytest.mark.parametrize("dim", [5, 64])
 def test_new_samples_score_as_the_training_samples_do_among_themselves(dim):
-    training = gaussian(2000, dim, seed=0)
+    training = blobs(0, 2000, dim)
     distances = torch.cdist(training, training).fill_diagonal_(torch.inf)
     nearest = distances.argmin(dim=1)
     mutual = float((nearest[nearest] == torch.arange(2000)).double().mean())
-    estimate = score(gaussian(2000, dim, seed=1), training)
+    estimate = score(blobs(1, 2000, dim), training)
     assert estimate.value == pytest.approx(1 - mutual, abs=6 * estimate.standard_error)  # mutual has an error too
 
 
 def test_half_copied_scores_half_of_what_new_samples_do():
-    training, fresh = gaussian(1000, 5, seed=0), gaussian(500, 5, seed=1)
+    training, fresh = blobs(0, 1000, 5), blobs(1, 500, 5)
     mixed = score(torch.cat([fresh, training[:500]]), training).value
     assert mixed == pytest.approx(score(fresh, training).value / 2)
 
 
 def test_the_reference_stands_in_for_training():
-    generated, reference = gaussian(50, 4, seed=1), gaussian(60, 4, seed=0)
+    generated, reference = blobs(1, 50, 4), blobs(0, 60, 4)
     assert authenticity(Comparison(generated, reference)).value == score(generated, reference).value
     assert authenticity(Comparison(reference, reference)).value == 0.0
 
 
 def test_standard_error_is_the_spread_over_draws():
-    training = gaussian(300, 3, seed=1000)
-    draws = [score(gaussian(200, 3, seed), training) for seed in range(150)]
+    training = blobs(1000, 300, 3)
+    draws = [score(blobs(seed, 200, 3), training) for seed in range(150)]
     spread = np.std([draw.value for draw in draws], ddof=1)
     assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
     assert all(draw.interval[0] < draw.value < draw.interval[1] for draw in draws)
@@ -88,7 +84,7 @@ def test_standard_error_is_the_spread_over_draws():
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 @pytest.mark.parametrize("block", [7, 64, 500])
 def test_nearest_pairs_are_those_of_brute_force(block, offset):
-    generated, training = gaussian(150, 6, seed=1) + offset, gaussian(210, 6, seed=0) + offset
+    generated, training = blobs(1, 150, 6) + offset, blobs(0, 210, 6) + offset
     brute = (generated.double()[:, None] - training.double()[None]).norm(dim=2)
     pairs = nearest_pairs(generated, training, block)
     assert pairs.training.tolist() == brute.argmin(dim=1).tolist()
@@ -123,8 +119,8 @@ def test_of_codes_that_are_all_equally_far_apart_only_copies_are_measured(block,
 @pytest.mark.parametrize("width", [1e-6, 1e-2])
 def test_nearest_pairs_of_a_collapsed_model_are_those_of_brute_force(width):
     """Clusters that products around the origin cannot tell apart, copies, and clusters of two sizes."""
-    training = gaussian(4, 40, seed=0).repeat(50, 1) + width * gaussian(200, 40, seed=1)
-    generated = torch.cat([training[::3].repeat(2, 1), training[:70] + 1e-3 * width * gaussian(70, 40, seed=2)])
+    training = blobs(0, 4, 40).repeat(50, 1) + width * blobs(1, 200, 40)
+    generated = torch.cat([training[::3].repeat(2, 1), training[:70] + 1e-3 * width * blobs(2, 70, 40)])
     distances = all_distances(generated, training)
     for block in (16, None):
         pairs = nearest_pairs(generated, training, block)
@@ -135,11 +131,11 @@ def test_nearest_pairs_of_a_collapsed_model_are_those_of_brute_force(width):
 
 def test_nearest_pairs_of_huge_features_are_refused():
     with pytest.raises(TrilemmaError, match="scale them down"):
-        nearest_pairs(gaussian(5, 2, seed=0).double() * 1e160, gaussian(6, 2, seed=1).double() * 1e160)
+        nearest_pairs(blobs(0, 5, 2).double() * 1e160, blobs(1, 6, 2).double() * 1e160)
 
 
 def test_blocks_do_not_change_ties_of_duplicates():
-    training = gaussian(40, 5, seed=0).repeat(3, 1)
+    training = blobs(0, 40, 5).repeat(3, 1)
     pairs = [nearest_pairs(training + 1e4, training + 1e4, block) for block in (17, 50, 1000)]
     for found in pairs:
         assert found.training.tolist() == 3 * list(range(40))
@@ -147,8 +143,8 @@ def test_blocks_do_not_change_ties_of_duplicates():
 
 
 def test_the_nearest_come_first():
-    training = gaussian(100, 4, seed=0)
-    generated = gaussian(50, 4, seed=1)
+    training = blobs(0, 100, 4)
+    generated = blobs(1, 50, 4)
     generated[[31, 7]] = training[[64, 12]] + torch.tensor([[1e-3], [1e-5]])
     pairs = nearest_pairs(generated, training).nearest(5)
     assert pairs.generated[:2].tolist() == [7, 31]
@@ -159,11 +155,11 @@ def test_the_nearest_come_first():
 
 
 def test_hostile_input():
-    x = gaussian(5, 3, seed=0)
+    x = blobs(0, 5, 3)
     with fails("authenticity needs at least 2 training samples, got 1"):
         score(x, x[:1])
     with fails("generated samples have 3 features and training samples 2"):
-        score(x, gaussian(5, 2, seed=1))
+        score(x, blobs(1, 5, 2))
     with fails("mean and covariance only"):
         authenticity(Comparison(x, MomentsReference(Reference(x).moments, 5)))
 
@@ -178,7 +174,7 @@ def test_pairs_are_drawn_one_above_the_other(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_same_on_cuda():
-    generated, training = gaussian(700, 16, seed=1), gaussian(900, 16, seed=0)
+    generated, training = blobs(1, 700, 16), blobs(0, 900, 16)
     cpu, cuda = nearest_pairs(generated, training), nearest_pairs(generated.cuda(), training.cuda())
     assert cuda.training.tolist() == cpu.training.tolist()
     assert score(generated.cuda(), training.cuda()).value == score(generated, training).value

@@ -7,14 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from inputs import fails
+from inputs import fails, no_reference
 
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.vendi import vendi
-
-
-def no_reference():
-    raise AssertionError("the Vendi score has no reference")
 
 
 def score(features: torch.Tensor):

@@ -11,23 +11,19 @@ from statistics import fmean
 import pytest
 import torch
 from functorch.compile import make_boxed_func
-from models import IMAGES, POINTS, TRAINABLE, tiny_data, tiny_model, wake
+from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_data, tiny_header, tiny_model, tiny_run, wake
 from torch._dynamo.backends.common import aot_autograd
 
-from trilemma_bench import registry, seeding
-from trilemma_bench.config import SamplingSettings, TrainingSettings
-from trilemma_bench.contracts import FiniteSource, Split
+from trilemma_bench import registry
+from trilemma_bench.config import SamplingSettings
+from trilemma_bench.contracts import FiniteSource
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
-from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import EvaluationCounter
-from trilemma_bench.training.checkpoint import Header, load_state, load_weights, read_header, save_state, save_weights
-from trilemma_bench.training.trainer import Interrupted, Place, Trainer
+from trilemma_bench.training.checkpoint import load_state, load_weights, read_header, save_state, save_weights
+from trilemma_bench.training.trainer import Interrupted
 
 NAMES = registry.models.names()
-SPECS = {"points": POINTS, "images": IMAGES}
-CPU = torch.device("cpu")
-BATCH = 16
 DISCRIMINATOR_LOSS = {"ddgan": "loss_d", "siddm": "loss_d", "gan": "discriminator", "stylegan2": "discriminator"}
 
 
@@ -38,16 +34,6 @@ def spec(request):
 
 def draw(model, count=6, chunk_size=4):
     return draw_samples(model, count, 0, chunk_size=chunk_size, device=CPU, progress=False)
-
-
-def trainer(name, spec, folder, steps=8, resume=None, **settings):
-    folder.mkdir(exist_ok=True)
-    seed_everything(0)
-    model = tiny_model(name, spec, seeding.stream_seed("training", 0))
-    facts = {"batch_size": BATCH, "budget": f"{BATCH * steps / 1000}kimg", "ema_decay": 0.9, **settings}
-    header = Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
-    place = Place(folder, CPU, resume, say=lambda text: None, progress=False)
-    return Trainer(model, Split(tiny_data(spec)), TrainingSettings(**facts), 0, header, place)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +73,7 @@ def test_a_trained_model_has_a_lower_loss_and_samples_nearer_to_the_data(name, s
     Of the losses one falls at least, as an adaptive weight keeps its own in place; those of a generator and a
     discriminator, which move against each other, say nothing here.
     """
-    run = trainer(name, spec, tmp_path, steps=300 if spec.is_image else 250)
+    run = tiny_run(name, spec, tmp_path, steps=300 if spec.is_image else 250)
     before, losses = distance(run.model, spec), recorded_losses(run)
     run.run()
     assert name in DISCRIMINATOR_LOSS or any(fmean(each[-10:]) < fmean(each[:10]) for each in losses.values())
@@ -96,7 +82,7 @@ def test_a_trained_model_has_a_lower_loss_and_samples_nearer_to_the_data(name, s
 
 @pytest.mark.parametrize("name", DISCRIMINATOR_LOSS)
 def test_a_discriminator_learns_to_tell_the_samples_of_a_generator_that_does_not_move(name, spec, tmp_path):
-    run = trainer(name, spec, tmp_path, steps=80)
+    run = tiny_run(name, spec, tmp_path, steps=80)
     run.rates["generator"] = [0.0]
     still, losses = [value.clone() for value in run.model.network.parameters()], recorded_losses(run)
     run.run()
@@ -128,9 +114,9 @@ def distance(model, spec):
 def test_training_resumed_after_ctrl_c_is_bit_identical(name, spec, tmp_path, monkeypatch):
     """Optimisers, averages, random draws, flips, warm-up and decay of the learning rate included."""
     settings = {"flip": spec.is_image, "lr_warmup_steps": 6}
-    whole = trainer(name, spec, tmp_path / "whole", **settings)
+    whole = tiny_run(name, spec, tmp_path / "whole", **settings)
     whole.run()
-    interrupted = trainer(name, spec, tmp_path / "first", **settings)
+    interrupted = tiny_run(name, spec, tmp_path / "first", **settings)
     step = interrupted._step
 
     def ask_to_stop_in_the_fourth(progress):
@@ -141,7 +127,7 @@ def test_training_resumed_after_ctrl_c_is_bit_identical(name, spec, tmp_path, mo
     monkeypatch.setattr(interrupted, "_step", ask_to_stop_in_the_fourth)
     with pytest.raises(Interrupted, match="after 4 steps"):
         interrupted.run()
-    resumed = trainer(name, spec, tmp_path / "second", resume=tmp_path / "first", **settings)
+    resumed = tiny_run(name, spec, tmp_path / "second", resume=tmp_path / "first", **settings)
     resumed.run()
     assert resumed.step == whole.step == 8
     for key, value in whole.model.state_dict().items():
@@ -153,7 +139,7 @@ def test_bf16_is_close_to_float32(name, spec, tmp_path):
     """Losses of one step and samples, from the same weights and draws; weights stay float32."""
     losses, samples = {}, {}
     for precision in ("float32", "bf16"):
-        run = trainer(name, spec, tmp_path / precision, steps=1, precision=precision)
+        run = tiny_run(name, spec, tmp_path / precision, steps=1, precision=precision)
         wake(run.model)
         with drawing(run.model, SamplingSettings(precision=precision), CPU):
             samples[precision] = to_float(draw(run.model, 16, 16))
@@ -179,7 +165,7 @@ def test_a_compiled_model_trains_as_an_uncompiled_one(name, tmp_path, monkeypatc
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=aot_autograd(fw_compiler=uncoded)))
     for compiled in (False, True):
-        run = trainer(name, IMAGES, tmp_path / str(compiled), steps=4, compile=compiled)
+        run = tiny_run(name, IMAGES, tmp_path / str(compiled), steps=4, compile=compiled)
         for network in run._networks():
             network.apply(without_dropout)
         run.place = replace(run.place, say=said.append)
@@ -200,7 +186,7 @@ def without_dropout(module):
 def test_exported_weights_reload_and_sample_alike(name, spec, tmp_path):
     model = tiny_model(name, spec)
     path = tmp_path / "weights.safetensors"
-    save_weights(model.network, Header(name, {}, spec.shape, "tiny", "0", "digest", "run"), path)
+    save_weights(model.network, tiny_header(name, spec), path)
     other = tiny_model(name, spec, seed=1)
     load_weights(other.network, path)
     assert torch.equal(draw(model), draw(other))
@@ -219,7 +205,7 @@ def test_network_evaluations_are_counted(name, spec):
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_the_training_state_is_readable_without_running_code(name, spec, tmp_path):
-    run = trainer(name, spec, tmp_path)
+    run = tiny_run(name, spec, tmp_path)
     save_state(run._state(), tmp_path / "state.pt")
     assert set(load_state(tmp_path / "state.pt")) == {"model", "ema", "ema_updates", "optimizers", "rng", "position"}
 

@@ -6,12 +6,14 @@ import math
 
 import pytest
 import torch
+from models import millions, wake
 from torch.utils.flop_counter import FlopCounterMode
 
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import FourierEmbedding
 from trilemma_bench.nn.ncsnpp import AdaGN, NCSNpp, PyramidConv, ResBlock
 from trilemma_bench.nn.unet import Attention
+from trilemma_bench.trained import count_parameters
 
 VE = {"fourier_scale": 16.0}
 STYLED = {"res_blocks": 2, "style_dim": 256}
@@ -24,23 +26,14 @@ def on_meta(size=32, **settings):
         return NCSNpp(3, size, **settings)
 
 
-def parameters(network):
-    return sum(value.numel() for value in network.parameters())
-
-
 def mapping(layers):
     """Parameters of DDGAN's z → w: 100 → 256, then `layers` of 256 → 256."""
     return 101 * 256 + layers * 257 * 256
 
 
 def awake(size=8, **settings):
-    """A small network whose silent layers do something."""
     torch.manual_seed(0)
-    network = NCSNpp(1, size, **(SMALL | settings)).eval()
-    with torch.no_grad():
-        for value in network.parameters():
-            value += 0.1 * torch.randn(value.shape)
-    return network
+    return wake(NCSNpp(1, size, **(SMALL | settings)), by=0.1).eval()
 
 
 def inputs(network, size=8, count=2):
@@ -62,7 +55,7 @@ def inputs(network, size=8, count=2):
     ids=["DDPM++", "NCSN++", "NCSN++ VE", "DDPM++ deep", "NCSN++ VE deep"],
 )
 def test_parameters_of_score_sde(settings, expected):
-    assert round(parameters(on_meta(**settings)) / 1e6, 2) == expected
+    assert millions(on_meta(**settings)) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +64,7 @@ def test_parameters_of_score_sde(settings, expected):
     ids=["CIFAR-10", "256 px", "64 channels", "32 channels"],
 )
 def test_parameters_of_ddgans_generator_with_its_mapping(settings, layers, expected):
-    count = parameters(on_meta(**STYLED, **settings)) + mapping(layers)
+    count = count_parameters(on_meta(**STYLED, **settings)) + mapping(layers)
     assert round(count / 1e6, 2) == expected
 
 

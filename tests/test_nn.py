@@ -23,6 +23,7 @@ from trilemma_bench.nn.schedules import (
     vp_log_mean_coefficient,
 )
 from trilemma_bench.nn.unet import UNet
+from trilemma_bench.trained import count_parameters
 
 
 def close(actual: torch.Tensor, expected: list[float], atol: float = 1e-8) -> bool:
@@ -222,7 +223,7 @@ class TestUNet:
                 3, 32, channels=128, multipliers=(1, 2, 2, 2), res_blocks=2, attention_resolutions=(16,), dropout=0.1
             )
         # The port with 35.87 M counts a fixed table of 1000 × 128 embeddings too.
-        assert sum(each.numel() for each in network.parameters()) + 1000 * 128 == 35_874_307
+        assert count_parameters(network) + 1000 * 128 == 35_874_307
 
     def test_queries_keys_and_values_start_as_three_layers_would(self):
         """Each of Glorot's variance, 1 over its width: the fused layer as a whole would have half of it."""

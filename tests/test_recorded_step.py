@@ -7,9 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from models import IMAGES, TRAINABLE, tiny_model
+from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_model, tiny_run
 from recording import FakeGraphs, RefusingGraphs, no_waits
-from test_model_contracts import CPU, SPECS, trainer
 
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
@@ -50,7 +49,7 @@ def test_a_model_whose_steps_are_replayed_learns_the_same(name, spec, tmp_path, 
     large, so that it does not blow their rounding up.
     """
     settings = {"lr_warmup_steps": 6, "flip": spec.is_image, "steps": STEPS}
-    plain, replayed = (trainer(name, spec, tmp_path / each, **settings) for each in ("plain", "replayed"))
+    plain, replayed = (tiny_run(name, spec, tmp_path / each, **settings) for each in ("plain", "replayed"))
     for optimizer in [*plain.optimizers.values(), *replayed.optimizers.values()]:
         for group in optimizer.param_groups:
             group["eps"] = 1e-4
@@ -254,9 +253,9 @@ def test_learning_rates_are_the_optimisers_own_again_after_recording(graphs):
 def test_asking_for_what_a_model_cannot_do_is_an_error_before_anything_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr("baselines.vae.VAE.step_kind", lambda self, step: None)
     with pytest.raises(UsageError, match=r"cuda_graphs = true: this model .* set it to false"):
-        trainer("vae", IMAGES, tmp_path, cuda_graphs=True)
+        tiny_run("vae", IMAGES, tmp_path, cuda_graphs=True)
 
 
 def test_on_the_cpu_nothing_is_recorded(tmp_path):
-    run = trainer("vae", IMAGES, tmp_path, cuda_graphs=True)
+    run = tiny_run("vae", IMAGES, tmp_path, cuda_graphs=True)
     assert not run.run().cuda_graphs

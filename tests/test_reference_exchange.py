@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from inputs import fails
 from safetensors.torch import save_file
-from test_features_reference import Counting, Toy, pixels
+from toys import Counting, Toy, pixels
 
 from trilemma_bench.errors import UsageError
 from trilemma_bench.features import cache
@@ -28,9 +28,7 @@ DIM = 6
 
 @pytest.fixture
 def extractor():
-    made = Counting()
-    made.check(Toy.spec)
-    return made
+    return Counting.of_toys()
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_moments_come_back_as_they_were(known, extractor, tmp_path):
 
 
 def test_moments_are_smaller_than_many_features(extractor, tmp_path, monkeypatch):
-    monkeypatch.setattr("test_features_reference.SIZE", 2000)
+    monkeypatch.setattr("toys.SIZE", 2000)
     many = reference(Toy(), "train", extractor)
     sizes = [
         export_reference(many, tmp_path / f"{kind}.safetensors", kind).stat().st_size
@@ -298,24 +296,24 @@ def test_a_reference_of_another_extractor_is_refused(ours, fact):
         open_reference(ours, other)
 
 
-def of_code(extractor, path, code):
-    """A file of `extractor`'s features that names another code."""
+def written_by(code, extractor, path):
+    """A file of the extractor's features that names `code` as its own."""
     known = reference(Toy(), "train", extractor)
     cache.save(path, {**known.facts("features"), "code": code}, {"features": pixels()})
     return path
 
 
 def test_a_reference_of_other_code_is_refused_where_no_weights_say_what_it_is(extractor, tmp_path):
-    path = of_code(extractor, tmp_path / "ours.safetensors", "b" * 64)
+    path = written_by("b" * 64, extractor, tmp_path / "ours.safetensors")
     with fails("ours.safetensors", "other code of extractor 'pixels'", "again"):
         open_reference(path, extractor)
-    of_code(extractor, path, code_of(extractor))
+    written_by(code_of(extractor), extractor, path)
     assert torch.equal(open_reference(path, extractor).features, pixels())
 
 
 def test_other_code_around_equal_weights_is_a_warning(extractor, tmp_path):
     extractor.weights_sha256 = "a" * 64
-    path = of_code(extractor, tmp_path / "ours.safetensors", "b" * 64)
+    path = written_by("b" * 64, extractor, tmp_path / "ours.safetensors")
     with pytest.warns(UserWarning, match="other code of extractor 'pixels' with equal weights"):
         found = open_reference(path, extractor)
     assert torch.equal(found.features, pixels())

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from models import millions
 from torch.nn import functional as F
 
 from baselines.stylegan2 import ADA_INTERVAL, StyleGAN2
@@ -15,10 +16,6 @@ from trilemma_bench.errors import UsageError
 
 IMAGES = DataSpec((3, 16, 16))
 TINY = {"latent_dim": 8, "style_dim": 8, "channels": 8, "channel_base": 128}
-
-
-def millions(network):
-    return round(sum(each.numel() for each in network.parameters()) / 1e6, 2)
 
 
 def test_the_cifar10_networks_have_the_published_sizes():

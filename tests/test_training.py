@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from models import IMAGES, POINTS, tiny_data
+from models import CPU, IMAGES, POINTS, tiny_data, tiny_trainer
 from torch import nn
 
 from trilemma_bench import config, precision
@@ -21,13 +21,11 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.training import batches, checkpoint
 from trilemma_bench.training.batches import Batches
-from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE, Header
+from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE
 from trilemma_bench.training.clock import Clock, human_rate, human_time
 from trilemma_bench.training.ema import EMA
 from trilemma_bench.training.log import LOG_FILE, PREVIEW_FILE, TENSORBOARD_FOLDER
-from trilemma_bench.training.trainer import Interrupted, Place, Trainer, learning_rate
-
-CPU = torch.device("cpu")
+from trilemma_bench.training.trainer import Interrupted, learning_rate
 
 
 class Line(Trainable):
@@ -57,13 +55,9 @@ class Line(Trainable):
         return 1
 
 
-def trainer(folder, spec=POINTS, steps=20, model=None, resume=None, say=str, **settings):
-    folder.mkdir(exist_ok=True)
+def trainer(folder, spec=POINTS, steps=20, model=None, **options):
     seed_everything(0)
-    facts = {"batch_size": 10, "budget": f"{steps / 100}kimg", "ema_decay": 0.9, **settings}
-    header = Header("line", {}, spec.shape, "tiny", "0", "digest", "run")
-    place = Place(folder, CPU, resume, say, progress=False)
-    return Trainer(model or Line(spec), Split(tiny_data(spec)), TrainingSettings(**facts), 0, header, place)
+    return tiny_trainer(model or Line(spec), folder, steps, **{"batch_size": 10, "ema_decay": 0.9, **options})
 
 
 def lines(folder):
