@@ -7,10 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from records import demo_records
 
 from trilemma_bench import weights
 from trilemma_bench.catalogue import KINDS
 from trilemma_bench.errors import PLUGIN
+from trilemma_bench.report.table import Table, tables
 
 torch.set_num_threads(1)
 
@@ -45,3 +47,9 @@ def _private_plugins():
         yield
     for name in [name for name in set(sys.modules) - before if name.startswith(PLUGIN)]:
         del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def toy() -> Table:
+    """The paper's toy experiment, of the demo."""
+    return tables(demo_records())[0]

@@ -149,6 +149,15 @@ def make_record(
     return Record(**{**facts, **changes})
 
 
+def of_code(record: Record, sha256: str) -> Record:
+    """The record of a model whose source has this hash."""
+    return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": sha256})})
+
+
+def failed_record(error: str = "loss is NaN at step 12") -> Record:
+    return make_record("broken", status="failed", error=error, scores={}, training=None)
+
+
 def _toy(model: str, variant: str, seconds: float, nfe: float, *values: float) -> Record:
     names = ("fd_features", "precision", "recall", "density", "coverage", "modes", "mode_kl", "high_quality")
     scores = dict(zip(names, values, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import call, succeeds
 from inputs import fails
-from records import make_record, make_speed, make_training, with_errors
+from records import make_record, make_speed, make_training, of_code, with_errors
 from scipy import stats
 
 import trilemma_bench as tb
@@ -291,7 +291,7 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
     with fails("more than the seed", "model · name: b, not a", kind=UsageError):
         tb.compare(good, write("two", run("a"), run("b")))
     with fails("more than the seed (code: bbbb", "not aaaa", kind=UsageError):
-        tb.compare(good, write("edited", *(of_code(run(seed=i, id=f"{i}"), code) for i, code in enumerate("ab"))))
+        tb.compare(good, write("edited", *(of_code(run(seed=i, id=f"{i}"), 64 * code) for i, code in enumerate("ab"))))
     chunks = [run(seed=i, id=f"{i}", sampling={"chunk_size": 10**i}) for i in range(2)]
     with fails("more than the seed (sampling · chunk_size: 10, not 1)", kind=UsageError):
         tb.compare(good, write("chunks", *chunks))
@@ -300,13 +300,9 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
         tb.compare(good, write("twice", run(id="1"), run(id="2", training=again)))
 
 
-def of_code(record, letter):
-    return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": letter * 64})})
-
-
 def test_measured_again_by_other_code_it_is_no_repetition(write):
     old, new = (
-        of_code(run(id=code, created=f"2026-11-0{day}T12:00:00+00:00"), code) for day, code in ((1, "a"), (2, "b"))
+        of_code(run(id=code, created=f"2026-11-0{day}T12:00:00+00:00"), 64 * code) for day, code in ((1, "a"), (2, "b"))
     )
     with fails("(code: bbbb", kind=UsageError):
         tb.compare(write("good", run()), write("edited", old, new))

@@ -7,7 +7,7 @@ import json
 import pytest
 from pages import BROWSER, Opened, browsing
 from PIL import Image
-from records import demo_records, make_record, make_speed, many_records
+from records import demo_records, failed_record, make_record, make_speed, many_records
 
 from trilemma_bench.report import figures, write_report
 from trilemma_bench.report.plots import scatter
@@ -36,7 +36,6 @@ def _no_figures():
 def demo(tmp_path_factory):
     """The demo's runs, each with a folder that holds pictures and a log, and one that failed."""
     top = tmp_path_factory.mktemp("demo")
-    failed = make_record("broken", status="failed", error="loss is NaN at step 12", scores={}, training=None)
     records = [record.model_copy(update={"command": f"make {record.label}"}) for record in demo_records()]
     paths = []
     for i in range(len(records) + 1):
@@ -45,7 +44,7 @@ def demo(tmp_path_factory):
         Image.new("RGB", (40, 30), (10 * i, 0, 90)).save(folder / "samples.png")
         (folder / "training.jsonl").write_text("".join(f'{{"step": {s}, "loss": {1 / s}}}\n' for s in range(1, 9)))
         paths.append(folder / "record.json")
-    return write_report([*records, failed], top / "out", ["x/record.json: not a record"], paths)
+    return write_report([*records, failed_record()], top / "out", ["x/record.json: not a record"], paths)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from pages import Page
-from records import demo_records, make_record, make_speed
+from records import demo_records, failed_record, make_record, make_speed
 
 from trilemma_bench.report import write_report
 
@@ -17,8 +17,7 @@ from trilemma_bench.report import write_report
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    failed = make_record("broken", status="failed", error="loss is NaN at step 12", scores={}, training=None)
-    write_report([*demo_records(), failed], out, skipped=["x/record.json: not a readable record"])
+    write_report([*demo_records(), failed_record()], out, skipped=["x/record.json: not a readable record"])
     return out
 
 

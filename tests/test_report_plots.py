@@ -9,13 +9,8 @@ from records import demo_records, make_record, make_speed, many_records, with_er
 from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
 from trilemma_bench.report.plots import LEADER, NAMED_OF_MANY, NAMED_ROWS, axis_title, left_out, papers_of, scatter
-from trilemma_bench.report.table import Table, tables
+from trilemma_bench.report.table import tables
 from trilemma_bench.report.trilemma import triangles, trilemma
-
-
-@pytest.fixture(scope="module")
-def toy() -> Table:
-    return tables(demo_records())[0]
 
 
 def test_labels_cover_neither_one_another_nor_the_points():

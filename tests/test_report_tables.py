@@ -11,11 +11,6 @@ from trilemma_bench.report.notes import LEGEND
 from trilemma_bench.report.table import Table, tables
 
 
-@pytest.fixture(scope="module")
-def toy() -> Table:
-    return tables(demo_records())[0]
-
-
 def cell(table: Table, name: str, key: str):
     (row,) = [row for row in table.rows if row.name == name]
     return row.cells[[column.key for column in table.columns].index(key)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from records import demo_records, make_record, make_speed, with_errors
+from records import demo_records, failed_record, make_record, make_speed, with_errors
 
 from trilemma_bench.report import terminal_table
 
 
 def test_terminal_table():
-    failed = make_record("broken", status="failed", error="loss is NaN\nat step 12", scores={})
-    text = terminal_table([*demo_records(), failed])
+    text = terminal_table([*demo_records(), failed_record("loss is NaN\nat step 12")])
     lines = text.splitlines()
     assert max(map(len, lines)) <= 120
     ddgan, more, _, _ = (line for line in lines if line.startswith("ddgan"))
@@ -62,8 +61,7 @@ def test_many_scores_are_broken_into_blocks_of_the_width():
 
 
 def test_a_run_that_failed_is_a_line_of_its_own():
-    broken = make_record("m", status="failed", error="disk full\nand so on", scores={})
-    assert terminal_table([broken]).splitlines() == [
+    assert terminal_table([failed_record("disk full\nand so on")]).splitlines() == [
         "did not complete:",
-        "  m on gaussians25 (failed): disk full and so on",
+        "  broken on gaussians25 (failed): disk full and so on",
     ]

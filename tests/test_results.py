@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from records import demo_records, make_record, make_speed, make_training, with_errors
+from records import demo_records, failed_record, make_record, make_speed, make_training, with_errors
 
 from trilemma_bench.results import find_records, load_results, to_frame, write_record
 
@@ -70,9 +70,8 @@ def test_a_row_a_run_with_scores_and_speed_as_numbers(tmp_path):
 
 
 def test_a_run_without_scores_or_speed_has_a_row_too():
-    failed = make_record(status="failed", error="loss is NaN", scores={}, training=None)
-    frame = to_frame([failed, make_record(speed=make_speed(0.1, None))])
-    assert frame.error.tolist()[0] == "loss is NaN"
+    frame = to_frame([failed_record(), make_record(speed=make_speed(0.1, None))])
+    assert frame.error.tolist()[0] == "loss is NaN at step 12"
     assert frame.recall.isna().tolist() == [True, False]
     assert frame.seconds_per_image.isna().tolist() == [True, False]
 

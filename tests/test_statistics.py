@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import make_protocol, make_record, make_speed, make_training
+from records import make_protocol, make_record, make_speed, make_training, of_code
 from scipy import stats
 
 from trilemma_bench.record import Score
@@ -208,11 +208,6 @@ def test_what_differs_in_more_than_the_seed_stays_apart(changes):
     assert [len(runs) for runs in over_seeds([trained(0), trained(1, **changes)])] == [1, 1]
 
 
-def of_code(seed, sha256):
-    record = trained(seed)
-    return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": sha256})})
-
-
 @pytest.mark.parametrize(
     ("codes", "sizes"),
     [
@@ -224,7 +219,7 @@ def of_code(seed, sha256):
     ],
 )
 def test_edited_code_is_another_model(codes, sizes):
-    records = [of_code(seed, code and code * 64) for seed, code in enumerate(codes)]
+    records = [of_code(trained(seed), code * 64) for seed, code in enumerate(codes)]
     assert [len(runs) for runs in over_seeds(records)] == sizes
 
 
