@@ -14,12 +14,13 @@ class Mine(Trainable):
         super().__init__(data)
         self.network = torch.nn.Linear(2, 2)
         self.shift = torch.nn.Parameter(torch.randn(2))
-        self.calls = 0
+        self.calls = self.trained = 0
 
     def optimizers(self):
         return {"network": torch.optim.Adam(self.network.parameters(), lr=1e-3)}
 
     def training_step(self, batch, step, optimizers):
+        self.trained += 1
         loss = (self.network(batch + torch.randn_like(batch)) - batch).square().mean()
         optimizers["network"].zero_grad()
         loss.backward()
@@ -61,10 +62,12 @@ def test_evaluations_that_are_not_counted_have_to_be_stated(tmp_path):
         (", generator=rng", "", "sample draws from torch's global generator"),
         ("return self.network(torch.randn(", "self.calls += 1\n        return self.calls + self.network(torch.randn(",
          "two draws of one seed differ"),
+        ("torch.randn(count, 2,", "torch.randn(count + 1, 2,", "returned 7×2 where 6 samples were asked for"),
         ("return 1\n", "return 2\n", "evaluations() says 2 a sample, and 1 were counted"),
         ("[\"network\"].step()", "[\"network\"]", "4 steps left self.network as it was"),
         ("loss = (", "self.calls += 1\n        loss = self.calls * (", "interrupted and resumed gives another network"),
         ("return self.network(torch", "return self.shift + self.network(torch", "needs more than self.network"),
+        ("return self.network(torch", "return self.trained + self.network(torch", "needs more than self.network"),
     ],
 )  # fmt: skip
 def test_a_fault_is_said_in_a_sentence(old, new, fault, tmp_path):

@@ -96,15 +96,17 @@ def test_points_are_floats(kind):
         draw(Returns(lambda count: torch.zeros(count, 2, dtype=kind), POINTS))
 
 
-def test_points_may_lie_anywhere():
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_points_may_lie_anywhere_and_become_float32(kind):
     far = torch.full((10, 2), 300.0)
-    assert torch.equal(draw(Returns(lambda count: far[:count], POINTS)), far)
+    assert torch.equal(draw(Returns(lambda count: far[:count].to(kind), POINTS)), far)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_floats_of_any_precision_are_images(kind):
     levels = (torch.arange(4 * 64) % 256).to(torch.uint8).reshape(4, *IMAGES.shape)
     drawn = draw(Returns(lambda count: to_float(levels).to(kind)), 4)
+    assert drawn.dtype == torch.uint8
     assert int((drawn.int() - levels.int()).abs().max()) <= (0 if kind.itemsize > 2 else 1)
 
 

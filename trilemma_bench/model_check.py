@@ -92,13 +92,12 @@ def _training_resumes(job: Job, folder: Path) -> None:
 
 
 def _saved_weights_sample_alike(job: Job, folder: Path) -> None:
-    model, other = build_model(job), build_model(replace(job, options=replace(job.options, seed=job.options.seed + 1)))
-    if not isinstance(model, Trainable) or not isinstance(other, Trainable):
-        return
-    path = folder / checkpoint.WEIGHTS_FILE
-    checkpoint.save_weights(model.network, _header(job), path)
-    checkpoint.load_weights(other.network, path)
-    if not torch.equal(_draw(model, job), _draw(other, job)):
+    trainer = _trainer(Trainer, job, folder)
+    trainer.run()
+    other = build_model(replace(job, options=replace(job.options, seed=job.options.seed + 1)))
+    assert isinstance(other, Trainable)
+    checkpoint.load_weights(other.network, folder / checkpoint.WEIGHTS_FILE)
+    if not torch.equal(_draw(trainer.model, job), _draw(other, job)):
         raise TrilemmaError("sampling needs more than self.network: put into it what is learned, for no more is saved")
 
 
