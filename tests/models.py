@@ -102,6 +102,19 @@ def wake(model: torch.nn.Module, by: float = 0.05) -> torch.nn.Module:
     return model
 
 
+@torch.no_grad()
+def sampled(model: GenerativeModel, count: int = 5, seed: int = 0) -> torch.Tensor:
+    """What the model returns, before anything is checked or quantised."""
+    return model.eval().sample(count, torch.Generator().manual_seed(seed))
+
+
+def fit(model: Trainable, batch: torch.Tensor, steps: int) -> None:
+    """Steps of training on one batch, in the model's own range."""
+    optimizers = model.optimizers()
+    for step in range(steps):
+        model.training_step(batch, step, optimizers)
+
+
 def of_recipe(name: str, dataset: str, spec: DataSpec | None = None, **options: Any) -> tuple[Any, Settings]:
     """The model of a recipe at full size, without memory for weights, and its settings.
 

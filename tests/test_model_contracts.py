@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
+from typing import Literal, get_origin
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_data, tiny_model, tiny_ru
 from torch._dynamo.backends.common import aot_autograd
 
 from trilemma_bench import registry
-from trilemma_bench.config import SamplingSettings
-from trilemma_bench.contracts import FiniteSource
+from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.contracts import DataSpec, FiniteSource
 from trilemma_bench.images import to_float
 from trilemma_bench.job import Options, prepare
 from trilemma_bench.model_check import check_model
@@ -52,9 +53,38 @@ def test_a_chunk_does_not_depend_on_those_before_it(name, spec):
     """So samples are the same after an interruption, and from any number of processes."""
     model = wake(tiny_model(name, spec))
     drawn = draw(model, 8)
+    assert not torch.equal(drawn[:4], drawn[4:])
     assert torch.equal(drawn[:4], draw(model, 4))
     if not isinstance(model, FiniteSource):
         assert torch.equal(drawn[4:], draw_chunk(model, 4, 0, 1, CPU))
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 32), (1, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_images_of_every_size_are_drawn(name, shape):
+    assert draw(tiny_model(name, DataSpec(shape)), 3).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_are_annotated_keywords_with_defaults(name):
+    known = (int, float, bool, tuple[int, ...], int | None, float | None)
+    for setting in model_schema(registry.models.get(name)).model_fields.values():
+        assert setting.annotation in known or get_origin(setting.annotation) is Literal
+        assert not setting.is_required()
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_step_changes_the_network_and_returns_losses_that_carry_no_gradient(name, spec):
+    model = tiny_model(name, spec)
+    before = [each.clone() for each in model.network.parameters()]
+    losses = model.training_step(to_float(tiny_data(spec, 16)), 0, model.optimizers())
+    assert losses
+    for loss in losses.values():
+        assert loss.ndim == 0
+        assert loss.isfinite()
+        assert not loss.requires_grad
+    assert not all(map(torch.equal, before, model.network.parameters()))
+    assert all(each.requires_grad for each in model.parameters())
 
 
 @pytest.mark.parametrize("name", TRAINABLE)

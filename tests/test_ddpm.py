@@ -1,0 +1,60 @@
+"""DDPM, DDIM and DPM-Solver as models: what is learned, what samplers share, and settings that are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from inputs import fails
+from models import IMAGES, POINTS, fit, sampled, tiny_model
+
+from baselines.ddpm import DDIM, DDPM, DPMSolver
+from trilemma_bench.config import model_schema
+from trilemma_bench.contracts import DataSpec
+from trilemma_bench.errors import UsageError
+
+
+def test_ddpm_learns_where_the_data_is():
+    torch.manual_seed(0)
+    model = DDPM(DataSpec((2,), scale=1.0), hidden=32, layers=2, fourier_features=0, diffusion_steps=100, lr=5e-3)
+    data = torch.tensor([3.0, -2.0]) + 0.1 * torch.randn(128, 2)
+    fit(model, data, 300)
+    assert sampled(model, 200).mean(dim=0).tolist() == pytest.approx([3.0, -2.0], abs=0.3)
+
+
+def test_ddim_samples_the_network_that_ddpm_trained():
+    ddpm, ddim = tiny_model("ddpm", IMAGES), tiny_model("ddim", IMAGES)
+    ddim.load_state_dict(ddpm.state_dict())
+    assert DDIM.trained_as == "ddpm"
+    shared = set(model_schema(DDPM).model_fields) - DDPM.sampling_settings
+    assert shared == set(model_schema(DDIM).model_fields) - DDIM.sampling_settings
+
+
+@pytest.mark.parametrize(("settings", "calls"), [({}, 6), ({"sampling_steps": 2}, 2)])
+def test_one_evaluation_of_the_network_a_step(settings, calls):
+    model = DDPM(POINTS, hidden=8, diffusion_steps=6, **settings)
+    seen = []
+    model.network.register_forward_hook(lambda *_: seen.append(1))
+    sampled(model)
+    assert len(seen) == calls
+    assert model.describe() == f"{calls} steps"
+
+
+@pytest.mark.parametrize(
+    ("model_class", "data", "settings", "message"),
+    [
+        (DDPM, POINTS, {"sampling_steps": 1001}, "sampling_steps = 1001: choose 1 to 1000 (diffusion_steps = 1000)"),
+        (DPMSolver, POINTS, {"diffusion_steps": 9, "sampling_steps": 9}, "choose 2 to 8 (diffusion_steps = 9)"),
+        (DDIM, POINTS, {"sampling_steps": 1}, "sampling_steps = 1: choose 2 to"),
+        (DDIM, POINTS, {"eta": 2.0}, "eta = 2.0"),
+        (DDPM, DataSpec((1, 28, 28)), {"channel_multipliers": (1, 2, 2, 2)}, "too many to halve 28 pixels"),
+    ],
+)
+def test_a_wrong_setting_gets_one_line(model_class, data, settings, message):
+    with fails(message, kind=UsageError):
+        model_class(data, **settings)
+
+
+def test_dpm_solver_takes_as_many_steps_as_the_chain_has_to_give():
+    for spacing, most in (("even", 8), ("quadratic", 9)):
+        model = DPMSolver(POINTS, hidden=8, diffusion_steps=9, sampling_steps=most, spacing=spacing)
+        assert sampled(model).isfinite().all()
