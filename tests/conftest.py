@@ -53,3 +53,9 @@ def _private_plugins():
 def toy() -> Table:
     """The paper's toy experiment, of the demo."""
     return tables(demo_records())[0]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A log line, and what follows it, after every step."""
+    monkeypatch.setattr("trilemma_bench.training.trainer.LOG_SECONDS", 0.0)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from trilemma_bench import registry, seeding
-from trilemma_bench.config import Settings, TrainingSettings, model_schema, resolve
+from trilemma_bench import registry
+from trilemma_bench.config import Settings, model_schema, resolve
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split, Trainable
 from trilemma_bench.datasets import open_dataset
-from trilemma_bench.seeding import seed_everything
 from trilemma_bench.trained import count_parameters
-from trilemma_bench.training.checkpoint import Header
-from trilemma_bench.training.trainer import Place, Trainer
 
 CPU = torch.device("cpu")
 TRAINABLE = [name for name in registry.models.names() if issubclass(registry.models.get(name), Trainable)]
@@ -66,31 +62,6 @@ def tiny_data(spec: DataSpec, count: int = 64) -> torch.Tensor:
         ramp = torch.linspace(0, 255, spec.shape[-1]).expand(spec.shape)
         return torch.where(side == 0, ramp, 255 - ramp).round().to(torch.uint8)
     return (2.0 * side - 1) * 3 + 0.1 * torch.randn(count, *spec.shape, generator=rng)
-
-
-def tiny_trainer(
-    model: Trainable, folder: Path, steps: int, resume: Path | None = None, say=str, device=CPU, **settings: Any
-) -> Trainer:
-    """What trains `model` on the tiny data of its shape, into `folder`. settings: of training."""
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = tiny_data(model.data)
-    split = Split(samples, torch.arange(len(samples)) % 2 if model.data.classes else None)
-    facts = {"batch_size": 16, **settings}
-    facts = {"budget": f"{facts['batch_size'] * steps / 1000}kimg", **facts}
-    place = Place(folder, device, resume, say, progress=False)
-    return Trainer(model, split, TrainingSettings(**facts), 0, tiny_header(type(model).__name__, model.data), place)
-
-
-def tiny_run(name: str, spec: DataSpec, folder: Path, steps: int = 8, **options: Any) -> Trainer:
-    """Training of the registered model in tiny, whatever was drawn before. options: of `tiny_trainer`."""
-    seed_everything(0)
-    model = tiny_model(name, spec, seeding.stream_seed("training", 0))
-    assert isinstance(model, Trainable)
-    return tiny_trainer(model, folder, steps, **{"ema_decay": 0.9, **options})
-
-
-def tiny_header(name: str, spec: DataSpec) -> Header:
-    return Header(name, {}, spec.shape, "tiny", "0", "digest", "run")
 
 
 @torch.no_grad()

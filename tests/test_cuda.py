@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import IMAGES, POINTS, TRAINABLE, tiny_settings, tiny_trainer
+from models import IMAGES, POINTS, TRAINABLE, tiny_settings
+from training import tiny_trainer
 
 from trilemma_bench import registry
 from trilemma_bench.config import SamplingSettings

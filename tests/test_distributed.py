@@ -12,9 +12,10 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from models import CPU, POINTS, SPECS, TRAINABLE, tiny_data, tiny_settings, tiny_trainer, wake
+from models import CPU, POINTS, SPECS, TRAINABLE, tiny_data, tiny_settings, wake
 from safetensors.torch import load_file
 from torch import nn
+from training import tiny_trainer
 
 import trilemma_bench as tb
 from trilemma_bench import distributed, registry

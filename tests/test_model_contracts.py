@@ -11,8 +11,9 @@ from typing import Literal, get_origin
 import pytest
 import torch
 from functorch.compile import make_boxed_func
-from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_data, tiny_model, tiny_run, tiny_settings, wake
+from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_data, tiny_model, tiny_settings, wake
 from torch._dynamo.backends.common import aot_autograd
+from training import tiny_run
 
 from trilemma_bench import registry
 from trilemma_bench.config import SamplingSettings, model_schema

@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_model, tiny_run
+from models import CPU, IMAGES, SPECS, TRAINABLE, tiny_model
 from recording import FakeGraphs, RefusingGraphs, no_waits
+from training import tiny_run
 
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError

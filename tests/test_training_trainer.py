@@ -1,0 +1,199 @@
+"""The training loop: where it stops, what it keeps, and that nothing besides the settings changes its result."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from models import POINTS
+from training import Line, line_run
+
+from trilemma_bench import job
+from trilemma_bench.config import TrainingSettings
+from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.seeding import seed_everything
+from trilemma_bench.training import checkpoint
+from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE
+from trilemma_bench.training.log import PREVIEW_FILE
+from trilemma_bench.training.trainer import Interrupted, learning_rate
+
+
+@pytest.mark.parametrize(("what", "name"), [("loss", "'loss'"), ("gradient", "'gradient_line'")])
+@pytest.mark.parametrize("step", [0, 7, 19])
+def test_a_number_that_is_not_finite_stops_training_with_its_step(tmp_path, what, name, step):
+    """The numbers are read once in two seconds: the step is known all the same."""
+    with pytest.raises(TrilemmaError, match=f"^{name} became NaN or infinite in step {step + 1}; .*is kept in"):
+        line_run(tmp_path, model=Line(POINTS, (step, what))).run()
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+
+
+def test_the_last_good_checkpoint_is_kept(tmp_path):
+    """A checkpoint after every step: that of step 12 stays, and training can go on from it."""
+    poisoned = line_run(tmp_path, checkpoint_seconds=1e-9)
+    poisoned.model.poison = 12, "gradient"
+    with pytest.raises(TrilemmaError, match="step 13;"):
+        poisoned.run()
+    assert checkpoint.read_header(tmp_path / WEIGHTS_FILE).steps == 12
+    resumed = line_run(tmp_path / "more", resume=tmp_path)
+    resumed.run()
+    whole = line_run(tmp_path / "whole")
+    whole.run()
+    assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+
+
+class Gambler(Line):
+    """Draws from NumPy and from Python, too."""
+
+    def training_step(self, batch, step, optimizers):
+        return super().training_step(
+            batch + np.random.randn() + np.random.rand() + random.gauss(0, 1), step, optimizers
+        )
+
+
+def test_draws_of_numpy_and_python_go_on_after_an_interruption(tmp_path):
+    def gambling(folder, **options):
+        seed_everything(0)
+        return line_run(tmp_path / folder, model=Gambler(POINTS), **options)
+
+    whole, first = gambling("whole"), gambling("first", checkpoint_seconds=1e-9)
+    seed_everything(0)
+    whole.run()
+    first.model.poison = 12, "gradient"
+    seed_everything(0)
+    with pytest.raises(TrilemmaError, match="step 13;"):
+        first.run()
+    seed_everything(1)
+    resumed = gambling("resumed", resume=tmp_path / "first")
+    resumed.run()
+    assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+    assert torch.equal(resumed.model.network.bias, whole.model.network.bias)
+
+
+def test_checkpoints_and_pictures_never_change_the_result(tmp_path, impatient, monkeypatch):
+    monkeypatch.setattr("trilemma_bench.training.previews.COST", 1e9)
+    plain = line_run(tmp_path / "plain", preview_seconds=0)
+    plain.run()
+    busy = line_run(tmp_path / "busy", preview_seconds=1e-9, checkpoint_seconds=1e-9)
+    busy.run()
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(value, busy.model.state_dict()[key])
+    assert (tmp_path / "busy" / PREVIEW_FILE).is_file()
+    assert not (tmp_path / "plain" / PREVIEW_FILE).exists()
+    assert not (tmp_path / "busy" / STATE_FILE).exists()
+
+
+def test_a_step_is_ended_before_training_stops(tmp_path):
+    """Ctrl-C in the middle of a step, here in its loss, must not leave half of it in the checkpoint."""
+    run = line_run(tmp_path)
+    step = run.model.training_step
+
+    def interrupted_step(*arguments):
+        if run.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    run.model.training_step = interrupted_step
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="after 5 steps"):
+        run.run()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert checkpoint.load_state(tmp_path / STATE_FILE)["position"][:2] == [5, 50]
+
+
+def test_asking_twice_stops_at_once(tmp_path):
+    run = line_run(tmp_path)
+    run.model.training_step = lambda *arguments: [signal.raise_signal(signal.SIGINT) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_compile_leaves_names_and_falls_back_where_it_fails(tmp_path, monkeypatch, error):
+    """The compiler is replaced: what is tested is what the loop makes of it."""
+    calls, said = [], []
+
+    def compile_(call, *arguments, **options):
+        def compiled(*inputs):
+            calls.append(len(inputs[0]))
+            if error:
+                raise error("no compiler on this machine")
+            return call(*inputs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    run = line_run(tmp_path / "compiled", compile=True, say=said.append)
+    run.run()
+    plain = line_run(tmp_path / "plain")
+    plain.run()
+    assert len(calls) == (1 if error else 22)
+    assert len(said) == (1 if error else 0)
+    assert run.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert torch.equal(run.model.network.weight, plain.model.network.weight)
+    run.model.network(torch.zeros(1, 3))
+    assert len(calls) == (1 if error else 22)
+
+
+def test_bf16_is_used_in_the_step_and_nowhere_else(tmp_path):
+    run = line_run(tmp_path, precision="bf16", steps=3)
+    seen = []
+    run.model.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run.run()
+    assert set(seen) == {torch.bfloat16}
+    assert run.model.network.weight.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_learning_rate_warms_up_and_decays_to_its_share():
+    settings = TrainingSettings(lr_warmup_steps=4, lr_final=0.2)
+    assert [learning_rate(settings, 2.0, step, 0.0) for step in range(5)] == pytest.approx([0.5, 1, 1.5, 2, 2])
+    assert learning_rate(settings, 1.0, 100, 0.5) == pytest.approx(0.6)
+    assert learning_rate(settings, 1.0, 100, 1.3) == pytest.approx(0.2)
+    constant = TrainingSettings(lr_schedule="constant")
+    assert learning_rate(constant, 1.0, 100, 0.9) == 1
+
+
+def test_all_learning_rates_decay_to_the_same_floor():
+    """As CosineAnnealingLR's eta_min, to which DDGAN's generator and discriminator both go."""
+    for full in (1.6e-4, 1e-4):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=full)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, eta_min=1e-5)
+        for step in range(11):
+            here = learning_rate(TrainingSettings(lr_floor=1e-5), full, 0, step / 10)
+            assert here == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+            optimizer.step()
+            schedule.step()
+    assert learning_rate(TrainingSettings(lr_floor=1.0), 0.1, 0, 0.7) == 0.1
+
+
+def test_a_run_by_time_takes_that_time(tmp_path):
+    run = line_run(tmp_path, budget="0.2s")
+    header = run.run()
+    assert header.complete
+    assert 0.2 <= header.seconds < 2
+    assert header.steps == run.step > 1
+
+
+def test_the_steps_of_the_warm_up_are_taken_back(tmp_path):
+    plain, warm = line_run(tmp_path / "plain"), line_run(tmp_path / "warm")
+    torch.manual_seed(0)
+    plain.run()
+    torch.manual_seed(0)
+    warm._warm_up()
+    assert (warm.step, warm.images, warm.ema.updates) == (0, 0, 0)
+    warm.run()
+    assert torch.equal(plain.model.network.weight, warm.model.network.weight)
+    assert plain.step == warm.step
+
+
+def test_what_never_changes_the_result_is_in_no_digest():
+    def digest(**overrides):
+        return job.training_digest(job.prepare(job.Options("vae", "gaussians25", device="cpu", overrides=overrides)))
+
+    same = ({"checkpoint_seconds": 5}, {"preview_seconds": 0}, {"tensorboard": True}, {"sampling.precision": "bf16"})
+    assert {digest(**each) for each in same} == {digest()}
+    assert digest(**{"training.precision": "bf16"}) != digest()
