@@ -18,7 +18,10 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.report.compare import comparison_text
 from trilemma_bench.statistics import Runs, over_seeds
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def run(model="a", scores=None, **changes):
@@ -59,8 +62,8 @@ def test_independent_errors_add_in_squares():
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 7), (5, 4)])
-def test_over_seeds_it_is_welchs_test(sizes):
-    a, b = (RNG.normal(5, sd, size) for sd, size in zip((1.0, 0.2), sizes, strict=True))
+def test_over_seeds_it_is_welchs_test(sizes, rng):
+    a, b = (rng.normal(5, sd, size) for sd, size in zip((1.0, 0.2), sizes, strict=True))
     oracle = stats.ttest_ind(b, a, equal_var=False)
     found = difference(seeds(a), seeds(b), "fid")
     assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
@@ -143,8 +146,8 @@ def test_many_scores_ask_for_more():
 # times
 
 
-def test_a_ratio_of_times_and_its_rank_test():
-    a, b = RNG.lognormal(0, 0.2, 20), RNG.lognormal(0.15, 0.2, 17)
+def test_a_ratio_of_times_and_its_rank_test(rng):
+    a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(0.15, 0.2, 17)
     found = time_ratio(timed(a), timed(b), "seconds_per_image")
     assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
     assert found.p == pytest.approx(stats.mannwhitneyu(a, b, method="asymptotic").pvalue, rel=1e-6)
@@ -152,18 +155,18 @@ def test_a_ratio_of_times_and_its_rank_test():
     assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
 
 
-def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says():
+def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
     held = 0
     for _ in range(300):
-        a, b = (timed(RNG.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
+        a, b = (timed(rng.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
         low, high = time_ratio(a, b, "latency_seconds").interval
         held += low <= 2 <= high
     # 95 % of 300 is 285; the binomial's standard deviation is 3.8
     assert 272 <= held <= 297
 
 
-def test_twice_as_slow_is_a_ratio_of_two():
-    times = RNG.lognormal(0, 0.01, 20)
+def test_twice_as_slow_is_a_ratio_of_two(rng):
+    times = rng.lognormal(0, 0.01, 20)
     comparison = compare_runs(timed(times), timed(2 * times))
     finding = comparison["seconds_per_image"]
     assert finding.contrast.value == pytest.approx(2, rel=0.01)

@@ -225,11 +225,12 @@ def test_too_few_samples_is_one_line(n, m, metric, message):
 
 
 def test_few_samples_still_give_what_they_can():
-    comparison = Comparison(blobs(0, 2, 2), blobs(1, 4, 2))
-    assert precision(comparison).value in (0.0, 0.5, 1.0)
-    one = torch.zeros(1, 2)
-    assert precision(Comparison(one, blobs(1, 9, 2))).value in (0.0, 1.0)
-    assert RECALL.estimate(Comparison(blobs(0, 9, 2), one)).value in (0.0, 1.0)
+    """Balls of 3 neighbours on a line of whole numbers reach 3 from its ends, and 2 from within."""
+    line, inside, outside = torch.arange(4.0)[:, None], torch.tensor([[1.5]]), torch.tensor([[6.5]])
+    assert precision(Comparison(torch.cat([inside, outside]), line)).value == 0.5
+    for one, value in ((inside, 1.0), (outside, 0.0)):
+        assert precision(Comparison(one, line)).value == value
+        assert RECALL.estimate(Comparison(line, one)).value == value
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

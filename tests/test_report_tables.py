@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from records import demo_records, make_record, make_scores, make_speed, make_training, with_errors
+from records import demo_records, make_record, make_scores, make_speed, make_training, of_code, with_errors
 
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import score_columns
@@ -119,11 +119,7 @@ def test_times_of_a_busy_machine_are_noted_under_their_row():
 def test_runs_of_one_label_are_told_apart():
     names = lambda *records: {row.name for row in tables(records)[0].rows}  # noqa: E731
     assert names(make_record(seed=1), make_record(seed=2)) == {"ddgan, seed 1", "ddgan, seed 2"}
-    edited = [make_record(seed=seed) for seed in range(2)]
-    edited = [
-        record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": letter * 64})})
-        for record, letter in zip(edited, "ab", strict=True)
-    ]
+    edited = (of_code(make_record(seed=seed), 64 * letter) for seed, letter in enumerate("ab"))
     assert names(*edited) == {"ddgan, code aaaaaaa", "ddgan, code bbbbbbb"}
     apart = [make_record(id=f"run-{i}", training=make_training(checkpoint_sha256=f"{i}")) for i in range(2)]
     assert names(*apart) == {"ddgan, run-0", "ddgan, run-1"}  # two trainings, alike in all that was chosen
