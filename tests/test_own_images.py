@@ -153,7 +153,6 @@ def test_labels_of_an_npz_belong_to_the_fingerprint(tmp_path):
 def test_what_was_trained_on_own_images_is_found_again(relative, tmp_path, monkeypatch):
     """As on any other data set; the path is one that a shell would take apart."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     np.savez(tmp_path / "own [1].npz", images=images(80, 8))
     name = "npz:own [1].npz" if relative else f"npz:{tmp_path / 'own [1].npz'}"
     options = {"dataset": name, "out": tmp_path / "out", "device": "cpu", "progress": False, "budget": "1kimg"}
@@ -169,7 +168,6 @@ def test_what_was_trained_on_own_images_is_found_again(relative, tmp_path, monke
 
 def test_results_on_own_images_lie_where_their_record_says(tmp_path, monkeypatch):
     """Under a name that tells data of one file name apart, and the same data nowhere."""
-    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     pixels, out = images(40), tmp_path / "out"
     for folder, content in (("a", pixels), ("b", pixels), ("c", images(40))):
         (tmp_path / folder).mkdir()

@@ -40,23 +40,15 @@ class Images(Dataset):
         return self.images[index]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where weights, caches and results go."""
-    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("TRILEMMA_WEIGHTS_DIR", str(tmp_path))
-    return tmp_path
-
-
-def both(folder, protocol, extractor, count, **asked):
+def both(tmp_path, protocol, extractor, count, **asked):
     """(ours, torch-fidelity's): scores of `count` CIFAR-10 test images against as many training images."""
     arrays = {split: images[:count] for split, images in np.load(SAMPLE).items()}
     for split, images in arrays.items():
-        (folder / "splits").mkdir(exist_ok=True)
-        np.savez(folder / "splits" / f"{split}.npz", images=images)
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        np.savez(tmp_path / "splits" / f"{split}.npz", images=images)
     registry.register_protocol("parity")(protocol)
     ours = tb.evaluate(
-        arrays["test"], dataset=f"npz:{folder / 'splits'}", protocol="parity", out=folder, progress=False
+        arrays["test"], dataset=f"npz:{tmp_path / 'splits'}", protocol="parity", out=tmp_path, progress=False
     )
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(arrays["test"]),
@@ -70,14 +62,14 @@ def both(folder, protocol, extractor, count, **asked):
     return ours.scores, theirs
 
 
-def test_scores_are_torch_fidelitys(folder):
+def test_scores_are_torch_fidelitys(tmp_path):
     install_inception()
     metrics = ("fd", "kid", "inception_score", "precision", "recall")
     protocol = Protocol(
         "parity", "inception", samples=80, metrics=metrics, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE
     )
     ours, theirs = both(
-        folder, protocol, "inception-v3-compat", 80,
+        tmp_path, protocol, "inception-v3-compat", 80,
         fid=True, kid=True, isc=True, prc=True, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE,
         feature_extractor_weights_path=str(weights.WEIGHTS["inception"].path),
     )  # fmt: skip
@@ -90,14 +82,14 @@ def test_scores_are_torch_fidelitys(folder):
         assert score.interval_method
 
 
-def test_precision_and_recall_of_vgg16_are_torch_fidelitys(folder, monkeypatch):
+def test_precision_and_recall_of_vgg16_are_torch_fidelitys(tmp_path, monkeypatch):
     """As the DDGAN paper's table has them."""
     build = torchvision.models.vgg16
     monkeypatch.setattr(torchvision.models, "vgg16", lambda **_: build(init_weights=False))  # as slow as all the rest
     install("vgg16", vgg16_state())
     protocol = Protocol("parity", "vgg16", samples=40, metrics=("precision", "recall"))
     ours, theirs = both(
-        folder, protocol, "vgg16", 40, prc=True, prc_batch_size=20,
+        tmp_path, protocol, "vgg16", 40, prc=True, prc_batch_size=20,
         feature_extractor_weights_path=str(weights.WEIGHTS["vgg16"].path),
     )  # fmt: skip
     for name in ("precision", "recall"):

@@ -66,9 +66,8 @@ class Projection(FeatureExtractor):
 
 
 @pytest.fixture
-def own_images(tmp_path, monkeypatch):
+def own_images(tmp_path):
     """A dataset of 60 training images, and 40 generated ones."""
-    monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "cache"))
     np.savez(tmp_path / "train.npz", images=images(60, 8))
     np.savez(tmp_path / "test.npz", images=images(8, 8))
     return f"npz:{tmp_path}", images(40, 8)
