@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trilemma_bench.nn.schedules import alphas_cumprod, gaussian_posterior, vp_betas
 
-CLEAN_BETA = 1e-8  # of the step before the first, as in the reference: x_0 carries noise of 1e-4
+CLEAN_BETA = 1e-8  # of the step before the first, so that x_0 carries noise of 1e-4; the reference's float32 loses it
 
 
 class Diffusion(nn.Module):

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn.embedding import TimestepEmbedding, silent_embedding
-from trilemma_bench.nn.layers import init_fan_average, init_zero, minibatch_stddev
+from trilemma_bench.nn.layers import init_fan_out, minibatch_stddev
 from trilemma_bench.nn.resample import FIRDownsample
 
 SQRT_HALF = 0.5**0.5
 SMALLEST = 4  # pixels, at which no block halves any more
 SMALL_SIZE = 64  # pixels, up to which the discriminator is small unless told otherwise
+SILENT = 1e-10  # gain of layers that start nearly silent: not 0, from which all filters would learn alike
 
 
 class DownBlock(nn.Module):
@@ -36,7 +37,7 @@ class DownBlock(nn.Module):
 
 class ImageDiscriminator(nn.Module):
     """D(x_t, given, t, labels) → logits N; `given` is x_{t+1}, stacked as channels, or nothing (N×0×H×W). Residual
-    branches start at 0, and so does all of a small one, as in the paper's program.
+    branches start nearly silent, and so does the last convolution of a small one, as in the paper's program.
 
     image_channels: of both together. size: H = W. channels: width at full size, doubled twice at most on the way down
     to 4×4, or to the last odd size. large: the first block halves at once, as the paper's at 256 pixels does; with 128
@@ -70,9 +71,9 @@ class ImageDiscriminator(nn.Module):
         self.conv = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
         self.activation = nn.LeakyReLU(0.2)
         self.last = nn.Linear(widths[-1] * ((size >> halvings) ** 2 if flatten else 1), 1)
-        self.apply(init_fan_average)
+        self.apply(init_fan_out)
         for layer in [*(block.conv2 for block in blocks), *([] if large else [self.conv])]:
-            init_zero(layer)
+            init_fan_out(layer, SILENT)
 
     def forward(self, x: Tensor, given: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         time = self.time(t)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma_bench.nn.embedding import unit_mean_square
-from trilemma_bench.nn.layers import init_fan_average
+from trilemma_bench.nn.layers import init_fan_out
 from trilemma_bench.nn.ncsnpp import NCSNpp
 
 
@@ -21,7 +21,7 @@ class Mapping(nn.Module):
         widths = [latent_dim] + [style_dim] * (layers + 1)
         dense = [[nn.Linear(*pair), nn.SiLU()] for pair in pairwise(widths)]
         self.layers = nn.Sequential(*chain.from_iterable(dense))
-        self.apply(init_fan_average)
+        self.apply(init_fan_out)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(unit_mean_square(z))

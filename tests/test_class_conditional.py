@@ -280,7 +280,7 @@ def test_a_gan_learns_which_point_is_which(model_class, rates):
 @pytest.mark.parametrize(
     ("model_class", "settings", "steps"),
     [
-        (DDGAN, {"lr_generator": 5e-3, "lr_discriminator": 3e-3, "r1_gamma": 0.5}, 220),
+        (DDGAN, {"lr_generator": 5e-3, "lr_discriminator": 1e-3, "r1_gamma": 5.0}, 200),
         (GAN, {}, 100),
         (StyleGAN2, {}, 150),
     ],

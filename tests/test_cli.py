@@ -221,6 +221,21 @@ def test_a_suite_of_several_seeds_trains_all_with_one_before_the_next(tmp_path):
     assert sorted((record.model.name, record.seed) for record in records) == sorted(runs)
 
 
+def test_a_suite_does_the_runs_of_some_of_its_models(tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        "".join(
+            f'[[run]]\nmodel = "{name}"\ndataset = "{data}"\nsamples = 200\nbudget = "1kimg"\n'
+            for data in ("digits", "gaussians25")
+            for name in ("real-data", "vae")
+        )
+    )
+    result = succeeds("suite", suite, "--only", "real-data", "--out", tmp_path / "out", "--quiet", "--device", "cpu")
+    said = [line for line in result.output.splitlines() if line.startswith("[")]
+    assert said == ["[1/2] real-data on digits, seed 0", "[2/2] real-data on gaussians25, seed 0"]
+    refuses(2, "Did you mean 'vae'?", "suite", suite, "--only", "vea")
+
+
 @pytest.mark.parametrize("seeds", ["a", "0,,1", "1,1", "-1"])
 def test_seeds_that_are_none_are_refused(seeds):
     refuses(2, "Invalid value for '--seeds'", "suite", "demo", "--seeds", seeds)

@@ -14,6 +14,7 @@ from ddgan.model import DDGAN, SIDDM
 from trilemma_bench.config import resolve
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.ncsnpp import AdaGN
 
 POINTS = DataSpec((2,), 25, 2.83)
 DIGITS = DataSpec((1, 8, 8))
@@ -25,6 +26,23 @@ SMALL = {
     "discriminator_channels": 8,
     "time_dim": 8,
 }
+
+
+def test_the_mapping_of_z_and_the_styles_start_with_the_programs_variances():
+    """1/fan_out, where the rest of the U-Net has Glorot's; styles with a gain of 1 and no bias for a w of 0."""
+    network = DDGAN(DataSpec((3, 16, 16)), channels=32, channel_multipliers=(1, 2), res_blocks=1).network
+    dense = [layer for layer in network.mapping.modules() if isinstance(layer, nn.Linear)]
+    styles = [module.style for module in network.unet.modules() if isinstance(module, AdaGN)]
+    for layer in (*dense, *styles):
+        assert layer.weight.var().item() == pytest.approx(1 / layer.out_features, rel=0.1)
+    assert len(dense) == 5
+    assert {layer.in_features == layer.out_features for layer in (*dense, *styles)} == {True, False}
+    for style in styles:
+        gain, bias = style.bias.chunk(2)
+        assert bool((gain == 1).all())
+        assert not bias.any()
+    time = network.unet.middle[0].time
+    assert time.weight.var().item() == pytest.approx(2 / (time.in_features + time.out_features), rel=0.1)
 
 
 class Perfect(nn.Module):

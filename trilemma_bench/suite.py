@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,14 @@ class Suite(BaseModel):
 
     title: str = ""
     run: list[SuiteRun] = Field(min_length=1)
+
+    def of_models(self, names: Collection[str]) -> Suite:
+        """The runs of these models alone. Raises UsageError for one that has none."""
+        known = {run.model for run in self.run}
+        for name in names:
+            if name not in known:
+                raise unknown_name("model of the suite", name, known)
+        return self.model_copy(update={"run": [run for run in self.run if run.model in names]})
 
     def with_seeds(self, seeds: Sequence[int]) -> Suite:
         """All runs with the first seed instead of their own, then all with the next: an end before time leaves whole

@@ -150,8 +150,9 @@ def rerun(record: Path, limits: tuple[str, ...], fail_on: FailOn, **options: Any
 @click.option(
     "--seeds", callback=_seeds, metavar="N,N,...", help="Every training with each of these, instead of its own."
 )
+@click.option("--only", "models", multiple=True, metavar="MODEL", help="Runs of this model alone; repeatable.")
 @with_options(DEVICE, PLUGINS, OUT, *PLACES)
-def suite(file: Path, seeds: tuple[int, ...], **options: Any) -> None:
+def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options: Any) -> None:
     """Run all of a suite, and report on it.
 
     FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
@@ -164,6 +165,8 @@ def suite(file: Path, seeds: tuple[int, ...], **options: Any) -> None:
     common = apply_places(options)
     load_plugins(common.pop("plugins"))
     chosen = read_suite(file)
+    if models:
+        chosen = chosen.of_models(models)
     if seeds:
         chosen = chosen.with_seeds(seeds)
     check_ours(options["out"] / "report")

@@ -93,6 +93,20 @@ def init_zero(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return layer
 
 
+def init_fan_out(module: nn.Module, gain: float = 1.0) -> None:
+    """For `Module.apply`: dense and convolution weights uniform with variance gain/fan_out, biases zero.
+
+    It is what DDGAN's program starts its discriminators, its mapping of z and its styles with: asked for fan_avg, its
+    initialiser takes fan_out. A last layer that gives one logit thus starts with weights of variance 1.
+    """
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+        bound = (3 * gain / fan_out) ** 0.5
+        nn.init.uniform_(module.weight, -bound, bound)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def init_fan_average(module: nn.Module) -> None:
     """For `Module.apply`: dense and convolution weights uniform with variance 1/fan_avg, biases zero (Glorot 2010).
 

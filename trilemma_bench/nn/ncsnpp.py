@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import Conditioning, FourierEmbedding, TimestepEmbedding
-from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero
+from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, NearestUpsample, fir_filter, normalised
 from trilemma_bench.nn.unet import Attention
 
@@ -225,6 +225,7 @@ def _init_silent(module: nn.Module) -> None:
         nn.init.uniform_(module.qkv.weight, -bound, bound)
         init_zero(module.last)
     elif isinstance(module, AdaGN):
+        init_fan_out(module.style)
         gain, bias = module.style.bias.detach().chunk(2)
         gain.fill_(1.0)
         bias.fill_(0.0)
