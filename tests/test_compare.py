@@ -13,8 +13,10 @@ from records import make_record, make_speed, make_training, of_code, with_errors
 from scipy import stats
 
 import trilemma_bench as tb
-from trilemma_bench.comparing import Limit, compare_runs, difference, holm, time_ratio
+from trilemma_bench.comparing import compare_runs
+from trilemma_bench.contrasts import difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
+from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
 from trilemma_bench.statistics import Runs, over_seeds
 

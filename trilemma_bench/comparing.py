@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import special
-
+from trilemma_bench.contrasts import LEVEL, TIMES, Contrast, Time, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError, unknown_name
-from trilemma_bench.record import Record, Score, Speed
+from trilemma_bench.record import Record
 from trilemma_bench.results import RECORD_NAME, find_records
 from trilemma_bench.statistics import (
-    Z95,
     Runs,
     differences,
     is_reference,
@@ -27,164 +20,6 @@ from trilemma_bench.statistics import (
     repeats,
     seed_conditions,
 )
-
-LEVEL = 0.05
-_MANY = 1e9  # degrees of freedom of a normal distribution, where Student's t takes a number
-
-Time = Literal["seconds_per_image", "latency_seconds"]
-Floats = NDArray[np.float64]
-TIMES: tuple[Time, ...] = ("seconds_per_image", "latency_seconds")
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """B against A in one number: value is B − A, or B / A for a time; None where one side has no number.
-
-    interval (95 %) and p (two-sided) are of this number alone. method: how both were found. reason: why there are none.
-    """
-
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    method: str = ""
-    reason: str = ""
-
-
-def difference(a: Runs, b: Runs, name: str) -> Contrast:
-    """B − A in the score `name`, from the standard errors of independent samples against one reference.
-
-    √(error of A² + error of B²), with Welch and Satterthwaite's degrees of freedom where errors come from seeds. Where
-    a run's own interval is not symmetric, each side's error is the one that faces the other (Newcombe 1998, method 10;
-    Zou & Donner 2008), so that a share of 1 has an error too.
-    """
-    one, other = (runs.record.scores.get(name) for runs in (a, b))
-    if one is None or other is None:
-        return Contrast(reason=_why_missing(a, b, name))
-    value = other.value - one.value
-    unknown = [side for side, score in (("A", one), ("B", other)) if not _has_error(score)]
-    if unknown:
-        return Contrast(value, reason=f"no error is known of {' and '.join(unknown)}")
-    below = _together(_error(one, a, up=True), a.freedom, _error(other, b, up=False), b.freedom)
-    above = _together(_error(one, a, up=False), a.freedom, _error(other, b, up=True), b.freedom)
-    return _student(value, below, above, "standard errors")
-
-
-def _has_error(score: Score) -> bool:
-    return score.standard_error is not None or score.interval is not None
-
-
-def _error(score: Score, runs: Runs, up: bool) -> float:
-    """The score's standard error on one side; an interval may be cut off where the score's range ends."""
-    error = score.standard_error or 0.0
-    if len(runs) > 1 or score.interval is None:
-        return error
-    end = score.interval[1 if up else 0]
-    return max(error, abs(end - score.value) / Z95)
-
-
-def _together(error_a: float, freedom_a: float, error_b: float, freedom_b: float) -> tuple[float, float]:
-    """The error of a difference, and its degrees of freedom (Welch 1947; Satterthwaite 1946)."""
-    variance = error_a**2 + error_b**2
-    if variance == 0:
-        return 0.0, min(freedom_a, freedom_b)
-    parts = error_a**4 / freedom_a + error_b**4 / freedom_b
-    return math.sqrt(variance), variance**2 / parts if parts > 0 else math.inf
-
-
-def _student(value: float, below: tuple[float, float], above: tuple[float, float], method: str) -> Contrast:
-    """The contrast of a value whose (error, degrees of freedom) are `below` towards less and `above` towards more."""
-    error, freedom = below if value > 0 else above
-    if max(below[0], above[0]) == 0:
-        reason = "" if value == 0 else "the values do not vary: no error can be told from them"
-        return Contrast(value, None, 1.0 if value == 0 else None, method, reason)
-    p = 0.0 if error == 0 else 2 * float(special.stdtr(min(freedom, _MANY), -abs(value) / error))
-    low, high = (float(special.stdtrit(min(degrees, _MANY), 1 - LEVEL / 2)) * side for side, degrees in (below, above))
-    return Contrast(value, (value - low, value + high), p, method)
-
-
-def _why_missing(a: Runs, b: Runs, name: str) -> str:
-    sides = (("A", a), ("B", b))
-    return "; ".join(
-        f"{side}: {runs.record.missing.get(name, 'not measured')}"
-        for side, runs in sides
-        if name not in runs.record.scores
-    )
-
-
-def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
-    """B / A in a time: over the runs where both sides have several, else over the raw times of the single runs.
-
-    Runs: Welch's interval on the logarithms of their medians. Raw times: the median of the ratios of all pairs and its
-    rank interval (Hodges & Lehmann 1963; Moses), p by Mann and Whitney's test.
-    """
-    if reason := _why_not_timed(a, b):
-        return Contrast(reason=reason)
-    speeds_a, speeds_b = ([record.speed for record in runs.records if record.speed] for runs in (a, b))
-    medians = [[float(getattr(speed, field)) for speed in speeds] for speeds in (speeds_a, speeds_b)]
-    raw = [[seconds for speed in speeds for seconds in raw_times(speed, field)] for speeds in (speeds_a, speeds_b)]
-    if min(seconds for times in (*medians, *raw) for seconds in times) <= 0:
-        return Contrast(reason="a time is 0: the clock is too coarse for it")
-    several = min(len(speeds_a), len(speeds_b)) > 1
-    return _ratio_over_runs(*map(np.log, medians)) if several else _ratio_of_pairs(*map(np.log, raw))
-
-
-def raw_times(speed: Speed, field: Time) -> list[float]:
-    """The raw times of which `field` is the median, in its unit."""
-    if field == "latency_seconds":
-        return speed.raw_latency_seconds or [speed.latency_seconds]
-    return [seconds / speed.batch_size for seconds in speed.raw_seconds] or [speed.seconds_per_image]
-
-
-def _why_not_timed(a: Runs, b: Runs) -> str:
-    sides = {side: None if is_reference(runs.record) else runs.record.speed for side, runs in (("A", a), ("B", b))}
-    if untimed := [side for side, speed in sides.items() if speed is None]:
-        return f"{' and '.join(untimed)}: not timed"
-    timed = {side: speed for side, speed in sides.items() if speed is not None}
-    if busy := [f"{side} was {speed.busy_note}" for side, speed in timed.items() if speed.busy_note]:
-        return "; ".join(busy)
-    facts = [{"device": speed.device, "batch": speed.batch_size} for speed in timed.values()]
-    apart = differences(tuple(facts[1].items()), tuple(facts[0].items()))
-    return f"timed in different ways: B has {'; '.join(apart)}" if apart else ""
-
-
-def _ratio_over_runs(logs_a: Floats, logs_b: Floats) -> Contrast:
-    errors = [float(logs.std(ddof=1)) / math.sqrt(len(logs)) for logs in (logs_a, logs_b)]
-    together = _together(errors[0], len(logs_a) - 1, errors[1], len(logs_b) - 1)
-    contrast = _student(float(logs_b.mean() - logs_a.mean()), together, together, "medians of the runs")
-    return _exponential(contrast)
-
-
-def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
-    pairs = np.sort((logs_b[:, None] - logs_a).ravel())
-    m, n = len(logs_a), len(logs_b)
-    # by the normal approximation of U, the number of pairs in which B is larger
-    deviation = math.sqrt(m * n * (m + n + 1) / 12)
-    rank = math.floor(m * n / 2 - Z95 * deviation)
-    value = float(np.median(pairs))
-    if rank < 1:
-        return _exponential(Contrast(value, reason=f"{m} and {n} raw times are too few for an interval"))
-    u = float((pairs > 0).sum() + 0.5 * (pairs == 0).sum())
-    p = 2 * float(special.ndtr(-max(0.0, abs(u - m * n / 2) - 0.5) / deviation))
-    return _exponential(Contrast(value, (float(pairs[rank - 1]), float(pairs[-rank])), p, "raw times of single runs"))
-
-
-def _exponential(contrast: Contrast) -> Contrast:
-    """A difference of logarithms as a ratio."""
-    interval = None if contrast.interval is None else (_exp(contrast.interval[0]), _exp(contrast.interval[1]))
-    return replace(contrast, value=_exp(contrast.value or 0.0), interval=interval)
-
-
-def _exp(value: float) -> float:
-    return math.exp(min(value, 700.0))  # what a float can hold
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): all verdicts together are wrong by chance in at most 5 %."""
-    order = np.argsort(p_values)
-    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(p) for p in corrected]
 
 
 @dataclass(frozen=True)
@@ -323,58 +158,3 @@ def runs_at(path: Path | str) -> Runs:
         what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"
         raise UsageError(f"{path}: its runs differ in more than the seed ({what}): name the folder of one")
     return first
-
-
-FailOn = Literal["interval", "value"]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What B − A in a score, or B / A in a time, must not exceed (or fall below): 'fid>+0.5'.
-
-    on: 'interval' where all of its 95 % interval has to lie beyond, so that noise breaks a limit that holds in 2.5 % of
-    comparisons; 'value' where the number alone counts, as it does where no interval is known.
-    """
-
-    text: str
-    name: str
-    above: bool
-    bound: float
-    on: FailOn = "interval"
-
-    @classmethod
-    def parse(cls, text: str, on: FailOn = "interval") -> Limit:
-        """Raises UsageError when `text` is no 'NAME>NUMBER' or 'NAME<NUMBER'."""
-        match = re.fullmatch(r"\s*([^<>]+?)\s*([<>])\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*", text)
-        with contextlib.suppress(ValueError):
-            if match:
-                return cls(text.strip(), match[1], match[2] == ">", float(match[3]), on)
-        raise UsageError(f"--fail-if '{text}': give a score, > or <, and a number, such as 'fid>+0.5'")
-
-    def broken_by(self, comparison: RunComparison) -> str:
-        """What lies beyond the limit, in words; '' when nothing does. Raises UsageError when it cannot be told."""
-        contrast = self._contrast(comparison)
-        ends = contrast.interval if self.on == "interval" else None
-        return self._words(contrast) if all(map(self._beyond, ends or (contrast.value,))) else ""
-
-    def undecided_by(self, comparison: RunComparison) -> str:
-        """What lies beyond the limit by less than its error, in words; '' where that is not so."""
-        contrast = self._contrast(comparison)
-        if not self._beyond(contrast.value) or self.broken_by(comparison):
-            return ""
-        return f"{self._words(contrast)}, beyond the limit by less than its error: not counted; --fail-on value does"
-
-    def _contrast(self, comparison: RunComparison) -> Contrast:
-        contrast = comparison[self.name].contrast
-        if contrast.value is None:
-            raise UsageError(f"--fail-if '{self.text}': not compared: {contrast.reason}")
-        return contrast
-
-    def _beyond(self, value: float | None) -> bool:
-        return value is not None and (value > self.bound if self.above else value < self.bound)
-
-    def _words(self, contrast: Contrast) -> str:
-        kind = "B / A" if self.name in TIMES else "B − A"
-        interval = contrast.interval
-        sure = f"[{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "without an interval"
-        return f"{self.text}: {kind} is {contrast.value:.6g} {sure}"

@@ -15,7 +15,8 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.paths import RUNS
 
 if TYPE_CHECKING:
-    from trilemma_bench.comparing import FailOn, Limit, RunComparison
+    from trilemma_bench.comparing import RunComparison
+    from trilemma_bench.limits import FailOn, Limit
 
 
 @main.command()
@@ -63,8 +64,8 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: F
     Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
     repeated, the newest counts.
     """
-    from trilemma_bench.comparing import Limit
     from trilemma_bench.comparing import compare as compare_runs
+    from trilemma_bench.limits import Limit
 
     checks = [Limit.parse(limit, fail_on) for limit in limits]
     found = compare_runs(a, b)

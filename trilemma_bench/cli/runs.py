@@ -34,7 +34,7 @@ from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.paths import RUNS
 
 if TYPE_CHECKING:
-    from trilemma_bench.comparing import FailOn
+    from trilemma_bench.limits import FailOn
 
 
 @main.command()
@@ -134,7 +134,8 @@ def rerun(record: Path, limits: tuple[str, ...], fail_on: FailOn, **options: Any
     and number of samples are the record's, whatever the recipes are by now, and it trains anew unless --checkpoint is
     given. What cannot be the same, or is known to differ, is said first.
     """
-    from trilemma_bench.comparing import Limit, compare
+    from trilemma_bench.comparing import compare
+    from trilemma_bench.limits import Limit
     from trilemma_bench.rerunning import rerun as do_again
 
     checks = [Limit.parse(limit, fail_on) for limit in limits]

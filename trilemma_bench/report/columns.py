@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from trilemma_bench.comparing import Contrast, Time, difference, raw_times, time_ratio
+from trilemma_bench.contrasts import Contrast, Time, difference, raw_times, time_ratio
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.statistics import Runs, is_reference, median_interval

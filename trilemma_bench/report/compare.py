@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from trilemma_bench.comparing import LEVEL, Finding, RunComparison
+from trilemma_bench.contrasts import LEVEL
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import FACTS, Column, score_columns
 from trilemma_bench.statistics import Runs
+
+if TYPE_CHECKING:
+    from trilemma_bench.comparing import Finding, RunComparison
 
 
 def comparison_text(comparison: RunComparison) -> str:

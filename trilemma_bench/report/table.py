@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trilemma_bench.comparing import LEVEL
+from trilemma_bench.contrasts import LEVEL
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import (
