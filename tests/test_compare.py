@@ -14,7 +14,7 @@ from scipy import stats
 
 import trilemma_bench as tb
 from trilemma_bench.comparing import compare_runs
-from trilemma_bench.contrasts import difference, holm, time_ratio
+from trilemma_bench.contrasts import PROCESSES_DIFFER, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
 from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
@@ -34,14 +34,14 @@ def one(**changes):
     return Runs((run(**changes),))
 
 
-def seeds(values, **changes):
-    """Runs of one model that differ in the seed alone."""
+def seeds(values, error=None, scores=None, first=100, **changes):
+    """Runs of one model that differ in the seed alone, from `first` on."""
     records = [
         make_record(
-            scores={"fid": value}, seed=seed, id=f"run-{seed}", training=make_training(checkpoint_sha256=f"{seed:064}"),
-            **changes,
+            scores=scores or ({"fid": value} if error is None else with_errors({"fid": (value, error)})),
+            seed=seed, id=f"run-{seed}", training=make_training(checkpoint_sha256=f"{seed:064}"), **changes,
         )
-        for seed, value in enumerate(values)
+        for seed, value in enumerate(values, first)
     ]  # fmt: skip
     (runs,) = over_seeds(records)
     return runs
@@ -67,19 +67,73 @@ def test_independent_errors_add_in_squares():
 def test_over_seeds_it_is_welchs_test(sizes, rng):
     a, b = (rng.normal(5, sd, size) for sd, size in zip((1.0, 0.2), sizes, strict=True))
     oracle = stats.ttest_ind(b, a, equal_var=False)
-    found = difference(seeds(a), seeds(b), "fid")
+    found = difference(seeds(a), seeds(b, first=200), "fid")
     assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
     assert found.interval == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-6)
 
 
-def test_a_single_run_against_seeds_takes_each_sides_own_error():
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_single_training_against_seeds_is_taken_to_vary_as_they_do(swapped):
     a, b = one(scores={"fid": (5.0, 0.1)}), seeds([6.0, 6.4, 6.2])
+    assert a.covers == "sampling only: the same trained model"
+    assert b.covers == "training and sampling (3 seeds)"
+    found = difference(b, a, "fid") if swapped else difference(a, b, "fid")
+    error, value = 0.2 * math.sqrt(1 + 1 / 3), -1.2 if swapped else 1.2
+    half = stats.t.ppf(0.975, 2) * error
+    assert found.interval == pytest.approx((value - half, value + half), rel=1e-4)
+    assert found.p == pytest.approx(2 * stats.t.sf(1.2 / error, 2), rel=1e-6)
+    assert "prediction interval" in found.method
+
+
+def test_one_more_training_of_the_same_recipe_rarely_differs(rng):
+    found = [
+        difference(one(scores={"fid": (rng.normal(50, 1), 0.1)}), seeds(rng.normal(50, 1, 3)), "fid").p < 0.05
+        for _ in range(400)
+    ]
+    # 5 % of 400 is 20; the binomial's standard deviation is 4.4
+    assert sum(found) <= 33
+
+
+def test_the_errors_of_the_samples_are_never_undercut():
+    a, b = (seeds([5.0, 5.0, 5.0], error=0.3), seeds([5.9, 5.9, 5.9], error=0.4))
+    found = difference(a, b, "fid")
+    error = 0.5 / math.sqrt(3)
+    assert found.interval == pytest.approx((0.9 - 1.96 * error, 0.9 + 1.96 * error), rel=1e-4)
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.9 / error), rel=1e-3)
+    single = difference(one(scores={"fid": (5.0, 0.3)}), b, "fid")
+    assert single.p == pytest.approx(2 * stats.norm.sf(0.9 / math.hypot(0.3, 0.4 / math.sqrt(3))), rel=1e-3)
+
+
+def test_a_run_without_a_training_has_its_samples_errors_alone():
+    a, b = one(scores={"fid": (5.0, 0.1)}, training=None), seeds([6.0, 6.4, 6.2])
     error = 0.2 / math.sqrt(3)
     freedom = (0.1**2 + error**2) ** 2 / (error**4 / 2)
     half = stats.t.ppf(0.975, freedom) * math.hypot(0.1, error)
     assert difference(a, b, "fid").interval == pytest.approx((1.2 - half, 1.2 + half), rel=1e-4)
-    assert a.covers == "sampling only: the same trained model"
-    assert b.covers == "training and sampling (3 seeds)"
+
+
+def test_the_same_trained_models_on_both_sides_are_paired():
+    a, b = [5.0, 9.0, 7.0, 6.0], [5.5, 9.4, 7.7, 6.4]
+    oracle = stats.ttest_rel(b, a)
+    found = difference(seeds(a), Runs(seeds(b).records[::-1]), "fid")  # by their weights, not by their places
+    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
+    assert found.interval == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-6)
+    assert found.method.startswith("paired t")
+    assert difference(seeds(a), seeds(b, first=1), "fid").method.startswith("Welch's t")
+
+
+@pytest.mark.parametrize(("share", "interval"), [(1.0, (0.996, 1.0)), (0.0, (0.0, 0.004))])
+def test_no_difference_is_never_a_verdict(share, interval):
+    """One side's error is 0 where its range ends."""
+
+    def side(count, **changes):
+        score = with_errors({"precision": (share, 0.0)})["precision"].model_copy(update={"interval": interval})
+        return Runs(seeds([0.0] * count, scores={"precision": score}, **changes).records)
+
+    for a, b in ((3, 1), (1, 3), (1, 1), (3, 3)):
+        finding = compare_runs(side(a), side(b, first=5))["precision"]
+        assert (finding.contrast.value, finding.contrast.p) == (0, 1)
+        assert finding.verdict == "no difference shown"
 
 
 def test_a_share_of_one_has_the_error_of_its_interval():
@@ -149,12 +203,27 @@ def test_many_scores_ask_for_more():
 
 
 def test_a_ratio_of_times_and_its_rank_test(rng):
-    a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(0.15, 0.2, 17)
-    found = time_ratio(timed(a), timed(b), "seconds_per_image")
-    assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
-    assert found.p == pytest.approx(stats.mannwhitneyu(a, b, method="asymptotic").pvalue, rel=1e-6)
-    assert found.interval[0] < found.value < found.interval[1]
-    assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
+    """Against the nearest ratio at which they would differ by no more than processes do."""
+    for centre in (0.15, 0.3, 0.6, -0.3):
+        a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(centre, 0.2, 17)
+        nearest = PROCESSES_DIFFER if centre > 0 else 1 / PROCESSES_DIFFER
+        found = time_ratio(timed(a), timed(b), "seconds_per_image")
+        assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
+        assert found.p == pytest.approx(stats.mannwhitneyu(a * nearest, b, method="asymptotic").pvalue, rel=1e-6)
+        assert found.interval[0] < found.value < found.interval[1]
+        assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
+
+
+@pytest.mark.parametrize("offset", [1 / 1.07, 1.0, 1.07])
+def test_single_processes_that_differ_as_processes_do_have_no_verdict(offset, rng):
+    times = rng.lognormal(0, 0.005, 20)
+    comparison = compare_runs(timed(times), timed(offset * times))
+    finding = comparison["seconds_per_image"]
+    assert (finding.contrast.p, finding.verdict) == (1, "no difference shown")
+    assert finding.contrast.interval[0] < 1 < finding.contrast.interval[1]
+    assert "8 %, by which processes differ" in str(comparison)
+    assert not Limit.parse("seconds_per_image>1.0").broken_by(comparison)
+    assert compare_runs(timed(times), timed(1.2 * times))["latency_seconds"].verdict == "A is better"
 
 
 def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
@@ -162,7 +231,7 @@ def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
     for _ in range(300):
         a, b = (timed(rng.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
         low, high = time_ratio(a, b, "latency_seconds").interval
-        held += low <= 2 <= high
+        held += low * PROCESSES_DIFFER <= 2 <= high / PROCESSES_DIFFER
     # 95 % of 300 is 285; the binomial's standard deviation is 3.8
     assert 272 <= held <= 297
 
@@ -175,17 +244,29 @@ def test_twice_as_slow_is_a_ratio_of_two(rng):
     assert finding.verdict == "A is better"
 
 
-def test_times_of_several_runs_a_side_are_compared_over_the_runs():
-    def side(medians):
-        records = [timed([m] * 5).records[0] for m in medians]
-        changes = ({"seed": i, "training": make_training(checkpoint_sha256=str(i))} for i in range(len(records)))
-        return Runs(tuple(r.model_copy(update=c) for r, c in zip(records, changes, strict=True)))
+def timed_runs(medians):
+    records = [timed([m] * 5).records[0] for m in medians]
+    changes = ({"seed": i, "training": make_training(checkpoint_sha256=str(i))} for i in range(len(records)))
+    return Runs(tuple(r.model_copy(update=c) for r, c in zip(records, changes, strict=True)))
 
+
+def test_times_of_several_runs_a_side_are_compared_over_the_runs():
     a, b = [1.0, 1.2, 1.1], [1.3, 1.0, 1.25]
     oracle = stats.ttest_ind(np.log(b), np.log(a), equal_var=False)
-    found = time_ratio(side(a), side(b), "seconds_per_image")
+    found = time_ratio(timed_runs(a), timed_runs(b), "seconds_per_image")
     assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
     assert found.interval == pytest.approx(tuple(np.exp(oracle.confidence_interval())), rel=1e-6)
+
+
+def test_one_timed_run_against_several_is_one_more_of_them():
+    medians = np.log([1.3, 1.0, 1.25])
+    error = medians.std(ddof=1) * math.sqrt(4 / 3)
+    half = stats.t.ppf(0.975, 2) * error
+    found = time_ratio(timed_runs([2.0]), timed_runs(np.exp(medians)), "seconds_per_image")
+    assert found.value == pytest.approx(np.exp(medians.mean()) / 2)
+    assert found.interval == pytest.approx(tuple(found.value * np.exp([-half, half])))
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(math.log(found.value)) / error, 2))
+    assert found.method.startswith("prediction interval")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from records import make_protocol, make_record, make_speed, make_training, of_co
 from scipy import stats
 
 from trilemma_bench.record import Score
-from trilemma_bench.statistics import comparable, is_reference, median_interval, over_seeds, pareto_front
+from trilemma_bench.statistics import (
+    comparable,
+    geometric_interval,
+    is_reference,
+    median_interval,
+    over_seeds,
+    pareto_front,
+)
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
 
@@ -160,7 +167,20 @@ def test_seeds_make_one_row_with_the_interval_of_students_t():
     assert score.value == pytest.approx(np.mean(values))
     assert score.standard_error == pytest.approx(stats.sem(values))
     assert score.interval == pytest.approx(tuple(oracle.confidence_interval()))
-    assert score.interval_method == "Student's t over seeds of training and sampling"
+    assert score.interval_method.startswith("Student's t over seeds of training and sampling")
+
+
+def test_seeds_that_agree_are_no_surer_than_their_samples():
+    perfect = Score(
+        value=1.0, better="higher", unit="share", standard_error=0.0, interval=(1 - 0.02 * 1.96, 1.0), ideal=1.0
+    )
+    (runs,) = over_seeds([trained(seed).model_copy(update={"scores": {"recall": perfect}}) for seed in range(4)])
+    assert runs.record.scores["recall"].interval == pytest.approx((1 - 0.01 * 1.96, 1.0))
+    unsure = perfect.model_copy(update={"value": 0.5, "standard_error": 0.03, "interval": (0.4412, 0.5588)})
+    (runs,) = over_seeds([trained(seed).model_copy(update={"scores": {"recall": unsure}}) for seed in range(9)])
+    score = runs.record.scores["recall"]
+    assert score.standard_error == pytest.approx(0.01)
+    assert score.interval == pytest.approx((0.5 - 0.0196, 0.5 + 0.0196), rel=1e-4)
 
 
 def test_the_interval_of_a_share_stays_between_0_and_1():
@@ -259,12 +279,20 @@ def test_a_score_that_one_seed_lacks_is_missing():
     assert runs.record.missing["recall"] == "seed 1: NaN"
 
 
-def test_the_speed_of_seeds_is_that_of_all_their_raw_times():
-    speeds = [make_speed(s, 4, raw_seconds=[1000 * s] * 3, peak_memory_bytes=int(1e9 * s)) for s in (1.0, 2.0, 9.0)]
+def test_the_speed_of_seeds_is_the_geometric_mean_of_their_medians():
+    speeds = [make_speed(s, 4, raw_seconds=[1000 * s] * 3, peak_memory_bytes=int(1e9 * s)) for s in (1.0, 2.0, 32.0)]
     (runs,) = over_seeds([trained(seed, speed=speed) for seed, speed in enumerate(speeds)])
     speed = runs.record.speed
-    assert (speed.seconds_per_image, speed.images_per_second, speed.peak_memory_bytes) == (2.0, 0.5, 9_000_000_000)
+    assert (speed.seconds_per_image, speed.images_per_second) == pytest.approx((4.0, 0.25))
+    assert speed.peak_memory_bytes == 32_000_000_000
     assert len(speed.raw_seconds) == 9
+
+
+def test_the_interval_of_times_over_runs_is_students_on_their_logarithms():
+    medians = [1.0, 1.1, 1.3]
+    oracle = stats.t.interval(0.95, 2, np.mean(np.log(medians)), stats.sem(np.log(medians)))
+    assert geometric_interval(medians) == pytest.approx(tuple(np.exp(oracle)))
+    assert (geometric_interval([1.0]), geometric_interval([1.0, 0.0])) == (None, None)
 
 
 def test_the_interval_of_a_median_is_between_order_statistics():

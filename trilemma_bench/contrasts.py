@@ -15,6 +15,8 @@ from trilemma_bench.record import Score, Speed
 from trilemma_bench.statistics import Z95, Runs, differences, is_reference
 
 LEVEL = 0.05
+# two processes that time the same network: how it was found is in docs/metrics.md, "Intervals"
+PROCESSES_DIFFER = 1.08
 _MANY = 1e9  # degrees of freedom of a normal distribution, where Student's t takes a number
 
 Time = Literal["seconds_per_image", "latency_seconds"]
@@ -37,55 +39,110 @@ class Contrast:
 
 
 def difference(a: Runs, b: Runs, name: str) -> Contrast:
-    """B − A in the score `name`, from the standard errors of independent samples against one reference.
+    """B − A in the score `name`: by the spread over seeds, and no surer than by the samples' own errors.
 
-    √(error of A² + error of B²), with Welch and Satterthwaite's degrees of freedom where errors come from seeds. Where
-    a run's own interval is not symmetric, each side's error is the one that faces the other (Newcombe 1998, method 10;
-    Zou & Donner 2008), so that a share of 1 has an error too.
+    Of the samples' errors √(error of A² + error of B²), each side's the one that faces the other where its interval is
+    not symmetric (Newcombe 1998, method 10; Zou & Donner 2008). Over seeds Welch's t. Where both sides are the same
+    trained models: the paired t. Where only one side has seeds, the other's training is taken to vary as much: the
+    prediction interval of one more training, s·√(1 + 1/n).
     """
     one, other = (runs.record.scores.get(name) for runs in (a, b))
     if one is None or other is None:
         return Contrast(reason=_why_missing(a, b, name))
     value = other.value - one.value
-    unknown = [side for side, score in (("A", one), ("B", other)) if not _has_error(score)]
-    if unknown:
+    design = _design(a, b)
+    unknown = [side for side, runs, score in (("A", a, one), ("B", b, other)) if _unknown(runs, score)]
+    if unknown and design != "one more training":
         return Contrast(value, reason=f"no error is known of {' and '.join(unknown)}")
-    below = _together(_error(one, a, up=True), a.freedom, _error(other, b, up=False), b.freedom)
-    above = _together(_error(one, a, up=False), a.freedom, _error(other, b, up=True), b.freedom)
-    return _student(value, below, above, "standard errors")
+    below, above = (_errors(a, b, name, design, up) for up in (True, False))
+    return _student(value, below, above, _METHODS[design])
 
 
-def _has_error(score: Score) -> bool:
-    return score.standard_error is not None or score.interval is not None
+Design = Literal["single runs", "seeds", "one more training", "same trainings"]
+_METHODS: dict[Design, str] = {
+    "single runs": "standard errors of the samples",
+    "seeds": "Welch's t over the seeds, no surer than by the samples alone",
+    "one more training": "prediction interval: the one training is taken to vary as the seeds of the other side do, no "
+    "surer than by the samples alone",
+    "same trainings": "paired t over the trained models, the same on both sides, no surer than by the samples alone",
+}
 
 
-def _error(score: Score, runs: Runs, up: bool) -> float:
-    """The score's standard error on one side; an interval may be cut off where the score's range ends."""
-    error = score.standard_error or 0.0
-    if len(runs) > 1 or score.interval is None:
-        return error
-    end = score.interval[1 if up else 0]
-    return max(error, abs(end - score.value) / Z95)
+def _design(a: Runs, b: Runs) -> Design:
+    if max(len(a), len(b)) == 1:
+        return "single runs"
+    weights = [[run.training.checkpoint_sha256 if run.training else "" for run in runs.records] for runs in (a, b)]
+    if all(map(all, weights)) and sorted(weights[0]) == sorted(weights[1]):
+        return "same trainings"
+    trained = all(run.training for runs in (a, b) for run in runs.records)
+    return "one more training" if trained and min(len(a), len(b)) == 1 else "seeds"
 
 
-def _together(error_a: float, freedom_a: float, error_b: float, freedom_b: float) -> tuple[float, float]:
-    """The error of a difference, and its degrees of freedom (Welch 1947; Satterthwaite 1946)."""
-    variance = error_a**2 + error_b**2
-    if variance == 0:
-        return 0.0, min(freedom_a, freedom_b)
-    parts = error_a**4 / freedom_a + error_b**4 / freedom_b
+def _unknown(runs: Runs, score: Score) -> bool:
+    return len(runs) == 1 and score.standard_error is None and score.interval is None
+
+
+_Error = tuple[float, float]  # a standard error and its degrees of freedom
+
+
+def _errors(a: Runs, b: Runs, name: str, design: Design, up: bool) -> list[_Error]:
+    """Of B − A: by sampling and by the spread over seeds, where A errs upwards (up) and B down, or the other way."""
+    sides = ((a, up), (b, not up))
+    sampling = [runs.sampling_error(name, side) for runs, side in sides]
+    values = [_values(runs, name) for runs in (a, b)]
+    if design == "same trainings":
+        spread = _mean_error(values[1] - values[0])
+    elif design == "one more training":
+        spread = _next_error(max(values, key=len))
+    else:
+        spread = _together(
+            *(_mean_error(v) if len(v) > 1 else (error, math.inf) for v, error in zip(values, sampling, strict=True))
+        )
+    return [spread, (math.hypot(*sampling), math.inf)]
+
+
+def _values(runs: Runs, name: str) -> Floats:
+    """Of each run, those of one trained model in its place on whichever side it is."""
+    records = sorted(runs.records, key=lambda run: run.training.checkpoint_sha256 if run.training else "")
+    return np.array([record.scores[name].value for record in records])
+
+
+def _mean_error(values: Floats) -> _Error:
+    return float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1
+
+
+def _next_error(values: Floats) -> _Error:
+    """Of the difference between one more value and the mean of these."""
+    return float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values)), len(values) - 1
+
+
+def _together(one: _Error, other: _Error) -> _Error:
+    """The error of a difference (Welch 1947), and its degrees of freedom (Satterthwaite 1946)."""
+    variance = one[0] ** 2 + other[0] ** 2
+    parts = one[0] ** 4 / one[1] + other[0] ** 4 / other[1]
     return math.sqrt(variance), variance**2 / parts if parts > 0 else math.inf
 
 
-def _student(value: float, below: tuple[float, float], above: tuple[float, float], method: str) -> Contrast:
-    """The contrast of a value whose (error, degrees of freedom) are `below` towards less and `above` towards more."""
-    error, freedom = below if value > 0 else above
-    if max(below[0], above[0]) == 0:
-        reason = "" if value == 0 else "the values do not vary: no error can be told from them"
+def _student(value: float, below: Sequence[_Error], above: Sequence[_Error], method: str) -> Contrast:
+    """The contrast of a value with errors towards less and more; of several, what says the least."""
+    facing = below if value > 0 else above if value < 0 else [*below, *above]
+    if max(error for error, _ in facing) == 0:
+        reason = "the values do not vary: no error can be told from them"
         return Contrast(value, None, 1.0 if value == 0 else None, method, reason)
-    p = 0.0 if error == 0 else 2 * float(special.stdtr(min(freedom, _MANY), -abs(value) / error))
-    low, high = (float(special.stdtrit(min(degrees, _MANY), 1 - LEVEL / 2)) * side for side, degrees in (below, above))
+    p = max(_tails(value, *error) for error in facing)
+    low, high = (max(map(_half_width, errors)) for errors in (below, above))
     return Contrast(value, (value - low, value + high), p, method)
+
+
+def _tails(value: float, error: float, freedom: float) -> float:
+    """The chance of a value as far from 0, on either side, where its mean is 0."""
+    if value == 0 or error == 0:
+        return float(value == 0)
+    return 2 * float(special.stdtr(min(freedom, _MANY), -abs(value) / error))
+
+
+def _half_width(error: _Error) -> float:
+    return float(special.stdtrit(min(error[1], _MANY), 1 - LEVEL / 2)) * error[0]
 
 
 def _why_missing(a: Runs, b: Runs, name: str) -> str:
@@ -98,20 +155,27 @@ def _why_missing(a: Runs, b: Runs, name: str) -> str:
 
 
 def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
-    """B / A in a time: over the runs where both sides have several, else over the raw times of the single runs.
+    """B / A in a time, from the logarithms of the runs' medians; of a run each, of the raw times.
 
-    Runs: Welch's interval on the logarithms of their medians. Raw times: the median of the ratios of all pairs and its
-    rank interval (Hodges & Lehmann 1963; Moses), p by Mann and Whitney's test.
+    Several runs a side: Welch's interval. One against several: the prediction interval of one more run. A run each: the
+    median of the ratios of all pairs and its rank interval (Hodges & Lehmann 1963; Moses), p by
+    Mann and Whitney's test, both about a difference of more than PROCESSES_DIFFER.
     """
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
-    speeds_a, speeds_b = ([record.speed for record in runs.records if record.speed] for runs in (a, b))
-    medians = [[float(getattr(speed, field)) for speed in speeds] for speeds in (speeds_a, speeds_b)]
-    raw = [[seconds for speed in speeds for seconds in raw_times(speed, field)] for speeds in (speeds_a, speeds_b)]
-    if min(seconds for times in (*medians, *raw) for seconds in times) <= 0:
+    speeds = [[record.speed for record in runs.records if record.speed] for runs in (a, b)]
+    single = max(map(len, speeds)) == 1
+    times = [raw_times(side[0], field) if single else [getattr(speed, field) for speed in side] for side in speeds]
+    if min(map(min, times)) <= 0:
         return Contrast(reason="a time is 0: the clock is too coarse for it")
-    several = min(len(speeds_a), len(speeds_b)) > 1
-    return _ratio_over_runs(*map(np.log, medians)) if several else _ratio_of_pairs(*map(np.log, raw))
+    logs_a, logs_b = map(np.log, times)
+    return _ratio_of_pairs(logs_a, logs_b) if single else _ratio_over_runs(logs_a, logs_b)
+
+
+_OF_PAIRS = (
+    "rank interval of the ratios of all pairs of raw times, widened by "
+    f"{100 * (PROCESSES_DIFFER - 1):.0f} %, by which processes differ; give several runs a side"
+)
 
 
 def raw_times(speed: Speed, field: Time) -> list[float]:
@@ -134,10 +198,12 @@ def _why_not_timed(a: Runs, b: Runs) -> str:
 
 
 def _ratio_over_runs(logs_a: Floats, logs_b: Floats) -> Contrast:
-    errors = [float(logs.std(ddof=1)) / math.sqrt(len(logs)) for logs in (logs_a, logs_b)]
-    together = _together(errors[0], len(logs_a) - 1, errors[1], len(logs_b) - 1)
-    contrast = _student(float(logs_b.mean() - logs_a.mean()), together, together, "medians of the runs")
-    return _exponential(contrast)
+    if min(len(logs_a), len(logs_b)) > 1:
+        error, method = _together(_mean_error(logs_a), _mean_error(logs_b)), "Welch's t on the logarithms of medians"
+    else:
+        error = _next_error(max(logs_a, logs_b, key=len))
+        method = "prediction interval of one more run, from the logarithms of the medians of the side with several"
+    return _exponential(_student(float(logs_b.mean() - logs_a.mean()), [error], [error], method))
 
 
 def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
@@ -146,12 +212,13 @@ def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
     # by the normal approximation of U, the number of pairs in which B is larger
     deviation = math.sqrt(m * n * (m + n + 1) / 12)
     rank = math.floor(m * n / 2 - Z95 * deviation)
-    value = float(np.median(pairs))
+    value, margin = float(np.median(pairs)), math.log(PROCESSES_DIFFER)
     if rank < 1:
         return _exponential(Contrast(value, reason=f"{m} and {n} raw times are too few for an interval"))
-    u = float((pairs > 0).sum() + 0.5 * (pairs == 0).sum())
+    beyond = pairs - min(max(value, -margin), margin)
+    u = float((beyond > 0).sum() + 0.5 * (beyond == 0).sum())
     p = 2 * float(special.ndtr(-max(0.0, abs(u - m * n / 2) - 0.5) / deviation))
-    return _exponential(Contrast(value, (float(pairs[rank - 1]), float(pairs[-rank])), p, "raw times of single runs"))
+    return _exponential(Contrast(value, (float(pairs[rank - 1]) - margin, float(pairs[-rank]) + margin), p, _OF_PAIRS))
 
 
 def _exponential(contrast: Contrast) -> Contrast:

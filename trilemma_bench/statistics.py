@@ -162,12 +162,21 @@ class Runs:
         """Degrees of freedom of the standard errors; those of a single run come from its many samples."""
         return len(self) - 1 if len(self) > 1 else math.inf
 
+    def sampling_error(self, name: str, up: bool) -> float:
+        """The error of a score, or of its mean over seeds, by sampling alone, towards more (up) or less; 0 if unknown.
+
+        Where a run's interval is not symmetric it follows that, so that a share of 1 has an error too.
+        """
+        errors = [_side_error(record.scores[name], up) for record in self.records]
+        return math.hypot(*errors) / len(errors)
+
     @cached_property
     def record(self) -> Record:
         """The run itself; of several the first, with the means over all of them in the place of its values.
 
-        A score has the interval of Student's t over the runs, within the values it can take; one that a run lacks is
-        missing. Times are the medians of the raw times of all runs; memory is the highest.
+        A score has the interval of Student's t over the runs, or of their sampling errors where that is the wider one,
+        within the values it can take; one that a run lacks is missing. Times are the geometric means of the runs'
+        medians; memory is the highest.
         """
         first = self.records[0]
         if len(self) == 1:
@@ -191,15 +200,17 @@ class Runs:
     def _score(self, name: str) -> Score:
         scores = [record.scores[name] for record in self.records]
         values = np.array([score.value for score in scores])
-        error = float(values.std(ddof=1) / math.sqrt(len(values)))
-        half = float(special.stdtrit(self.freedom, 0.975)) * error
+        spread = float(values.std(ddof=1) / math.sqrt(len(values)))
+        sampling = math.hypot(*(score.standard_error or 0.0 for score in scores)) / len(scores)
+        student = float(special.stdtrit(self.freedom, 0.975)) * spread
+        low, high = (max(student, Z95 * self.sampling_error(name, up)) for up in (False, True))
         mean = float(values.mean())
         lowest, highest = max(score.limits[0] for score in scores), min(score.limits[1] for score in scores)
         changes = {
             "value": mean,
-            "standard_error": error,
-            "interval": (max(mean - half, lowest), min(mean + half, highest)),
-            "interval_method": f"Student's t over seeds of {self._varied}",
+            "standard_error": max(spread, sampling),
+            "interval": (max(mean - low, lowest), min(mean + high, highest)),
+            "interval_method": f"Student's t over seeds of {self._varied}, no narrower than by sampling alone",
             "note": "; ".join(dict.fromkeys(score.note for score in scores if score.note)),
         }
         return scores[0].model_copy(update=changes)
@@ -210,9 +221,15 @@ class Runs:
         return together if len(histograms) == len(self) else None
 
 
+def _side_error(score: Score, up: bool) -> float:
+    """A run's standard error on one side; an interval may be cut off where the score's range ends."""
+    error = score.standard_error or 0.0
+    return error if score.interval is None else max(error, abs(score.interval[up] - score.value) / Z95)
+
+
 def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
-    """The raw times of all `speeds`, which were measured in the same way, and their medians; the smallest share of the
-    processor.
+    """The raw times of all `speeds`, which were measured in the same way, and the geometric means of their medians; the
+    smallest share of the processor.
     """
     if not speeds:
         return None
@@ -222,18 +239,32 @@ def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
     )
     first = speeds[0]
     evaluations = [speed.nfe for speed in speeds if speed.nfe is not None]
-    each = float(np.median(raw)) / first.batch_size if raw else first.seconds_per_image
+    each = _geometric_mean([speed.seconds_per_image for speed in speeds])
     changes = {
         "raw_seconds": raw,
         "raw_latency_seconds": latency,
         "seconds_per_image": each,
         "images_per_second": 1 / each if each else first.images_per_second,
-        "latency_seconds": float(np.median(latency)) if latency else first.latency_seconds,
+        "latency_seconds": _geometric_mean([speed.latency_seconds for speed in speeds]),
         "nfe": float(np.mean(evaluations)) if evaluations else None,
         "peak_memory_bytes": max((s.peak_memory_bytes for s in speeds if s.peak_memory_bytes), default=None),
         "processor_share": min((s.processor_share for s in speeds if s.processor_share is not None), default=None),
     }
     return first.model_copy(update=changes)
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(float(np.mean(np.log(values)))) if min(values) > 0 else 0.0
+
+
+def geometric_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a geometric mean, by Student's t on logarithms; None for one value, or with a 0."""
+    if len(values) < 2 or min(values) <= 0:
+        return None
+    logs = np.log(values)
+    half = float(special.stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1)) / math.sqrt(len(logs))
+    low, high = np.exp(np.clip([logs.mean() - half, logs.mean() + half], -700, 700))  # what a float can hold
+    return float(low), float(high)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:

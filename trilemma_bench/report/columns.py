@@ -12,7 +12,7 @@ import numpy as np
 from trilemma_bench.contrasts import Contrast, Time, difference, raw_times, time_ratio
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
-from trilemma_bench.statistics import Runs, is_reference, median_interval
+from trilemma_bench.statistics import Runs, geometric_interval, is_reference, median_interval
 
 # an axis whose values span more than this factor is logarithmic where its column says that it may be
 LOG_FROM = 10
@@ -44,7 +44,7 @@ class Column:
     is_time: bool = False
     unit: str = ""
     meaning: str = ""
-    interval: Callable[[Record], Interval | None] = lambda record: None
+    interval: Callable[[Runs], Interval | None] = lambda runs: None
     contrast: Callable[[Runs, Runs], Contrast] | None = None
 
 
@@ -148,7 +148,7 @@ def score_column(name: str, records: Iterable[Record]) -> Column:
         log=family(name) in _DISTANCES,
         unit=fmt.plain(first.unit) if first and first.unit not in ("share", name) else "",
         meaning=known.meaning,
-        interval=lambda record: record.scores[name].interval if name in record.scores else None,
+        interval=lambda runs: score.interval if (score := runs.record.scores.get(name)) else None,
         contrast=lambda a, b: difference(a, b, name),
     )
 
@@ -166,8 +166,16 @@ def _speed(field: str) -> Value:
     return lambda record: None if record.speed is None or is_reference(record) else getattr(record.speed, field)
 
 
-def _median_interval(field: Time) -> Callable[[Record], Interval | None]:
-    return lambda record: None if record.speed is None else median_interval(raw_times(record.speed, field))
+def _time_interval(field: Time) -> Callable[[Runs], Interval | None]:
+    """Over several runs by their medians, else by the raw times: repetitions in one process are no other process."""
+
+    def interval(runs: Runs) -> Interval | None:
+        speeds = [record.speed for record in runs.records if record.speed]
+        if len(speeds) == 1:
+            return median_interval(raw_times(speeds[0], field))
+        return geometric_interval([getattr(speed, field) for speed in speeds])
+
+    return interval
 
 
 def _latency_p95(record: Record) -> float | None:
@@ -197,7 +205,7 @@ def _why_untrained(record: Record) -> str:
 SECONDS_PER_IMAGE = Column(
     "seconds_per_image", "Time per image", "s/image", "lower", _speed("seconds_per_image"),
     lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
-    meaning="sampling only, in full batches, median", interval=_median_interval("seconds_per_image"),
+    meaning="sampling only, in full batches, median", interval=_time_interval("seconds_per_image"),
     contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
 )  # fmt: skip
 
@@ -215,7 +223,7 @@ FACTS = (
     Column(
         "latency_seconds", "Latency", "latency", "lower", _speed("latency_seconds"),
         lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
-        meaning="time of a batch of one, median", interval=_median_interval("latency_seconds"),
+        meaning="time of a batch of one, median", interval=_time_interval("latency_seconds"),
         contrast=lambda a, b: time_ratio(a, b, "latency_seconds"),
     ),
     Column(

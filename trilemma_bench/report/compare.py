@@ -32,7 +32,7 @@ def comparison_text(comparison: RunComparison) -> str:
         *([*_table("B / A", times, columns), ""] if times else []),
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
         f"({tested} are compared at once) together hold at {100 * LEVEL:g} %; those on times likewise.",
-        *_time_notes(comparison.times),
+        *(f"{kind}: {method}." for kind, found in (("scores", scores), ("times", times)) for method in _methods(found)),
     ]
     return "\n".join(lines)
 
@@ -81,14 +81,6 @@ def _probability(p: float | None) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def _time_notes(times: Sequence[Finding]) -> list[str]:
-    """What the intervals of the times cover."""
-    methods = {finding.contrast.method for finding in times if finding.contrast.method}
-    if "medians of the runs" in methods:
-        return ["times: B / A of the runs' medians (geometric means), from their spread over the runs."]
-    if methods:
-        return [
-            "times: B / A of all pairs of raw times, median and rank interval; Mann and Whitney's test. It covers",
-            "repetition in these processes only: another process can be some percent faster; give several runs a side.",
-        ]
-    return []
+def _methods(findings: Sequence[Finding]) -> list[str]:
+    """How intervals and p were found."""
+    return list(dict.fromkeys(finding.contrast.method for finding in findings if finding.contrast.method))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from trilemma_bench.contrasts import PROCESSES_DIFFER
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
@@ -13,8 +14,9 @@ from trilemma_bench.statistics import BELOW, Group, Runs, is_reference
 LEGEND = (
     "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
     "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (each pair "
-    "tested alone, at 5 %). A value without a known error is not tested. The error of a time covers repetition in the "
-    "same process."
+    "tested alone, at 5 %). A value without a known error is not tested. The interval of a time covers repetition in "
+    "the same process, of several runs their medians; the difference of two single runs has to be beyond the "
+    f"{100 * (PROCESSES_DIFFER - 1):.0f} % by which processes differ."
 )
 
 MOST_SEPARATIONS = 8

@@ -170,7 +170,7 @@ def set_axes(
 
 def _interval_ends(rows: Sequence[Row], column: Column) -> Floats:
     """(value, end) for both ends of each interval: K×2."""
-    intervals = ((column.value(row.record), column.interval(row.record)) for row in rows)
+    intervals = ((column.value(row.record), column.interval(row.runs)) for row in rows)
     return np.array([(value, end) for value, ends in intervals if ends for end in ends], dtype=float).reshape(-1, 2)
 
 
@@ -273,7 +273,7 @@ def draw_intervals(axes: Axes, row: Row, x: Column, y: Column, color: Any) -> No
     """The row's 95 % intervals along both axes, as far as they are known, up to the border of the axes."""
     at = {column.key: float(values([row], column)[0]) for column in (x, y)}
     for column, limits, cap in ((x, axes.get_xlim(), "|"), (y, axes.get_ylim(), "_")):
-        interval = column.interval(row.record)
+        interval = column.interval(row.runs)
         if interval is None:
             continue
         ends = np.array(interval).clip(min(limits), max(limits))
@@ -320,7 +320,7 @@ def legend(
     elif any(known):
         axes.plot([], [], **REFERENCE_LINE, label="real data")
     rows = shown_rows(table, x, y)
-    if len(rows) <= TOLD_APART and any(column.interval(row.record) for row in rows for column in (x, y)):
+    if len(rows) <= TOLD_APART and any(column.interval(row.runs) for row in rows for column in (x, y)):
         axes.plot([], [], color=SOFT, linewidth=0.9, marker="|", markersize=5, label="95 % interval")
     if _shown_papers(papers, x, y):
         hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": FAINT, "markersize": 4}

@@ -106,7 +106,7 @@ def _row(row: Row, table: Table, details: Details, shares: Any) -> JSONDict:
 
 def _cell(cell: Cell, column: Column, row: Row, table: Table) -> JSONDict:
     """Only what there is: most cells have neither mark nor reason, and a page may have thousands."""
-    interval = None if cell.value is None else column.interval(row.record)
+    interval = None if cell.value is None else column.interval(row.runs)
     facts = {
         "text": cell.text,
         "value": cell.value,
