@@ -421,6 +421,19 @@ def test_the_command_says_what_it_found_and_what_it_covers(write):
     assert done.output == f"{tb.compare(a, b)}\n"
 
 
+def test_a_verdict_on_one_training_each_says_nothing_of_another(write):
+    single, other = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    several = write("c", *seeds([9.0, 8.0]).records)
+    words = ("one training each", "verdict on these samples", "give several seeds")
+    assert all(word in invoke(single, other).output for word in words)
+    assert not any(word in invoke(several, several).output for word in words)
+    assert "prediction interval" in invoke(single, several).output
+    real = write("real", run("real-data"))
+    assert "one training of A" in invoke(single, real).output
+    caveats = [json.loads(invoke(single, b, "--json").output)["caveat"] for b in (other, several)]
+    assert [caveat[:17] for caveat in caveats] == ["one training each", ""]
+
+
 def test_json_is_the_same_for_machines(write):
     a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
     found = json.loads(succeeds("compare", a, b, "--json").output)
@@ -457,11 +470,15 @@ def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write)
         assert ("less than its error" in done.stderr) == (code == 0)
 
 
-def test_a_difference_without_an_interval_is_judged_by_its_value():
-    bare = Runs((make_record(scores={"fid": 6.0}),))
-    comparison = compare_runs(one(), bare)
-    assert "without an interval" in Limit.parse("fid>0.5").broken_by(comparison)
-    assert not Limit.parse("fid>1.5").broken_by(comparison)
+def test_a_difference_without_an_interval_is_judged_by_its_value_only_where_that_is_asked_for(write):
+    a, b = write("a", run()), write("b", make_record("b", scores={"fid": 6.0}))
+    done = invoke(a, b, "--fail-if", "fid>1.5")
+    assert done.exit_code == 2
+    for words in ("fid>1.5", "without an interval", "no error is known of B", "--fail-on value"):
+        assert words in done.stderr
+    assert "no verdict" in done.stdout
+    for limit, code in (("fid>0.5", 1), ("fid>1.5", 0)):
+        assert invoke(a, b, "--fail-if", limit, "--fail-on", "value").exit_code == code
 
 
 @pytest.mark.parametrize("text", ["fid", "fid>", ">1", "fid>1>2", "fid=1", "fid>1.2.3", "fid>nan", ""])

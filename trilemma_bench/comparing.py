@@ -61,6 +61,17 @@ class RunComparison:
             raise unknown_name("score", name, found)
         return found[name]
 
+    @property
+    def caveat(self) -> str:
+        """What the verdicts on scores are not about; '' where seeds tell how trainings vary."""
+        single = [
+            side for side, runs in (("A", self.a), ("B", self.b)) if len(runs) == 1 and not is_reference(runs.record)
+        ]
+        if not single or max(len(self.a), len(self.b)) > 1:
+            return ""
+        who = "one training each" if len(single) == 2 else f"one training of {single[0]}"
+        return f"{who}: the verdicts on scores are about these samples, not about another training; give several seeds"
+
     def __str__(self) -> str:
         """The table that `trilemma-bench compare` prints."""
         from trilemma_bench.report.compare import comparison_text
@@ -71,7 +82,8 @@ class RunComparison:
         """All of it as plain data, for JSON."""
         sides = {side: _side_facts(runs) for side, runs in (("a", self.a), ("b", self.b))}
         scores, times = ([_finding_facts(finding) for finding in group] for group in (self.scores, self.times))
-        return {**sides, "level": LEVEL, "correction": "Holm", "scores": scores, "times": times}
+        facts = {"level": LEVEL, "correction": "Holm", "caveat": self.caveat}
+        return {**sides, **facts, "scores": scores, "times": times}
 
 
 def _side_facts(runs: Runs) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _student(value: float, below: Sequence[_Error], above: Sequence[_Error], met
     """The contrast of a value with errors towards less and more; of several, what says the least."""
     facing = below if value > 0 else above if value < 0 else [*below, *above]
     if max(error for error, _ in facing) == 0:
-        reason = "the values do not vary: no error can be told from them"
+        reason = "the values do not vary, and no error can be told from them"
         return Contrast(value, None, 1.0 if value == 0 else None, method, reason)
     p = max(_tails(value, *error) for error in facing)
     low, high = (max(map(_half_width, errors)) for errors in (below, above))

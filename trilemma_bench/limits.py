@@ -18,8 +18,8 @@ FailOn = Literal["interval", "value"]
 class Limit:
     """What B − A in a score, or B / A in a time, must not exceed (or fall below): 'fid>+0.5'.
 
-    on: 'interval' where all of its 95 % interval has to lie beyond, so that noise breaks a limit that holds in 2.5 % of
-    comparisons; 'value' where the number alone counts, as it does where no interval is known.
+    on: 'interval' where all of its 95 % interval has to lie beyond, so that noise alone rarely breaks a limit; 'value'
+    where the number alone counts, however unsure it is.
     """
 
     text: str
@@ -38,10 +38,16 @@ class Limit:
         raise UsageError(f"--fail-if '{text}': give a score, > or <, and a number, such as 'fid>+0.5'")
 
     def broken_by(self, comparison: RunComparison) -> str:
-        """What lies beyond the limit, in words; '' when nothing does. Raises UsageError when it cannot be told."""
+        """What lies beyond the limit, in words; '' when nothing does.
+
+        Raises UsageError when it cannot be told, as on the interval where none is known: such a check could never fail.
+        """
         contrast = self._contrast(comparison)
-        ends = contrast.interval if self.on == "interval" else None
-        return self._words(contrast) if all(map(self._beyond, ends or (contrast.value,))) else ""
+        if self.on == "value":
+            return self._words(contrast) if self._beyond(contrast.value) else ""
+        if contrast.interval is None:
+            raise UsageError(f"--fail-if {self._words(contrast)}: {contrast.reason}; --fail-on value judges it so")
+        return self._words(contrast) if all(map(self._beyond, contrast.interval)) else ""
 
     def undecided_by(self, comparison: RunComparison) -> str:
         """What lies beyond the limit by less than its error, in words; '' where that is not so."""

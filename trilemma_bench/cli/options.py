@@ -65,7 +65,8 @@ TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="F
 
 FAIL_IF = click.option(
     "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
-    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable.",
+    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable. "
+    "With one run a side this is about these two trainings: give several seeds to judge what trained them.",
 )  # fmt: skip
 FAIL_ON = click.option(
     "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,

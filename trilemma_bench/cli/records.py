@@ -73,9 +73,9 @@ def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: F
 
 
 def show_comparison(found: RunComparison, checks: Sequence[Limit], text: str) -> None:
-    """Prints it as `text`. Raises TrilemmaError where it lies beyond one of the limits."""
-    broken = [line for check in checks if (line := check.broken_by(found))]
+    """Prints it as `text`. Raises TrilemmaError where it lies beyond a limit, UsageError where that cannot be told."""
     click.echo(text)
+    broken = [line for check in checks if (line := check.broken_by(found))]
     for line in filter(None, (check.undecided_by(found) for check in checks)):
         click.echo(f"note: {line}", err=True)
     if broken:

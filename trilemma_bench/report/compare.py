@@ -27,7 +27,8 @@ def comparison_text(comparison: RunComparison) -> str:
         *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
         fmt.plain(" · ".join([record.dataset.name, *protocol])),
         "",
-        *_table("B − A", scores, columns),
+        *_table("B − A", scores, columns, "verdict on these samples" if comparison.caveat else "verdict"),
+        *([comparison.caveat] if comparison.caveat else []),
         "",
         *([*_table("B / A", times, columns), ""] if times else []),
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
@@ -42,9 +43,9 @@ def _side(runs: Runs) -> str:
     return f"{fmt.plain(runs.record.label)}, seed{'s' if len(runs) > 1 else ''} {seeds}; errors cover {runs.covers}"
 
 
-def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column]) -> list[str]:
+def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column], verdict: str = "verdict") -> list[str]:
     """Names and verdicts to the left, numbers to the right."""
-    lines = [["", "A", "B", kind, "95 % interval", "p", "p (Holm)", "verdict"]]
+    lines = [["", "A", "B", kind, "95 % interval", "p", "p (Holm)", verdict]]
     lines += [_cells(finding, columns[finding.name]) for finding in findings]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
