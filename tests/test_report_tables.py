@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from records import demo_records, make_record, make_scores, make_speed, make_training, of_code, with_errors
 
@@ -156,6 +157,17 @@ def test_ties_are_rows_whose_difference_to_the_best_is_not_shown():
     # 0.4 is 1.41 errors of the difference, 1.0 is 3.5
     assert marks == [(True, False), (False, True), (False, False)]
     assert "≈" in LEGEND
+
+
+def test_of_equal_rows_one_is_rarely_shown_to_differ_from_the_luckiest():
+    rng = np.random.default_rng(0)
+    lacking = 0
+    for _ in range(100):
+        table = rows_of([(value, 1.0) for value in rng.normal(50, 1, 10)])
+        cells = [cell(table, f"m{i}", "fid") for i in range(10)]
+        lacking += not all(c.best or c.tied for c in cells)
+    # 5 of 100 at most, with a standard deviation of 2.2; each pair tested alone it was 62
+    assert lacking <= 11
 
 
 def test_without_errors_nothing_is_called_tied():

@@ -13,10 +13,10 @@ from trilemma_bench.statistics import BELOW, Group, Runs, is_reference
 
 LEGEND = (
     "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
-    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (each pair "
-    "tested alone, at 5 %). A value without a known error is not tested. The interval of a time covers repetition in "
-    "the same process, of several runs their medians; the difference of two single runs has to be beyond the "
-    f"{100 * (PROCESSES_DIFFER - 1):.0f} % by which processes differ."
+    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (at 5 % for "
+    "the column: Bonferroni's correction for all pairs of its rows). A value without a known error is not tested. The "
+    "interval of a time covers repetition in the same process, of several runs their medians; the difference of two "
+    f"single runs has to be beyond the {100 * (PROCESSES_DIFFER - 1):.0f} % by which processes differ."
 )
 
 MOST_SEPARATIONS = 8

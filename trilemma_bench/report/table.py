@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,9 +151,10 @@ def _number(record: Record, column: Column) -> float:
 
 def _cells(rows: Sequence[Runs], column: Column, footnotes: dict[str, int]) -> list[Cell]:
     best, second = _leading([runs.record for runs in rows], column)
-    leader = next((runs for runs in rows if _has(runs, column, best)), None)
+    tied = _ties(rows, column, best)
     return [
-        _cell(runs, column, _has(runs, column, best), _has(runs, column, second), leader, footnotes) for runs in rows
+        _cell(runs, column, _has(runs, column, best), _has(runs, column, second), tie, footnotes)
+        for runs, tie in zip(rows, tied, strict=True)
     ]
 
 
@@ -169,7 +171,22 @@ def _has(runs: Runs, column: Column, value: float | None) -> bool:
     return value is not None and column.value(runs.record) == value and not is_reference(runs.record)
 
 
-def _cell(runs: Runs, column: Column, best: bool, second: bool, leader: Runs | None, footnotes: dict[str, int]) -> Cell:
+def _ties(rows: Sequence[Runs], column: Column, best: float | None) -> list[bool]:
+    """Which rows are not shown to differ from the best, at LEVEL for the column.
+
+    The best is picked by its value, so that any two rows might have been compared: p is corrected for all pairs, by
+    Bonferroni. A row that cannot be tested is not tied.
+    """
+    ranked = [runs for runs in rows if not is_reference(runs.record) and column.value(runs.record) is not None]
+    leader = next((runs for runs in ranked if _has(runs, column, best)), None)
+    if leader is None or column.contrast is None:
+        return [False] * len(rows)
+    level = LEVEL / math.comb(len(ranked), 2)
+    others = {id(runs): column.contrast(leader, runs).p for runs in ranked if not _has(runs, column, best)}
+    return [(p := others.get(id(runs))) is not None and p >= level for runs in rows]
+
+
+def _cell(runs: Runs, column: Column, best: bool, second: bool, tied: bool, footnotes: dict[str, int]) -> Cell:
     record = runs.record
     value = column.value(record)
     if value is None:
@@ -177,11 +194,4 @@ def _cell(runs: Runs, column: Column, best: bool, second: bool, leader: Runs | N
         return Cell(fmt.DASH, None, footnote=footnotes.setdefault(reason, len(footnotes) + 1))
     interval = score.interval if (score := record.scores.get(column.key)) else None
     detail = fmt.measured(value, interval)[1] if interval else ""
-    tied = not best and leader is not None and not is_reference(record) and _no_difference(leader, runs, column)
     return Cell(column.text(value, record), value, best, second, tied, detail=detail)
-
-
-def _no_difference(leader: Runs, runs: Runs, column: Column) -> bool:
-    """Whether a difference was looked for and not shown, this pair alone."""
-    p = column.contrast(leader, runs).p if column.contrast else None
-    return p is not None and p >= LEVEL
