@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from records import demo_records, make_record, make_speed, make_training, many_records
 
 from trilemma_bench.record import ModelPart
-from trilemma_bench.report.goals import curves, volumes
+from trilemma_bench.report.goals import VOLUME_MEANING, curves, volumes
 from trilemma_bench.report.table import tables
 from trilemma_bench.statistics import hypervolume
 
@@ -59,7 +59,7 @@ def test_the_front_has_the_volume_of_all_rows_and_no_model_more():
     found = volumes(toy)
     assert 0 < max(volume for _, volume in found.models) < found.total <= 1
     assert dict(found.models).keys() == {"ddgan", "ddpm", "ddim", "gan", "vae"}
-    assert volumes(digits).total == pytest.approx(1.0)  # alone, a row is best in all
+    assert volumes(digits) is None  # alone, a row is best in all
     assert volumes(tables([make_record()])[0]) is None  # nothing was timed
 
 
@@ -69,6 +69,14 @@ def test_the_best_row_has_a_volume_though_it_is_the_slowest():
     found = dict(volumes(tables([slow, fast])[0]).models)
     # a tenth of the two decades of time, and half the recall and a tenth of the two decades of distance
     assert found == pytest.approx({"slow": 0.1 / 1.1, "fast": 0.5 * 0.1 / 1.1})
+
+
+def test_with_a_value_of_0_a_scale_is_linear_and_the_words_say_so():
+    distances, speed = {"perfect": 0.0, "middle": 5.0, "worst": 10.0}, make_speed(1.0, 1)
+    records = [make_record(name, scores={"fid": fid, "recall": 1.0}, speed=speed) for name, fid in distances.items()]
+    found = dict(volumes(tables(records)[0]).models)
+    assert found == pytest.approx({"perfect": 1.0, "middle": 1 - 0.5 / 1.1, "worst": 0.1 / 1.1})
+    assert "linear ones where some value is 0 or less" in VOLUME_MEANING
 
 
 def sampled(steps, model="ddim", weights="a", **settings):

@@ -19,7 +19,8 @@ Floats = NDArray[np.float64]
 VOLUME_MEANING = (
     "Hypervolume: the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
     "distances count on logarithmic scales from a tenth of the range beyond the worst of these rows (or ten times the "
-    "best) to the best, shares from nothing to the best: it belongs to these rows and is no score to carry elsewhere"
+    "best) to the best, on linear ones where some value is 0 or less, shares from nothing to the best: it belongs to "
+    "these rows and is no score to carry elsewhere"
 )
 # the ranges end so much beyond the worst row, which else would have no volume however good it is otherwise
 _BEYOND = 1.1
@@ -41,7 +42,7 @@ def goodness(column: Column, numbers: Floats) -> Floats:
     """How near each value comes to the best: 1 for it, 0 a tenth of the range beyond the worst.
 
     The range reaches to what is ten times worse than the best at least. Times and Fréchet distances on a logarithmic
-    scale; where more is better, the share of the best. NaN stays NaN.
+    scale, on a linear one where some value is 0 or less; where more is better, the share of the best. NaN stays NaN.
     """
     known = numbers[~np.isnan(numbers)]
     if not known.size:
@@ -68,12 +69,12 @@ class Volumes:
 
 
 def volumes(table: Table) -> Volumes | None:
-    """None where the table lacks a goal, or every row does."""
+    """None where the table lacks a goal, or has less than two rows with all: a row alone is the best of all."""
     goals = goals_of(table)
     if not goals or not table.competitors:
         return None
     shares = reached(table.competitors, goals)
-    if np.isnan(shares).any(axis=1).all():
+    if (~np.isnan(shares).any(axis=1)).sum() < 2:
         return None
     names = np.array([fmt.plain(row.record.model.name) for row in table.competitors])
     models = [(str(name), hypervolume(shares[names == name])) for name in dict.fromkeys(names)]

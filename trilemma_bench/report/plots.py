@@ -32,7 +32,7 @@ NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 12, 40
 MOST_CURVES = 10
 LEADER = 4  # the zorder of the line from a point to its label: above all marks
 REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
-_FRONT = "Pareto front: no row is better in both"
+_FRONT = "Pareto front: none as good in both, better in one"
 
 Axis = Literal["x", "y"]
 
@@ -226,7 +226,7 @@ def _padded(numbers: Floats, ends: Floats, least: float) -> tuple[float, float]:
 
 
 def _draw_front(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Column, y: Column) -> None:
-    """The border of what is reached: to its far side no row is better in both."""
+    """The border of what is reached: to its far side no row is as good in both and better in one."""
     xs, ys = values(rows, x)[front], values(rows, y)[front]
     order = np.lexsort((ys if x.better == "lower" else -ys, xs))
     where: Any = "steps-post" if x.better == "lower" else "steps-pre"

@@ -81,7 +81,7 @@ def _bubbles(
     draw_reference(axes, table, speed, quality)
     draw_papers(axes, papers, speed, quality)
     _colour_bar(axes, norm, coverage)
-    legend(axes, table, speed, quality, papers, "Pareto front: no row is better in all three", line="none")
+    legend(axes, table, speed, quality, papers, "Pareto front: none as good in all, better in one", line="none")
     label_points(axes, rows, _labels(rows, front, coverage), speed, quality, np.sqrt(areas / np.pi), front)
 
 
