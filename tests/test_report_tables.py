@@ -86,6 +86,22 @@ def test_front_holds_the_trade_offs_never_the_dominated_nor_the_reference(toy):
     assert {row.name for row in toy.rows if not row.front} == {"gan", "real-data"}
 
 
+def test_a_row_is_near_the_front_where_nothing_that_dominates_it_is_shown_to_be_better():
+    def sure(name, fid, error, seconds=1.0, recall=0.5):
+        speed = make_speed(seconds, 1, batch_size=1, raw_seconds=[seconds * (1 + i / 1000) for i in range(20)])
+        return make_record(name, scores=with_errors({"fid": (fid, error), "recall": (recall, 0.01)}), speed=speed)
+
+    rows = [sure("best", 5.0, 0.3), sure("near", 5.5, 0.3, recall=0.49), sure("slow", 5.5, 0.3, 1.5)]
+    (table,) = tables([*rows, sure("worse", 9.0, 0.3), make_record("real-data", scores={"fid": 9.9})])
+    marks = {row.name: (row.front, row.near) for row in table.rows}
+    off = (False, False)
+    assert marks == {"best": (True, False), "near": (False, True), "slow": off, "worse": off, "real-data": off}
+
+
+def test_values_without_errors_are_on_the_front_or_off_it(toy):
+    assert not any(row.near for row in toy.rows)
+
+
 def test_reference_comes_last_and_has_no_speed():
     timed = make_record("real-data", scores={"fd_features": 0.1, "recall": 1.0}, speed=make_speed(1e-9, 0))
     (table,) = tables([timed, make_record(speed=make_speed(1e-3, 4))])

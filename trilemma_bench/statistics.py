@@ -29,17 +29,22 @@ def is_reference(record: Record) -> bool:
 def pareto_front(values: ArrayLike, directions: Sequence[Literal["higher", "lower"]]) -> NDArray[np.bool_]:
     """Which rows of `values` (N×D) no other row dominates: bool N.
 
+    Equal rows are kept together; a row with a NaN is never on the front.
+    """
+    known = ~np.isnan(np.asarray(values, dtype=float).reshape(-1, len(directions))).any(axis=1)
+    return known & ~dominance(values, directions).any(axis=1)
+
+
+def dominance(values: ArrayLike, directions: Sequence[Literal["higher", "lower"]]) -> NDArray[np.bool_]:
+    """By which rows of `values` (N×D) each is dominated: bool N×N, at [i, j] whether j dominates i.
+
     A row dominates another when it is at least as good in every column and better in one; `directions` says what is
-    better in each of the D columns. Equal rows are kept together; a row with a NaN is never on the front.
+    better in each of the D columns. A row with a NaN dominates nothing, and nothing dominates it.
     """
     signs = np.array([1.0 if direction == "higher" else -1.0 for direction in directions])
     gains = np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
-    known = ~np.isnan(gains).any(axis=1)
-    return np.array([known[i] and not _dominated(gains[i], gains[known]) for i in range(len(gains))], dtype=bool)
-
-
-def _dominated(row: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    return bool(((others >= row).all(axis=1) & (others > row).any(axis=1)).any())
+    rows = [(gains >= row).all(axis=1) & (gains > row).any(axis=1) for row in gains]
+    return np.array(rows, dtype=bool).reshape(len(gains), len(gains))
 
 
 def hypervolume(gains: ArrayLike) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trilemma_bench.contrasts import LEVEL
 from trilemma_bench.record import Record
@@ -23,7 +24,16 @@ from trilemma_bench.report.columns import (
 )
 from trilemma_bench.report.naming import row_names
 from trilemma_bench.report.notes import interval_methods, repeat_notes, row_notes
-from trilemma_bench.statistics import Group, Runs, comparable, is_reference, over_seeds, pareto_front, repeats
+from trilemma_bench.statistics import (
+    Group,
+    Runs,
+    comparable,
+    dominance,
+    is_reference,
+    over_seeds,
+    pareto_front,
+    repeats,
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """front: on the Pareto front of quality, coverage and speed. reference: real data, shown but never ranked."""
+    """front: on the Pareto front of quality, coverage and speed. near: not on it, but no row that dominates it is shown
+    to be better in any of them. reference: real data, shown but never ranked.
+    """
 
     number: int
     name: str
     runs: Runs
     reference: bool
     front: bool
+    near: bool
     cells: list[Cell]
 
     @property
@@ -105,11 +118,13 @@ def make_table(group: Group) -> Table:
     quality, coverage = quality_column(scores), coverage_column(scores)
     axes = [column for column in (quality, coverage, SECONDS_PER_IMAGE) if column]
     ordered = sorted(everyone, key=lambda runs: _rank(runs.record, quality))
-    front = front_of([runs.record for runs in ordered], axes) if len(axes) == 3 else [False] * len(ordered)
+    whole = len(axes) == 3
+    front = front_of([runs.record for runs in ordered], axes) if whole else [False] * len(ordered)
+    near = _near_front(ordered, axes) if whole else [False] * len(ordered)
     footnotes: dict[str, int] = {}
     cells = [_cells(ordered, column, footnotes) for column in columns]
     rows = [
-        Row(i + 1, name, runs, is_reference(runs.record), front[i], [column[i] for column in cells])
+        Row(i + 1, name, runs, is_reference(runs.record), front[i], near[i], [column[i] for column in cells])
         for i, (name, runs) in enumerate(zip(row_names(ordered), ordered, strict=True))
     ]
     notes = [
@@ -139,9 +154,36 @@ def _rank(record: Record, quality: Column | None) -> tuple[bool, float]:
 
 def front_of(records: Sequence[Record], axes: Sequence[Column]) -> list[bool]:
     """Which records are on the Pareto front of `axes`; the reference and records without a value are not."""
+    return [bool(on) for on in pareto_front(*_points(records, axes))]
+
+
+def _near_front(rows: Sequence[Runs], axes: Sequence[Column]) -> list[bool]:
+    """Which rows are dominated, but by none that is shown to be better in one of `axes`."""
+    points, directions = _points([runs.record for runs in rows], axes)
+    level = _level_of_pairs(len(rows)) / len(axes)
+    by = [np.flatnonzero(line).tolist() for line in dominance(points, directions)]
+    return [
+        bool(others) and not any(_shown_better(rows[j], rows[i], axes, level) for j in others)
+        for i, others in enumerate(by)
+    ]
+
+
+def _shown_better(one: Runs, other: Runs, axes: Sequence[Column], level: float) -> bool:
+    """Whether `one`, which is nowhere worse, is better in one of `axes`; a value without a known error is exact."""
+    better = [column for column in axes if column.value(one.record) != column.value(other.record)]
+    found = [column.contrast(one, other).p if column.contrast else None for column in better]
+    return any(p is None or p < level for p in found)
+
+
+def _level_of_pairs(rows: int) -> float:
+    """LEVEL for any two of so many rows, by Bonferroni."""
+    return LEVEL / max(1, math.comb(rows, 2))
+
+
+def _points(records: Sequence[Record], axes: Sequence[Column]) -> tuple[NDArray[np.float64], Any]:
+    """Their values (N×axes) and what is better in each axis."""
     values = [[_number(record, column) for column in axes] for record in records]
-    directions: Any = [column.better for column in axes]
-    return [bool(on) for on in pareto_front(np.reshape(values, (-1, len(axes))), directions)]
+    return np.reshape(np.array(values, dtype=float), (-1, len(axes))), [column.better for column in axes]
 
 
 def _number(record: Record, column: Column) -> float:
@@ -181,7 +223,7 @@ def _ties(rows: Sequence[Runs], column: Column, best: float | None) -> list[bool
     leader = next((runs for runs in ranked if _has(runs, column, best)), None)
     if leader is None or column.contrast is None:
         return [False] * len(rows)
-    level = LEVEL / math.comb(len(ranked), 2)
+    level = _level_of_pairs(len(ranked))
     others = {id(runs): column.contrast(leader, runs).p for runs in ranked if not _has(runs, column, best)}
     return [(p := others.get(id(runs))) is not None and p >= level for runs in rows]
 

@@ -97,6 +97,7 @@ def _row(row: Row, table: Table, details: Details, shares: Any) -> JSONDict:
         "number": row.number,
         "name": row.name,
         "front": row.front,
+        "near": row.near,
         "reference": row.reference,
         "runs": details.add(row.runs.records),
         "cells": cells,

@@ -1,4 +1,5 @@
 // The sortable table of a group, and the tables that only list.
+const NEAR_FRONT = "off the Pareto front by differences that are not shown to be real";
 const headOf = (...cells) => el("thead", {}, el("tr", {}, ...cells));
 const columnHead = (column) => el("th", { scope: "col", title: column.meaning || undefined }, `${column.title}${arrow(column)}`);
 
@@ -19,7 +20,7 @@ function fillTable(state, open, resort) {
 function rowOf(row, shown, open) {
   const name = el("th", { scope: "row", class: "name" },
     el("button", { type: "button", class: "link", "aria-haspopup": "dialog" }, row.name),
-    row.front && el("span", { class: "mark", title: "on the Pareto front" }, " ◆"), row.reference && el("small", {}, " reference"));
+    row.front && el("span", { class: "mark", title: "on the Pareto front" }, " ◆"), row.near && el("span", { class: "mark", title: NEAR_FRONT }, " ◇"), row.reference && el("small", {}, " reference"));
   return el("tr", { class: row.reference ? "reference" : undefined, onclick: () => open(row.number) }, el("td", { class: "number" }, String(row.number)), name, ...shown.map((index) => cellOf(row.cells[index])));
 }
 
