@@ -219,7 +219,8 @@ def test_single_processes_that_differ_as_processes_do_have_no_verdict(offset, rn
     times = rng.lognormal(0, 0.005, 20)
     comparison = compare_runs(timed(times), timed(offset * times))
     finding = comparison["seconds_per_image"]
-    assert (finding.contrast.p, finding.verdict) == (1, "no difference shown")
+    assert finding.contrast.p > 0.9
+    assert finding.verdict == "no difference shown"
     assert finding.contrast.interval[0] < 1 < finding.contrast.interval[1]
     assert "8 %, by which processes differ" in str(comparison)
     assert not Limit.parse("seconds_per_image>1.0").broken_by(comparison)
@@ -425,12 +426,12 @@ def test_a_verdict_on_one_training_each_says_nothing_of_another(write):
     single, other = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
     several = write("c", *seeds([9.0, 8.0]).records)
     words = ("one training each", "verdict on these samples", "give several seeds")
-    assert all(word in invoke(single, other).output for word in words)
-    assert not any(word in invoke(several, several).output for word in words)
-    assert "prediction interval" in invoke(single, several).output
+    assert all(word in call("compare", single, other).output for word in words)
+    assert not any(word in call("compare", several, several).output for word in words)
+    assert "prediction interval" in call("compare", single, several).output
     real = write("real", run("real-data"))
-    assert "one training of A" in invoke(single, real).output
-    caveats = [json.loads(invoke(single, b, "--json").output)["caveat"] for b in (other, several)]
+    assert "one training of A" in call("compare", single, real).output
+    caveats = [json.loads(call("compare", single, b, "--json").output)["caveat"] for b in (other, several)]
     assert [caveat[:17] for caveat in caveats] == ["one training each", ""]
 
 
@@ -472,13 +473,13 @@ def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write)
 
 def test_a_difference_without_an_interval_is_judged_by_its_value_only_where_that_is_asked_for(write):
     a, b = write("a", run()), write("b", make_record("b", scores={"fid": 6.0}))
-    done = invoke(a, b, "--fail-if", "fid>1.5")
+    done = call("compare", a, b, "--fail-if", "fid>1.5")
     assert done.exit_code == 2
     for words in ("fid>1.5", "without an interval", "no error is known of B", "--fail-on value"):
         assert words in done.stderr
     assert "no verdict" in done.stdout
     for limit, code in (("fid>0.5", 1), ("fid>1.5", 0)):
-        assert invoke(a, b, "--fail-if", limit, "--fail-on", "value").exit_code == code
+        assert call("compare", a, b, "--fail-if", limit, "--fail-on", "value").exit_code == code
 
 
 @pytest.mark.parametrize("text", ["fid", "fid>", ">1", "fid>1>2", "fid=1", "fid>1.2.3", "fid>nan", ""])
