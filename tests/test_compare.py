@@ -14,7 +14,7 @@ from scipy import stats
 
 import trilemma_bench as tb
 from trilemma_bench.comparing import compare_runs
-from trilemma_bench.contrasts import PROCESSES_DIFFER, difference, holm, time_ratio
+from trilemma_bench.contrasts import RUNS_DIFFER, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
 from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
@@ -203,10 +203,10 @@ def test_many_scores_ask_for_more():
 
 
 def test_a_ratio_of_times_and_its_rank_test(rng):
-    """Against the nearest ratio at which they would differ by no more than processes do."""
+    """Against the nearest ratio at which they would differ by no more than runs of one network do."""
     for centre in (0.15, 0.3, 0.6, -0.3):
         a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(centre, 0.2, 17)
-        nearest = PROCESSES_DIFFER if centre > 0 else 1 / PROCESSES_DIFFER
+        nearest = RUNS_DIFFER if centre > 0 else 1 / RUNS_DIFFER
         found = time_ratio(timed(a), timed(b), "seconds_per_image")
         assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
         assert found.p == pytest.approx(stats.mannwhitneyu(a * nearest, b, method="asymptotic").pvalue, rel=1e-6)
@@ -215,14 +215,14 @@ def test_a_ratio_of_times_and_its_rank_test(rng):
 
 
 @pytest.mark.parametrize("offset", [1 / 1.07, 1.0, 1.07])
-def test_single_processes_that_differ_as_processes_do_have_no_verdict(offset, rng):
+def test_single_runs_that_differ_as_those_of_one_network_do_have_no_verdict(offset, rng):
     times = rng.lognormal(0, 0.005, 20)
     comparison = compare_runs(timed(times), timed(offset * times))
     finding = comparison["seconds_per_image"]
     assert finding.contrast.p > 0.9
     assert finding.verdict == "no difference shown"
     assert finding.contrast.interval[0] < 1 < finding.contrast.interval[1]
-    assert "8 %, by which processes differ" in str(comparison)
+    assert "8 %, by which runs of one network differ" in str(comparison)
     assert not Limit.parse("seconds_per_image>1.0").broken_by(comparison)
     assert compare_runs(timed(times), timed(1.2 * times))["latency_seconds"].verdict == "A is better"
 
@@ -232,7 +232,7 @@ def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
     for _ in range(300):
         a, b = (timed(rng.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
         low, high = time_ratio(a, b, "latency_seconds").interval
-        held += low * PROCESSES_DIFFER <= 2 <= high / PROCESSES_DIFFER
+        held += low * RUNS_DIFFER <= 2 <= high / RUNS_DIFFER
     # 95 % of 300 is 285; the binomial's standard deviation is 3.8
     assert 272 <= held <= 297
 

@@ -15,8 +15,8 @@ from trilemma_bench.record import Score, Speed
 from trilemma_bench.statistics import Z95, Runs, differences, is_reference
 
 LEVEL = 0.05
-# two processes that time the same network: how it was found is in docs/metrics.md, "Intervals"
-PROCESSES_DIFFER = 1.08
+# the times of two runs of the same network: how it was found is in docs/metrics.md, "Intervals"
+RUNS_DIFFER = 1.08
 _MANY = 1e9  # degrees of freedom of a normal distribution, where Student's t takes a number
 
 Time = Literal["seconds_per_image", "latency_seconds"]
@@ -159,7 +159,7 @@ def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
 
     Several runs a side: Welch's interval. One against several: the prediction interval of one more run. A run each: the
     median of the ratios of all pairs and its rank interval (Hodges & Lehmann 1963; Moses), p by
-    Mann and Whitney's test, both about a difference of more than PROCESSES_DIFFER.
+    Mann and Whitney's test, both about a difference of more than RUNS_DIFFER.
     """
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
@@ -174,7 +174,7 @@ def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
 
 _OF_PAIRS = (
     "rank interval of the ratios of all pairs of raw times, widened by "
-    f"{100 * (PROCESSES_DIFFER - 1):.0f} %, by which processes differ; give several runs a side"
+    f"{100 * (RUNS_DIFFER - 1):.0f} %, by which runs of one network differ; give several runs a side"
 )
 
 
@@ -212,7 +212,7 @@ def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
     # by the normal approximation of U, the number of pairs in which B is larger
     deviation = math.sqrt(m * n * (m + n + 1) / 12)
     rank = math.floor(m * n / 2 - Z95 * deviation)
-    value, margin = float(np.median(pairs)), math.log(PROCESSES_DIFFER)
+    value, margin = float(np.median(pairs)), math.log(RUNS_DIFFER)
     if rank < 1:
         return _exponential(Contrast(value, reason=f"{m} and {n} raw times are too few for an interval"))
     beyond = pairs - min(max(value, -margin), margin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from trilemma_bench.contrasts import PROCESSES_DIFFER
+from trilemma_bench.contrasts import RUNS_DIFFER
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
@@ -16,7 +16,7 @@ LEGEND = (
     "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (at 5 % for "
     "the column: Bonferroni's correction for all pairs of its rows). A value without a known error is not tested. The "
     "interval of a time covers repetition in the same process, of several runs their medians; the difference of two "
-    f"single runs has to be beyond the {100 * (PROCESSES_DIFFER - 1):.0f} % by which processes differ."
+    f"single runs has to be beyond the {100 * (RUNS_DIFFER - 1):.0f} % by which runs of one network differ."
 )
 
 MOST_SEPARATIONS = 8
