@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 from inputs import RNG, fails, images, write_pngs
 
+import trilemma_bench as tb
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.cifar10 import CIFAR10
 from trilemma_bench.datasets.folder import array_samples, load_samples
 from trilemma_bench.datasets.mnist import MNIST
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.record import read_record
 
 
 def test_the_layouts_of_image_arrays_are_the_same_samples(tmp_path):
@@ -116,3 +119,11 @@ def test_files_that_hold_no_samples(tmp_path):
     for name in ("nowhere", "nowhere.npz"):
         with fails(name, "does not exist", kind=UsageError):
             load_samples(tmp_path / name)
+
+
+def test_a_path_whose_bytes_are_no_text_is_recorded_with_a_question_mark(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.npy")
+    np.save(path, images(100, size=8, channels=1))
+    record = tb.evaluate(path, dataset="digits", out=tmp_path / "out", device="cpu", progress=False)
+    assert record.model.settings["samples"] == f"{tmp_path}/caf?.npy"
+    assert read_record(tmp_path / "out" / record.place / "record.json") == record

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from trilemma_bench.errors import UsageError
+from trilemma_bench.paths import as_text
 
 PACKAGES = ("trilemma-bench", "torch", "torchvision", "torch-fidelity", "clean-fid", "numpy", "scipy", "scikit-learn")
 
@@ -100,7 +101,7 @@ def command_line() -> str:
 
     program = Path(sys.argv[0])
     ours = program.name.startswith("trilemma-bench") or program.parts[-2:] == ("trilemma_bench", "__main__.py")
-    return shlex.join(["trilemma-bench", *sys.argv[1:]]) if ours else ""
+    return as_text(shlex.join(["trilemma-bench", *sys.argv[1:]])) if ours else ""
 
 
 def _git(root: Path, *arguments: str) -> str:

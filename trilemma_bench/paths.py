@@ -28,6 +28,11 @@ def weights_dir() -> Path:
     return Path(os.environ.get("TRILEMMA_WEIGHTS_DIR") or cache_dir() / "weights")
 
 
+def as_text(text: str) -> str:
+    """`text` as a file of UTF-8 can hold it: a path's bytes that are no text, on a command line say, become '?'."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def folder_name(name: str) -> str:
     """`name`, which one folder can have on any system. Raises UsageError where none can."""
     if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):

@@ -23,6 +23,7 @@ from trilemma_bench.features.extraction import Samples
 from trilemma_bench.files import save_npz
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import Job, Options, held_out_split, open_folder, prepare
+from trilemma_bench.paths import as_text
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
@@ -100,7 +101,7 @@ def evaluate(options: Options, given: Tensor | np.ndarray | Path, real: bool = F
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
     evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)
-    source = str(given) if isinstance(given, Path) else "array"
+    source = as_text(str(given)) if isinstance(given, Path) else "array"
     part = ModelPart(
         name=job.model_name, parameters=0, settings={"samples": source}, plugin="", version="", reference=real
     )

@@ -221,9 +221,7 @@ class Record(_Part):
         return Path(self.dataset.name, self.model.name, self.id)
 
     def to_json(self) -> str:
-        """As it is written. What is not text, as a path's bytes on a command line may not be, is a question mark."""
-        content = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
 
 class RecordError(ValueError):

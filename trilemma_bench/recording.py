@@ -14,6 +14,7 @@ from trilemma_bench.environment import command_line, environment
 from trilemma_bench.errors import TrilemmaError, described
 from trilemma_bench.evaluation import Evaluation
 from trilemma_bench.job import Job, model_source
+from trilemma_bench.paths import as_text
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Speed
 from trilemma_bench.results import RECORD_NAME, write_record
 from trilemma_bench.trained import count_parameters
@@ -66,7 +67,7 @@ def recorded_failure(job: Job) -> Iterator[None]:
         if not is_main():
             raise
         interrupted = isinstance(error, (KeyboardInterrupt, Interrupted))
-        message = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else described(error)
+        message = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else as_text(described(error))
         part = ModelPart(name=job.model_name, parameters=0, settings=job.settings.model, plugin="", version="")
         status = "interrupted" if interrupted else "failed"
         try:
