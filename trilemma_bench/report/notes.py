@@ -13,8 +13,9 @@ from trilemma_bench.statistics import BELOW, Group, Runs, is_reference
 
 LEGEND = (
     "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
-    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real (at 5 % for "
-    "the column: Bonferroni's correction for all pairs of its rows). A value without a known error is not tested. The "
+    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real: in 95 % of "
+    "columns the row that is truly the best is the bold one or has this mark (Gupta's subset selection, with "
+    "Bonferroni's correction for the number of rows). A value without a known error is not tested. The "
     "interval of a time covers repetition in the same process, of several runs their medians; the difference of two "
     f"single runs has to be beyond the {100 * (RUNS_DIFFER - 1):.0f} % by which runs of one network differ."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +159,7 @@ def front_of(records: Sequence[Record], axes: Sequence[Column]) -> list[bool]:
 def _near_front(rows: Sequence[Runs], axes: Sequence[Column]) -> list[bool]:
     """Which rows are dominated, but by none that is shown to be better in one of `axes`."""
     points, directions = _points([runs.record for runs in rows], axes)
-    level = _level_of_pairs(len(rows)) / len(axes)
+    level = _level_of_rows(len(rows)) / len(axes)
     by = [np.flatnonzero(line).tolist() for line in dominance(points, directions)]
     return [
         bool(others) and not any(_shown_better(rows[j], rows[i], axes, level) for j in others)
@@ -175,9 +174,11 @@ def _shown_better(one: Runs, other: Runs, axes: Sequence[Column], level: float) 
     return any(p is None or p < level for p in found)
 
 
-def _level_of_pairs(rows: int) -> float:
-    """LEVEL for any two of so many rows, by Bonferroni."""
-    return LEVEL / max(1, math.comb(rows, 2))
+def _level_of_rows(rows: int) -> float:
+    """What a two-sided p has to be below, so that the truly best of so many rows is told from the one that looks best
+    in LEVEL of all tables at most: Gupta's (1965) subset selection, one-sided, by Bonferroni.
+    """
+    return 2 * LEVEL / max(2, rows - 1)
 
 
 def _points(records: Sequence[Record], axes: Sequence[Column]) -> tuple[NDArray[np.float64], Any]:
@@ -214,16 +215,15 @@ def _has(runs: Runs, column: Column, value: float | None) -> bool:
 
 
 def _ties(rows: Sequence[Runs], column: Column, best: float | None) -> list[bool]:
-    """Which rows are not shown to differ from the best, at LEVEL for the column.
+    """Which rows may be the best as well as the one whose value is: the truly best is among them, but for LEVEL.
 
-    The best is picked by its value, so that any two rows might have been compared: p is corrected for all pairs, by
-    Bonferroni. A row that cannot be tested is not tied.
+    A row that cannot be tested is not tied.
     """
     ranked = [runs for runs in rows if not is_reference(runs.record) and column.value(runs.record) is not None]
     leader = next((runs for runs in ranked if _has(runs, column, best)), None)
     if leader is None or column.contrast is None:
         return [False] * len(rows)
-    level = _level_of_pairs(len(ranked))
+    level = _level_of_rows(len(ranked))
     others = {id(runs): column.contrast(leader, runs).p for runs in ranked if not _has(runs, column, best)}
     return [(p := others.get(id(runs))) is not None and p >= level for runs in rows]
 
