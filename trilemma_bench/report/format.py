@@ -26,7 +26,10 @@ def figure(value: float) -> str:
 
 
 def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
-    """A value as exact as its error lets it be, and its interval: ('7.02', '±0.31'), or ('0.30', '[0.25, 0.42]')."""
+    """A value as exact as its error lets it be, and its interval: ('7.02', '±0.31'), or ('0.30', '[0.25, 0.42]').
+
+    An interval narrower than five digits of the value is none that a reader could use: ('25.0', '').
+    """
     low, high = interval
     half = (high - low) / 2
     if half <= 0:
@@ -39,9 +42,9 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     places = max(0, min(max(_places(half), digits), digits + 3))
     plain, *ends = (f"{each:.{places}f}" for each in (value, low, high))  # commas part the ends, so not thousands too
     shown = f"{value:,.{places}f}"
-    if _symmetric(value, low, high):
-        return shown, "±" + (f"{half:,.{places}f}" if half >= 0.5 * 10.0**-places else f"{half:.0e}")
-    return (figure(value), "") if ends == [plain, plain] else (shown, f"[{', '.join(ends)}]")
+    if half < 0.5 * 10.0**-places or ends == [plain, plain]:
+        return figure(value), ""
+    return shown, f"±{half:,.{places}f}" if _symmetric(value, low, high) else f"[{', '.join(ends)}]"
 
 
 def _places(error: float) -> int:
