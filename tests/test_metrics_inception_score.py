@@ -47,10 +47,29 @@ def test_logits_far_apart_do_not_overflow():
     assert score(3e38 * sure).value == pytest.approx(score(1000 * sure).value, rel=1e-12)
 
 
-def test_standard_error_is_the_spread_over_draws():
-    draws = [score(logits(1000, seed=seed)) for seed in range(150)]
+@pytest.mark.parametrize(("count", "classes", "scale"), [(1000, 20, 2.0), (20, 10, 2.0), (200, 400, 6.0)])
+def test_standard_error_is_the_spread_over_draws(count, classes, scale):
+    """Also with few images for each class in a split."""
+    draws = [score(logits(count, classes, scale, seed)) for seed in range(150)]
     spread = np.std([draw.value for draw in draws], ddof=1)
     assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
+
+
+def test_the_error_is_that_of_a_mean_of_ten_splits():
+    given = logits(1000, classes=1008)
+    found = score(given)
+    assert found.standard_error == pytest.approx(isc_features_to_metric(given)["inception_score_std"] / 3)  # √(10 − 1)
+    assert found.method == "Student's t over the 10 splits"
+    half = 2.262157 * found.standard_error  # t of 9 degrees of freedom
+    assert found.interval == pytest.approx((found.value - half, found.value + half))
+
+
+def test_the_interval_ends_where_the_score_does():
+    given = torch.zeros(20, 10)
+    given[0, 0] = 50.0  # nine splits say nothing
+    found = score(given)
+    assert found.standard_error == pytest.approx(found.value - 1)
+    assert found.interval == pytest.approx((1.0, 1 + 3.262157 * found.standard_error))
 
 
 def test_few_samples():
@@ -58,6 +77,7 @@ def test_few_samples():
         score(logits(9))
     assert score(logits(10)).value == pytest.approx(1.0)  # one image a split: no image differs from the mean
     assert score(logits(19)).standard_error is None
+    assert score(logits(19)).interval is None
 
 
 def test_reads_logits():

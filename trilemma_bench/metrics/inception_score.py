@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics.intervals import standard_error_of
+from trilemma_bench.metrics.intervals import student_interval
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -25,7 +25,8 @@ def inception_score(comparison: Comparison) -> Estimate:
     """Mean over 10 splits of exp(mean KL(p(class | image) ‖ p(class))), 1 … number of classes (Salimans et al. 2016).
 
     Reads logits N×classes; of TF-Inception that is 1008, without the bias. Shuffled and split as torch-fidelity does.
-    The influence of an image on a split's logarithm is its KL less the mean: that of p(class) sums to zero.
+    The splits are independent, so that their spread says how sure their mean is; a first-order error by the influence
+    of each image would miss most of it where a split has few images for each class.
 
     Raises TrilemmaError for fewer samples than splits.
     """
@@ -34,13 +35,13 @@ def inception_score(comparison: Comparison) -> Estimate:
         raise TrilemmaError(f"inception_score averages over {SPLITS} splits and needs as many samples, got {n}")
     order = torch.from_numpy(np.random.RandomState(SHUFFLE_SEED).permutation(n)).to(logits.device)
     bounds = [split * n // SPLITS for split in range(SPLITS + 1)]
-    divergences = [_divergences(logits[order[a:b]]) for a, b in pairwise(bounds)]
-    scores = [kl.mean().exp() for kl in divergences]
-    influence = [
-        n / (SPLITS * len(kl)) * score * (kl - kl.mean()) for score, kl in zip(scores, divergences, strict=True)
-    ]
-    error = standard_error_of(torch.cat(influence)) if n >= 2 * SPLITS else None
-    return Estimate(float(torch.stack(scores).mean()), error, "influence function, first order")
+    scores = torch.stack([_divergences(logits[order[a:b]]).mean().exp() for a, b in pairwise(bounds)])
+    value, method = float(scores.mean()), f"Student's t over the {SPLITS} splits"
+    if n < 2 * SPLITS:
+        return Estimate(value, method=method)  # a split of one image scores 1 whatever it shows
+    error = float(scores.std()) / math.sqrt(SPLITS)
+    interval = student_interval(value, error, SPLITS - 1, (1.0, math.inf))
+    return Estimate(value, error, method, interval)
 
 
 def _divergences(logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from scipy import special
 from torch import Tensor
 
 from trilemma_bench.contracts import Estimate
@@ -23,6 +24,12 @@ def standard_error_of(influence: Tensor) -> float | None:
 def normal_interval(value: float, error: float, limits: tuple[float, float]) -> tuple[float, float]:
     """95 % interval of a value with a normal error, inside the values that it can take."""
     return max(limits[0], value - Z95 * error), min(limits[1], value + Z95 * error)
+
+
+def student_interval(value: float, error: float, freedom: int, limits: tuple[float, float]) -> tuple[float, float]:
+    """95 % interval of a mean whose error was found from freedom + 1 values, inside the values that it can take."""
+    half = float(special.stdtrit(freedom, 0.975)) * error
+    return max(limits[0], value - half), min(limits[1], value + half)
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
