@@ -65,6 +65,25 @@ def test_evaluations_that_cannot_be_counted_are_never_0(model, nfe, note):
     assert bool(note) == bool(speed.nfe_note)
 
 
+class Adaptive(Returns):
+    """As a solver that chooses its steps for the whole batch: each further sample takes one more."""
+
+    def __init__(self):
+        super().__init__(pictures)
+        self.network = torch.nn.Linear(1, 1)
+
+    def sample(self, count, rng):
+        for _ in range(2 + count):
+            self.network(torch.zeros(count, 1))
+        return pictures(count)
+
+
+def test_evaluations_of_a_batch_are_counted_in_the_batches_that_are_timed():
+    speed = measure_speed(Adaptive(), QUICK, CPU, 0)
+    assert speed.nfe == 6
+    assert speed.nfe_note == "counted in a batch of 4; a batch of one took 3: the sampler decides as it goes"
+
+
 @pytest.mark.parametrize("more", [-1, 1])
 @pytest.mark.parametrize("use", [draw, lambda model: measure_speed(model, QUICK, CPU, 0)])
 def test_another_number_of_samples_is_refused_in_scores_and_in_times(use, more):

@@ -70,19 +70,23 @@ class EvaluationCounter:
 
 
 def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: torch.device, seed: int) -> Speed:
-    """Times `model.sample` alone: batches of `timing_batch`, then batches of one; peak memory of the large batches."""
-    batch, counter = settings.timing_batch, EvaluationCounter()
+    """Times `model.sample` alone: batches of `timing_batch`, then batches of one; peak memory of the large batches.
+
+    Network evaluations are counted in the first batch of each size, which is not timed.
+    """
+    batch = settings.timing_batch
     with drawing(model, settings, device) as replay:
-        with counter.watch(model.network):
-            _draw(model, 1, generator(device, "timing", seed))
+        _draw(model, 1, generator(device, "timing", seed))
         reset_peak_memory(device)
         processor = ProcessorShare()
-        warmup, raw = _timed(model, batch, settings, generator(device, "timing", seed))
+        warmup, raw, counted = _timed(model, batch, settings, generator(device, "timing", seed))
         memory, kind = peak_memory(device)
-        _, latency = _timed(model, 1, settings, generator(device, "timing", seed))
+        _, latency, of_one = _timed(model, 1, settings, generator(device, "timing", seed))
         processor_share = processor.read() if device.type == "cpu" else None
     seconds = statistics.median(raw) / batch
-    nfe, note = evaluations(model, counter.rows)
+    nfe, note = evaluations(model, counted)
+    if counted != of_one:
+        note = f"counted in a batch of {batch}; a batch of one took {of_one:g}: the sampler decides as it goes"
     return Speed(
         nfe=nfe,
         nfe_note=note,
@@ -103,7 +107,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
     )
 
 
-def evaluations(model: GenerativeModel, counted: int) -> tuple[float | None, str]:
+def evaluations(model: GenerativeModel, counted: float) -> tuple[float | None, str]:
     """(network evaluations a sample, a note where they were not counted): a network is evaluated at least once."""
     if model.network is None or counted:
         return counted or None, ""
@@ -144,17 +148,21 @@ def _draw(model: GenerativeModel, count: int, rng: torch.Generator) -> Tensor:
 
 def _timed(
     model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator
-) -> tuple[int, list[float]]:
-    """(untimed batches, raw seconds of timed ones): fewer for a slow model, never fewer than one and three."""
-    device = rng.device
-    first = _seconds(lambda: _draw(model, count, rng), device)
+) -> tuple[int, list[float], float]:
+    """(untimed batches, raw seconds of timed ones, network evaluations a sample in the first untimed one).
+
+    Fewer batches for a slow model, never fewer than one and three.
+    """
+    device, counter = rng.device, EvaluationCounter()
+    with counter.watch(model.network):
+        first = _seconds(lambda: _draw(model, count, rng), device)
     warmup = settings.timing_warmup if first < settings.timing_seconds / 4 else 1
     for _ in range(warmup - 1):
         _draw(model, count, rng)
     raw: list[float] = []
     while len(raw) < 3 or (len(raw) < settings.timing_repetitions and sum(raw) < settings.timing_seconds):
         raw.append(_seconds(lambda: _draw(model, count, rng), device))
-    return warmup, raw
+    return warmup, raw, counter.rows / count
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
