@@ -316,8 +316,8 @@ def test_a_line_is_extrapolated_exactly():
 
 
 @pytest.mark.parametrize(("mean", "scale"), [(0.2, 1.4), (0.0, 1.0)])
-def test_infinity_is_unbiased_where_the_plain_distance_is_not(mean, scale):
-    """Gaussians with a known distance, 100 draws; the error is the spread over these."""
+def test_infinity_is_less_biased_than_the_plain_distance(mean, scale):
+    """Gaussians with a known distance, 30 samples a feature, 100 draws; the error is the spread over these."""
     dim, n = 8, 240
     reference = known(torch.zeros(dim), torch.eye(dim))
     truth = dim * (mean**2 + (scale - 1) ** 2)
@@ -330,6 +330,22 @@ def test_infinity_is_unbiased_where_the_plain_distance_is_not(mean, scale):
     assert value == pytest.approx(truth, abs=3 * spread / 10)
     assert plain > truth + 6 * plain_spread / 10
     assert 0.8 < error / spread < 1.25
+
+
+def test_infinity_of_few_samples_is_too_low_and_says_so():
+    reference = known(torch.zeros(32), torch.eye(32))
+
+    def draw(rng):
+        return torch.randn(128, 32, generator=rng)
+
+    value, spread, _ = spread_of(FD_INFINITY, draw, reference, 80)
+    assert value < -3 * spread / 80**0.5  # and the distance is 0
+    few, enough = (
+        FD_INFINITY.estimate(Comparison(torch.randn(n, 32, generator=torch.Generator().manual_seed(0)), reference))
+        for n in (639, 640)
+    )
+    assert few.note == "perhaps too low by more than its error: 639 samples are fewer than 20 for each of 32 features"
+    assert not enough.note
 
 
 def test_infinity_of_too_few_samples_says_how_many_are_needed():

@@ -1,8 +1,9 @@
 """The Fréchet distance of infinitely many generated samples, by extrapolation (Chong & Forsyth 2020).
 
 The distance of n samples is biased upwards by a/n + O(1/n²). It is measured for 15 sizes n and fitted by a line in 1/n,
-whose value at 0 is the estimate. It may be negative where the true distance is near 0. The reference's own
-sampling stays as it is.
+whose value at 0 is the estimate. That is less biased, not unbiased: what the line leaves of the second order makes it
+too low by O((D/n)²), for few samples of each feature by more than its error. It may be negative where the true
+distance is near 0. The bias by the reference's own sampling stays as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 SIZES = 15  # as in the paper
+ENOUGH = 20  # samples for each feature: with fewer, the value of a model like the data is too low by an error or so
 
 
 def fd_infinity(comparison: Comparison) -> Estimate:
@@ -36,7 +38,14 @@ def fd_infinity(comparison: Comparison) -> Estimate:
     weights = intercept_weights(sizes)
     value = float(weights @ torch.tensor(distances, dtype=torch.float64))
     error = _standard_error(comparison.frechet, sizes, weights)
-    return Estimate(value, error, f"{comparison.frechet.method}, through the fit")
+    return Estimate(value, error, f"{comparison.frechet.method}, through the fit", note=_doubt(*features.shape))
+
+
+def _doubt(count: int, dim: int) -> str:
+    if count >= ENOUGH * dim:
+        return ""
+    few = f"{count:,} samples are fewer than {ENOUGH} for each of {dim:,} features"
+    return f"perhaps too low by more than its error: {few}"
 
 
 def subset_sizes(count: int, dim: int) -> list[int]:
