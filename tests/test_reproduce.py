@@ -94,6 +94,33 @@ class TestVerdicts:
         assert not clearly_above(score(0.50), score(0.53))
 
     @pytest.mark.parametrize(
+        ("ours", "error", "outcome"),
+        [
+            (10.0, 0.1, "reproduced"),
+            (11.5, 0.1, "reproduced"),
+            (12.4, 0.1, "not reproduced"),
+            (10.0, 3.0, "not reproduced"),  # few samples are no pass
+            (10.0, None, "not checked at this scale"),
+        ],
+    )
+    def test_quality_like_diffusions_must_be_shown(self, ours, error, outcome):
+        claim = next(each for each in CLAIMS if each.number == "C6")
+        name = "fd_cifar-resnet56"
+        scores = {"cifar10-ddgan": (ours, error), "cifar10-ddim": (10.0, 0.1)}
+        runs = {
+            run: make_record(scores={name: score(value).model_copy(update={"standard_error": sure})})
+            for run, (value, sure) in scores.items()
+        }
+        assert judge(claim, Findings(runs), "gpu").outcome == outcome
+
+    @pytest.mark.parametrize("unsure", [0, 1])
+    def test_nothing_is_clear_without_an_error(self, unsure):
+        pair = [score(0.9), score(0.1)]
+        pair[unsure] = pair[unsure].model_copy(update={"standard_error": None})
+        with pytest.raises(Missing, match="the standard error of"):
+            clearly_above(*pair)
+
+    @pytest.mark.parametrize(
         ("number", "times", "outcome"),
         [
             ("C1", {"score-sde-ve": 2100.0}, "reproduced"),

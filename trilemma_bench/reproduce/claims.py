@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,6 +83,19 @@ def judge(claim: Claim, findings: Findings, scale: str) -> Verdict:
 
 
 def clearly_above(a: Score, b: Score) -> bool:
-    """Whether a exceeds b by more than 1.96 standard errors of the difference (sampling alone, one training run)."""
-    errors = [score.standard_error or 0.0 for score in (a, b)]
-    return a.value - b.value > Z95 * (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    """Whether a exceeds b by more than 1.96 standard errors of the difference (sampling alone, one training run).
+
+    Raises Missing where either error is not known.
+    """
+    return clearly_below(b, a)
+
+
+def clearly_below(a: Score, b: Score, margin: float = 1.0) -> bool:
+    """Whether a is below `margin` times b by more than 1.96 standard errors of that difference, as `clearly_above`."""
+    return margin * b.value - a.value > Z95 * math.hypot(_error(a), margin * _error(b))
+
+
+def _error(score: Score) -> float:
+    if score.standard_error is None:
+        raise Missing(f"the standard error of {score.title or 'a score'}")
+    return score.standard_error
