@@ -11,14 +11,15 @@ from inputs import fails, images
 
 import trilemma_bench as tb
 from trilemma_bench import preflight, registry
-from trilemma_bench.contracts import Estimate, FeatureExtractor, GenerativeModel, Metric
+from trilemma_bench.contracts import Estimate, FeatureExtractor, GenerativeModel, Metric, ModeRule
 from trilemma_bench.datasets import cifar10, open_dataset
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.evaluation import Evaluator
+from trilemma_bench.evaluation import Evaluator, make_score
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
 from trilemma_bench.metrics.comparison import Comparison
+from trilemma_bench.metrics.modes import MODE_KL, mode_kl_floor
 from trilemma_bench.metrics.reference import Reference
 from trilemma_bench.protocol import FEATURE_METRICS, Protocol, Use
 from trilemma_bench.record import read_record
@@ -241,6 +242,15 @@ def test_a_record_says_which_values_a_score_can_take(tmp_path):
         "mode_kl": (0.0, math.log(10)),
     }  # fmt: skip
     assert scores["kid"].limits == (-math.inf, math.inf)
+
+
+def test_the_floor_of_mode_kl_is_of_the_samples_that_count():
+    """Here half of them: those of low quality belong to no mode."""
+    modes = torch.arange(100) % 5
+    modes[50:] = -1
+    comparison = Comparison(torch.zeros(100, 2), torch.zeros(9, 2), modes=modes, mode_count=5)
+    score = make_score(MODE_KL, comparison, ModeRule(5, lambda samples: modes, "known"))
+    assert score.floor == mode_kl_floor(50, 5)
 
 
 def test_what_can_be_measured_is_measured_without_a_word(tmp_path):

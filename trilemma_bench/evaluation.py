@@ -29,7 +29,7 @@ from trilemma_bench.features.reference import DatasetReference, Kind, Wanted, co
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import normal_interval
 from trilemma_bench.metrics.memorisation import NearestPairs
-from trilemma_bench.metrics.modes import mode_histogram, mode_kl_floor
+from trilemma_bench.metrics.modes import histogram_of, mode_histogram, mode_kl_floor
 from trilemma_bench.metrics.reference import SUBSET, DeviceReference, Reference
 from trilemma_bench.preflight import Preflight, check_data, check_memory, check_outputs, compared_split
 from trilemma_bench.protocol import Protocol, Use
@@ -369,7 +369,7 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
     _check_finite(f"the interval of {metric.name}", *(interval or ()))
     facts: dict[str, Any] = {}
     if metric.name == "mode_kl" and rule:
-        facts["floor"] = mode_kl_floor(len(comparison.generated), rule.count)
+        facts["floor"] = mode_kl_floor(int(histogram_of(comparison).sum()), rule.count)
     if metric.name == "modes" and rule:
         facts["ideal"] = float(rule.count)
     return Score(

@@ -102,7 +102,7 @@ class ProtocolPart(_Part):
 
 
 class Score(_Part):
-    """value: never NaN. better: None where real data's value is. floor: the value that perfect samples have at this N,
+    """value: never NaN. better: None where real data's value is. floor: the value of as many perfect samples,
     where it is not the ideal one. range: the values it can take, None on a side without end; None where that was not
     recorded.
 
