@@ -56,7 +56,7 @@ class _Known:
 
 
 _FD = "distance between Gaussians fitted to the features of generated and of real samples"
-_AT_INFINITY = "extrapolated to infinitely many samples, which takes away its bias"
+_AT_INFINITY = "extrapolated to infinitely many samples: less biased, and too low of few samples for each feature"
 _SPATIAL = "of features that keep the place in the image: it sees a wrong layout"
 _KNOWN = {
     "fid": _Known("FID", "FID", f"Fréchet Inception distance: {_FD}"),
@@ -65,7 +65,11 @@ _KNOWN = {
     "fd_infinity": _Known("FD∞", "FD∞", f"Fréchet distance {_AT_INFINITY}"),
     "sfid": _Known("sFID", "sFID", f"FID {_SPATIAL}"),
     "sfd": _Known("sFD", "sFD", f"Fréchet distance {_SPATIAL}"),
-    "kid": _Known("KID", "KID", "kernel Inception distance (squared MMD, cubic kernel): unbiased, about 0 if perfect"),
+    "kid": _Known(
+        "KID",
+        "KID",
+        "kernel Inception distance (squared MMD, cubic kernel): unbiased, 0 if perfect but for the real samples' error",
+    ),
     "cmmd": _Known("CMMD", "CMMD", "distance (MMD, Gaussian kernel) of CLIP features of generated and real samples"),
     "inception_score": _Known(
         "Inception score",
@@ -212,7 +216,7 @@ SECONDS_PER_IMAGE = Column(
 FACTS = (
     Column(
         "nfe", "NFE", "NFE", "lower", _speed("nfe"), lambda value, _: f"{value:,.6g}", _why_untimed, log=True,
-        meaning="network evaluations per image, counted",
+        meaning="network evaluations per image, counted in a full batch",
     ),
     SECONDS_PER_IMAGE,
     Column(
