@@ -55,7 +55,10 @@ def test_distances_among_copies_are_those_of_all_pairs(k):
     rows = repeated()
     expected = all_distances(rows, rows).fill_diagonal_(torch.inf).sort(dim=1).values[:, :k]
     assert torch.equal(search.nearest_distances(rows, k), expected)
-    assert torch.equal(search.kth_distances(rows, k), expected[:, -1])
+    index, farthest = search.nearest_neighbours(rows, k, 0)
+    assert torch.equal(farthest, expected[:, -1:])
+    assert torch.equal(all_distances(rows, rows).gather(1, index).sort(dim=1).values, expected)
+    assert (index != torch.arange(len(rows))[:, None]).all()
 
 
 @pytest.mark.parametrize("kinds", [1, 10])

@@ -147,6 +147,14 @@ def test_standard_errors_are_the_spread_over_draws(dim, shift):
         assert 0.8 < ratio < (1.25 if name in ("precision", "density") else 1.8), name
 
 
+def test_the_error_of_recall_is_not_too_small_for_few_samples_in_many_dimensions():
+    """There, other samples' balls grow over what a group left out alone had found."""
+    reference = blobs(1000, 300, 64)
+    draws = [RECALL.estimate(Comparison(blobs(seed, 150, 64), reference)) for seed in range(150)]
+    spread = np.std([draw.value for draw in draws], ddof=1)
+    assert 1.0 < np.mean([draw.standard_error for draw in draws]) / spread < 1.8
+
+
 @pytest.mark.parametrize(("metric", "value"), [(RECALL, 0.0), (COVERAGE, 0.0), (COVERAGE, 0.5)])
 def test_where_no_reference_sample_hangs_on_one_group_the_error_is_an_upper_bound(metric, value):
     """Z95² of them may do so unseen, about as many as Wilson's interval of 0 allows."""

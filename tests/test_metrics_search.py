@@ -12,7 +12,7 @@ from inputs import blobs
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics import distances, products, search
-from trilemma_bench.metrics.neighbours import balls
+from trilemma_bench.metrics.neighbours import balls, growing
 from trilemma_bench.metrics.search import nearest_distances
 
 
@@ -96,8 +96,7 @@ def check_search(generated, reference, block):
     nearest = [search.nearest_distances(points, 5, block) for points in (reference, generated)]
     for found, points in zip(nearest, (reference, generated), strict=True):
         assert torch.equal(found, naive_nearest(points, 5))
-        assert torch.equal(search.kth_distances(points, 5, block), found[:, 4])
-        assert torch.equal(search.kth_distances(points, 1, block), found[:, 0])
+        check_neighbours(points, found, block)
     radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
     distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
     index, least = search.nearest_others(generated, reference, block)
@@ -108,12 +107,37 @@ def check_search(generated, reference, block):
             distances <= radius if rule else distances < radius
             for radius, rule in zip((radii[0], radii[1], radii[2][:, None]), (*closed, closed[0]), strict=True)
         ]
-        found = balls(generated, reference, radii, closed, block)
+        around_generated = growing(*search.nearest_neighbours(generated, 3, 2, block))
+        found = balls(generated, reference, radii[:2], around_generated, closed, block)
         assert torch.equal(found.precise, inside[0].any(dim=1))
         assert torch.equal(found.density, inside[1].sum(dim=1))
         for groups, hits in ((found.covered, inside[1]), (found.recalled, inside[2])):
             assert torch.equal(groups[0], torch.where(hits, group, 20).amin(dim=0))
             assert torch.equal(groups[1], torch.where(hits, group, -1).amax(dim=0))
+        for left_out, radius in enumerate(grown_radii(generated, nearest[1][:, 2:])):
+            hits = distances <= radius[:, None] if closed[0] else distances < radius[:, None]
+            hit = (found.recalled[1] >= 0) & (found.recalled != left_out).any(dim=0) | found.regained[left_out]
+            assert torch.equal(hit, hits.any(dim=0))
+
+
+def check_neighbours(points, nearest, block):
+    """Who they are, and how far away from the k-th on."""
+    for k, further in ((1, 2), (3, 2), (5, 0)):
+        index, farthest = search.nearest_neighbours(points, k, further, block)
+        assert torch.equal(farthest, nearest[:, k - 1 : k + further])
+        assert (index != torch.arange(len(points))[:, None]).all()
+        assert (index.sort(dim=1).values.diff(dim=1) > 0).all()
+        measured = naive_distances(points, points).gather(1, index).sort(dim=1).values
+        assert torch.equal(measured, nearest[:, : k + further])
+
+
+def grown_radii(points, distances):
+    """The distance of each sample to the third nearest other that is in none of the groups, of five; −1 of its own."""
+    group, between = torch.arange(len(points)) % 20, naive_distances(points, points).fill_diagonal_(torch.inf)
+    for left_out in range(20):
+        others = between[:, group != left_out].sort(dim=1).values
+        radius = torch.cat([others, others.new_full((len(points), 3), torch.inf)], dim=1)[:, 2]
+        yield torch.minimum(radius, distances[:, 2]).masked_fill(group == left_out, -1.0)
 
 
 @pytest.mark.parametrize("block", [7, None])
@@ -200,8 +224,8 @@ def test_of_features_full_of_ties_only_copies_are_measured(name, block, monkeypa
         "complements": tuple(1 - side for side in codes),  # all far from the origin
     }
     generated, reference = (hard_sets() | more)[name]
-    radii = [search.kth_distances(side, 3, block) for side in (generated, reference)]
-    assert list(search.close_pairs(generated, reference, radii[0][None], radii[1][None], block))
+    radii = [search.nearest_neighbours(side, 3, 0, block)[1].mT for side in (generated, reference)]
+    assert list(search.close_pairs(generated, reference, *radii, block))
     monkeypatch.undo()
     copies = sum(
         int((naive_distances(x, y) == 0).sum())
@@ -246,7 +270,7 @@ def test_candidates_that_outgrow_their_pool_change_nothing(pool, monkeypatch, ar
     points = torch.cat([blobs(0, 150, 8), blobs(0, 150, 8)[:30]])
     expected = naive_nearest(points, 4)
     assert torch.equal(search.nearest_distances(points, 4, 16), expected)
-    assert torch.equal(search.kth_distances(points, 4, 16), expected[:, 3])
+    assert torch.equal(search.nearest_neighbours(points, 3, 1, 16)[1], expected[:, 2:])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (3, 8), (1, 24), (9, 20), (40, 64)])
@@ -276,9 +300,9 @@ def test_radii_alone_need_fewer_exact_distances(monkeypatch):
     monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
     monkeypatch.setattr(products, "SMALL", 0)
     points = blobs(0, 300, 64)
-    radii, few = search.kth_distances(points, 5), sum(measured)
+    radii, few = search.nearest_neighbours(points, 5, 0)[1], sum(measured)
     measured.clear()
-    assert torch.equal(radii, search.nearest_distances(points, 5)[:, 4])
+    assert torch.equal(radii, search.nearest_distances(points, 5)[:, 4:])
     assert few < sum(measured) / 2
 
 
@@ -308,6 +332,6 @@ def test_nearest_distances_of_a_line():
 
 
 def test_nearest_distances_refuses_too_few():
-    for find in (nearest_distances, search.kth_distances):
+    for find in (lambda points: nearest_distances(points, 3), lambda points: search.nearest_neighbours(points, 2, 1)):
         with pytest.raises(TrilemmaError, match=r"k\+1=4"):
-            find(blobs(0, 3, 2), 3)
+            find(blobs(0, 3, 2))

@@ -12,9 +12,9 @@ from torch import Tensor
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
 from trilemma_bench.metrics.memorisation import NearestPairs, nearest_pairs
-from trilemma_bench.metrics.neighbours import Balls, balls
+from trilemma_bench.metrics.neighbours import FURTHER, Balls, Growing, balls, growing, no_balls
 from trilemma_bench.metrics.reference import Reference, as_reference
-from trilemma_bench.metrics.search import kth_distances
+from trilemma_bench.metrics.search import nearest_neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,21 +87,20 @@ class Comparison:
         return self.reference.nearest(min(k, len(self.reference) - 1))
 
     @cached_property
-    def generated_radii(self) -> Tensor:
-        """Distance of each generated sample to its k-th nearest other, float64 N; −1 where there are too few."""
+    def generated_radii(self) -> Growing:
+        """Distance of each generated sample to its k-th nearest other, of all and without each group; −1 of too few."""
         count, k = len(self.generated), self.k_precision_recall
         if count <= k:
-            return torch.full((count,), -1.0, dtype=torch.float64, device=self.generated.device)
-        return kth_distances(self.generated, k)
+            return no_balls(count, self.generated.device)
+        return growing(*nearest_neighbours(self.generated, k, min(FURTHER, count - 1 - k)))
 
     @cached_property
     def balls(self) -> Balls:
         """Who lies in whose ball: one pass over all pairs serves precision, recall, density and coverage."""
-        k, k_dense = self.k_precision_recall, self.k_density_coverage
-        around_reference = self.reference_distances
-        radii = _radii(around_reference, k), _radii(around_reference, k_dense), self.generated_radii
+        real = self.reference_distances
+        around_real = _radii(real, self.k_precision_recall), _radii(real, self.k_density_coverage)
         closed = self.closed_precision_recall, self.closed_density_coverage
-        return balls(self.generated, self.reference.features, radii, closed)
+        return balls(self.generated, self.reference.features, around_real, self.generated_radii, closed)
 
 
 def _radii(distances: Tensor, k: int) -> Tensor:

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 GROUPS = 20  # of generated samples, for the jackknife
+FURTHER = 2  # neighbours beyond the k-th that are known: a group seldom has more among the nearest
+
+
+class Growing(NamedTuple):
+    """Radii of balls for recall, which grow where some of the neighbours are left out.
+
+    of_all: float64 F×N, the radii first, then what they may grow to, ascending. without: float64 `GROUPS`×N, the radii
+    without each group of the generated samples. Below 0 for a ball that holds nothing.
+    """
+
+    of_all: Tensor
+    without: Tensor
 
 
 class Balls(NamedTuple):
@@ -29,41 +41,73 @@ class Balls(NamedTuple):
     precise: bool N, generated samples inside a ball of a reference sample. density: int64 N, how many of the balls for
     density hold each. covered, recalled: of each reference sample, the least and the greatest group (index mod
     `GROUPS`) of the generated samples inside its ball, or in whose balls it is: int64 2×M, `GROUPS` and −1 for none.
+    regained: bool `GROUPS`×M, whether a reference sample is in a ball that grows to it when that group is left out.
     """
 
     precise: Tensor
     density: Tensor
     covered: Tensor
     recalled: Tensor
+    regained: Tensor
+
+
+def no_balls(count: int, device: torch.device) -> Growing:
+    """The radii of so many balls that hold nothing."""
+    nothing = torch.full((GROUPS, count), -1.0, dtype=torch.float64, device=device)
+    return Growing(nothing[:1], nothing)
+
+
+def growing(index: Tensor, distances: Tensor) -> Growing:
+    """The radii of generated samples' balls, and those that hold as many others without each of the groups.
+
+    index: int64 N×K, the nearest others of each sample. distances: float64 N×F, ascending, to the last F of these; the
+    first is the radius, and the last is where a group has F or more of the K.
+    """
+    known, nearer = distances.shape[1], index.shape[1] - distances.shape[1]
+    group, own = index % GROUPS, torch.arange(len(index), device=index.device) % GROUPS
+    without = []
+    for left_out in range(GROUPS):
+        others = (group != left_out).cumsum(dim=1)[:, nearer:]
+        place = (others <= nearer).sum(dim=1).clamp(max=known - 1)
+        without.append(distances.gather(1, place[:, None])[:, 0].masked_fill(own == left_out, -1.0))
+    return Growing(distances.mT, torch.stack(without))
 
 
 def balls(
     generated: Tensor,
     reference: Tensor,
-    radii: tuple[Tensor, Tensor, Tensor],
+    around_reference: tuple[Tensor, Tensor],
+    around_generated: Growing,
     closed: tuple[bool, bool],
     block: int | None = None,
 ) -> Balls:
     """Which of the generated samples, N×D, and of the reference samples, M×D, lie in each other's balls.
 
-    radii: of the reference samples for precision and for density, M each, and of the generated samples for recall, N;
-    below 0 for a ball that holds nothing. closed: whether a sample at exactly the radius is inside (`≤`) or not (`<`),
-    for precision and recall, and for density and coverage. block: changes memory, never the result.
+    around_reference: radii for precision and for density, M each; below 0 for a ball that holds nothing.
+    around_generated: radii for recall. closed: whether a sample at exactly the radius is inside (`≤`) or not (`<`), for
+    precision and recall, and for density and coverage. block: changes memory, never the result.
     """
-    for_precision, for_density, for_recall = radii
+    for_precision, for_density = around_reference
+    for_recall, widest = around_generated.of_all[0], around_generated.of_all[-1]
     device = generated.device
     precise = torch.zeros(len(generated), dtype=torch.bool, device=device)
     density = torch.zeros(len(generated), dtype=torch.int64, device=device)
     covered, recalled = (_no_groups(len(reference), device) for _ in range(2))
-    around_reference = torch.stack([for_precision, for_density])
-    for i, j, distance in close_pairs(generated, reference, for_recall[None], around_reference, block):
+    regained = torch.zeros(GROUPS, len(reference), dtype=torch.bool, device=device)
+    for i, j, distance in close_pairs(
+        generated, reference, around_generated.of_all, torch.stack(around_reference), block
+    ):
         precise[i[_inside(distance, for_precision[j], closed[0])]] = True
         dense = _inside(distance, for_density[j], closed[1])
         density.add_(torch.bincount(i[dense], minlength=len(density)))
         _note_groups(covered, j[dense], i[dense])
         found = _inside(distance, for_recall[i], closed[0])
         _note_groups(recalled, j[found], i[found])
-    return Balls(precise, density, covered, recalled)
+        near = (~found & _inside(distance, widest[i], closed[0])).nonzero()[:, 0]
+        i, j, distance = i[near], j[near], distance[near]
+        for group, radius in enumerate(around_generated.without):
+            regained[group, j[_inside(distance, radius[i], closed[0])]] = True
+    return Balls(precise, density, covered, recalled, regained)
 
 
 def _inside(distance: Tensor, radius: Tensor, closed: bool) -> Tensor:
@@ -95,7 +139,8 @@ def recall(comparison: Comparison) -> Estimate:
     Raises TrilemmaError under k + 1 generated samples.
     """
     _require("recall", comparison.k_precision_recall, "generated", len(comparison.generated))
-    return _jackknifed(comparison.balls.recalled, len(comparison.generated))
+    found = comparison.balls
+    return _jackknifed(found.recalled, len(comparison.generated), found.regained)
 
 
 def density(comparison: Comparison) -> Estimate:
@@ -132,20 +177,23 @@ def coverage(comparison: Comparison) -> Estimate:
     return _jackknifed(comparison.balls.covered, len(comparison.generated))
 
 
-def _jackknifed(groups: Tensor, generated: int) -> Estimate:
+def _jackknifed(groups: Tensor, generated: int, regained: Tensor | None = None) -> Estimate:
     """The share of reference samples that any group hits, and its error by leaving out one group after the other.
 
-    Such errors are on average no less than the true one (Efron & Stein 1981), but 0 where no reference sample hangs on
-    one group alone. With so many as Wilson's interval then allows, Z95² where each is as likely as the others, the
-    error is Z95 reference samples; it is never reported as less.
+    groups: as in `Balls`; regained: what is hit without a group and not with it. Such errors are on average no less
+    than the true one (Efron & Stein 1981), but 0 where no reference sample hangs on one group alone. With so many as
+    Wilson's interval then allows, Z95² where each is as likely as the others, the error is Z95 reference samples; it is
+    never reported as less.
     """
     least, greatest = groups
     value = float((greatest >= 0).double().mean())
     method = f"jackknife over {(used := min(GROUPS, generated))} groups of the generated samples"
     if used < 2:
         return Estimate(value, method=method)
-    lost = torch.bincount(least[least == greatest], minlength=used).double()
-    error = math.sqrt((used - 1) / used * float((lost - lost.mean()).square().sum()))
+    left_out = torch.arange(used, device=groups.device)[:, None]
+    hit = (greatest >= 0) & ((least != left_out) | (greatest != left_out))
+    hits = (hit if regained is None else hit | regained[:used]).sum(dim=1).double()
+    error = math.sqrt((used - 1) / used * float((hits - hits.mean()).square().sum()))
     return Estimate(value, max(error, Z95) / len(least), method)
 
 

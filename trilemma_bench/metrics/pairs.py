@@ -35,12 +35,17 @@ def near(pairs: Pairs, nearest: Tensor) -> Pairs:
     return pairs.at(pairs.lower <= torch.maximum(radius[pairs.first], radius[pairs.second]))
 
 
-def smallest(pairs: Pairs, values: Tensor, nearest: Tensor) -> Tensor:
-    """The k smallest of each sample's values, one a pair; N×k as `nearest`, infinite where there are fewer."""
-    owner, index, rank = first_of_each(pairs, values, nearest.shape[1])
+def nearest_of_each(pairs: Pairs, values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """The others of the k smallest of each sample's values, one a pair, and these: N×k as `nearest`.
+
+    0 and infinite where there are fewer.
+    """
+    owner, pair, rank = first_of_each(pairs, values, nearest.shape[1])
     found = torch.full_like(nearest, torch.inf)
-    found[owner, rank] = values[index]
-    return found
+    found[owner, rank] = values[pair]
+    index = torch.zeros_like(nearest, dtype=torch.int64)
+    index[owner, rank] = pairs.first[pair] + pairs.second[pair] - owner
+    return index, found
 
 
 def first_of_each(pairs: Pairs, values: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,13 +55,13 @@ def first_of_each(pairs: Pairs, values: Tensor, k: int) -> tuple[Tensor, Tensor,
     return owner[chosen], order[chosen] % len(values), rank[chosen]
 
 
-def maybe_last(pairs: Pairs, nearest: Tensor) -> Tensor:
-    """Which of the pairs may be the k-th nearest of one of the two: bool P.
+def maybe_from(first: int, pairs: Pairs, nearest: Tensor) -> Tensor:
+    """Which of the pairs may be among the k nearest of one of the two, at the rank `first` (from 0) or later: bool P.
 
-    Fewer than k pairs have a lower bound under the k-th smallest one: those whose upper bound is under it, too, stay
-    among the first k − 1 at any distance within their bounds.
+    No more than `first` pairs have a lower bound under the one of that rank: those whose upper bound is under it, too,
+    stay before it at any distance within their bounds.
     """
-    least, greatest = smallest(pairs, pairs.lower, nearest)[:, -1], nearest[:, -1]
+    least, greatest = nearest_of_each(pairs, pairs.lower, nearest)[1][:, first], nearest[:, -1]
     chosen = [(least[i] <= pairs.upper) & (pairs.lower <= greatest[i]) for i in (pairs.first, pairs.second)]
     return chosen[0] | chosen[1]
 

@@ -21,11 +21,11 @@ from trilemma_bench.metrics.pairs import (
     Pairs,
     first_of_each,
     join,
-    maybe_last,
+    maybe_from,
     near,
     nearest_of_both,
+    nearest_of_each,
     no_pairs,
-    smallest,
     undecided,
 )
 from trilemma_bench.metrics.products import Scores, gamma, products, sides_of, slices
@@ -49,26 +49,34 @@ def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Ten
     features: N×D. Returns float64 N×k. block: samples worked on at a time; it changes memory, never the result.
     Raises TrilemmaError when there are fewer than k + 1 samples.
     """
-    return _nearest(features, k, block, last_only=False)
+    return _nearest(features, k, 0, block)[1]
 
 
-def kth_distances(features: Tensor, k: int, block: int | None = None) -> Tensor:
-    """The last column of `nearest_distances`, float64 N, for less: what is surely nearer need not be decided."""
-    return _nearest(features, k, block, last_only=True)[:, -1]
+def nearest_neighbours(features: Tensor, k: int, further: int, block: int | None = None) -> tuple[Tensor, Tensor]:
+    """Who the k + further nearest others of each sample are, int64 N×(k + further), and how far from the k-th on.
+
+    Distances are float64 N×(1 + further), ascending. The first k − 1 others come in any order, which costs less: what
+    is surely nearer than the k-th need not be decided. block, errors: as in `nearest_distances`.
+    """
+    index, distance = _nearest(features, k + further, k - 1, block)
+    return index, distance[:, k - 1 :]
 
 
-def _nearest(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
+def _nearest(features: Tensor, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
+    """The k nearest others of each sample, int64 N×k, and their distances, of which those before `first` are bounds."""
     if (count := len(features)) < k + 1:
         raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
     if not k:
-        return torch.zeros((count, 0), dtype=torch.float64, device=features.device)
+        nothing = torch.zeros((count, 0), dtype=torch.float64, device=features.device)
+        return nothing.long(), nothing
     kept, place = with_few_copies(groups_of(features), k + 1)  # no row has more than k copies among its k nearest
     if len(kept) < count:
-        return _nearest_of(features[kept], k, block, last_only)[place]
-    return _nearest_of(features, k, block, last_only)
+        index, distance = _nearest_of(features[kept], k, first, block)
+        return kept[index][place], distance[place]
+    return _nearest_of(features, k, first, block)
 
 
-def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) -> Tensor:
+def _nearest_of(features: Tensor, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
     search, tile = _Search(features, features), _tile(features, block)
     for trust in (TRUST, 1.0):
         left = _candidates(search, k, tile, trust)
@@ -76,9 +84,9 @@ def _nearest_of(features: Tensor, k: int, block: int | None, last_only: bool) ->
             left = _candidates(search, k, tile, trust)
         if left is None:
             break
-        found = search.neighbours(*left, last_only)
-        if bool(found.isfinite().all()):
-            return found
+        index, distance = search.neighbours(*left, first)
+        if bool(distance.isfinite().all()):
+            return index, distance
     return search.neighbours_by_tile(k, tile)
 
 
@@ -301,31 +309,39 @@ class _Search:
         nearest = torch.minimum(nearest, least)  # bounds on the same order statistics
         return near(pairs.at(needed), nearest), nearest
 
-    def neighbours(self, pairs: Pairs, nearest: Tensor, last_only: bool) -> Tensor:
-        """The k smallest distances of each sample, N×k; infinite for a sample that `pairs` may miss some of."""
-        first, second, distance = pairs.first, pairs.second, pairs.upper.clone()
-        chosen = (pairs.lower < pairs.upper).nonzero()[:, 0]
-        if last_only:
-            chosen = chosen[maybe_last(pairs, nearest)[chosen]]
-        distance[chosen] = self.direct(first[chosen], second[chosen])
-        found = smallest(pairs, distance, nearest)
-        found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
-        result = torch.empty_like(found)
-        result[self.x.order] = found
-        return result
+    def neighbours(self, pairs: Pairs, nearest: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """The k nearest of each sample, N×k, and how far they are, before the rank `first` at most.
 
-    def neighbours_by_tile(self, k: int, tile: tuple[int, int]) -> Tensor:
-        """The k smallest distances of each sample, N×k, tile by tile: where there are too many ties to hold."""
+        Distances are infinite for a sample that `pairs` may miss some of.
+        """
+        i, j, distance = pairs.first, pairs.second, pairs.upper.clone()
+        chosen = (pairs.lower < pairs.upper).nonzero()[:, 0]
+        if first:
+            chosen = chosen[maybe_from(first, pairs, nearest)[chosen]]
+        distance[chosen] = self.direct(i[chosen], j[chosen])
+        index, found = nearest_of_each(pairs, distance, nearest)
+        found[found[:, -1] > nearest[:, -1]] = torch.inf  # pairs beyond the bounds were left out
+        return self._in_place(index, found)
+
+    def neighbours_by_tile(self, k: int, tile: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The k nearest of each sample and their distances, N×k, tile by tile: where too many ties are to be held."""
         count, device = len(self.x.order), self.x.order.device
         nearest = torch.full((count, k), torch.inf, dtype=torch.float64, device=device)
+        index = torch.zeros_like(nearest, dtype=torch.int64)
         for rows, columns in _tiles(count, count, tile, half=True):
             distances = self._near_distances(rows, columns, nearest)
-            for part, others in ((rows, distances), (columns, distances.mT)):
-                found = others.topk(min(k, others.shape[1]), dim=1, largest=False).values
-                nearest[part] = nearest_of_both(nearest[part], found)
-        result = torch.empty_like(nearest)
-        result[self.x.order] = nearest
-        return result
+            for part, others, start in ((rows, distances, columns.start), (columns, distances.mT, rows.start)):
+                found = others.topk(min(k, others.shape[1]), dim=1, largest=False)
+                both = torch.cat([nearest[part], found.values], dim=1).topk(k, dim=1, largest=False)
+                index[part] = torch.cat([index[part], found.indices + start], dim=1).gather(1, both.indices)
+                nearest[part] = both.values
+        return self._in_place(index, nearest)
+
+    def _in_place(self, index: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Neighbours by their positions in the search, and distances, both N×k, as the samples were given."""
+        order = self.x.order
+        place = order.argsort()
+        return order[index[place]], distance[place]
 
     def _near_distances(self, rows: slice, columns: slice, nearest: Tensor) -> Tensor:
         """A tile's distances; where they cannot be among the `nearest` (N×k) of either sample, no less than these."""
