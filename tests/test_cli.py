@@ -204,7 +204,7 @@ def test_an_interrupted_suite_ends_with_the_run_that_it_was_at(tmp_path, monkeyp
     )
     result = call("suite", suite, "--out", tmp_path / "out", "--quiet", "--device", "cpu")
     assert result.exit_code == 1
-    assert "interrupted after 1 steps" in result.stderr
+    assert "interrupted after 1 step;" in result.stderr
     assert "real-data" not in result.stdout
 
 

@@ -303,7 +303,9 @@ def test_torchrun_leaves_one_run_with_the_weights_and_samples_of_one_process(tmp
         name: score.value for name, score in resampled.scores.items()
     }
     trained = tb.train(**alone, out=tmp_path / "one")
-    start = tb.train(**{**alone, "settings": {**settings, "lr": 0.0}}, out=tmp_path / "start")
+    start = tb.train(
+        **{**alone, "settings": {**settings, "lr_generator": 0.0, "lr_discriminator": 0.0}}, out=tmp_path / "start"
+    )
     shared, single, start = (flat(load_file(each)) for each in (weights, trained, start))
     assert (single - start).norm() > 0.005 * start.norm()
     assert (shared - single).norm() < TOLERANCE * (single - start).norm()

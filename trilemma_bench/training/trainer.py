@@ -112,7 +112,7 @@ class Trainer:
         self.log.close()
         if not complete:
             raise Interrupted(
-                f"interrupted after {self.step} steps; checkpoint in {self.place.folder}: "
+                f"interrupted after {self.step} step{'s' * (self.step != 1)}; checkpoint in {self.place.folder}: "
                 "the same command goes on from it"
             )
         self.training_step.forget()
