@@ -73,7 +73,7 @@ class VAE(Trainable):
     ) -> dict[str, Tensor]:
         """One step on the negative evidence lower bound, in nats per coordinate (up to a constant)."""
         x = batch / self.unit
-        mean, log_std = self.encoder(x).chunk(2, dim=1)
+        mean, log_std = self.encoder(x).float().chunk(2, dim=1)  # what is drawn is exact, under bf16 too
         drawn = torch.randn_like(mean)
         latents = mean + log_std.exp() * drawn
         reconstruction = self.network.negative_log_likelihood(x, latents)

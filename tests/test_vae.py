@@ -58,3 +58,20 @@ def test_vae_learns_the_noise_of_its_data_unless_it_is_fixed():
         fit(model, 0.1 * torch.randn(64, 2), 150)
     assert learned.network.log_std.exp() < 0.3
     assert fixed.network.log_std.exp() == 1.0
+
+
+def test_the_latents_are_drawn_in_float32_under_bf16(monkeypatch):
+    """In bfloat16 their noise would have 8 bits, and in some versions of torch be another draw."""
+    model, seen = VAE(POINTS, latent_dim=4, hidden=8), []
+    network = model.network
+
+    def likelihood(x, latents):
+        seen.append(latents)
+        return (x - network.decoder(latents)).square().mean()
+
+    monkeypatch.setattr(network, "negative_log_likelihood", likelihood)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.training_step(torch.randn(64, 2), 0, model.optimizers())
+    assert seen[0].dtype == torch.float32
+    assert not torch.equal(seen[0], seen[0].bfloat16().float())
