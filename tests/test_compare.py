@@ -204,7 +204,7 @@ def test_many_scores_ask_for_more():
 
 def test_a_ratio_of_times_and_its_rank_test(rng):
     """Against the nearest ratio at which they would differ by no more than runs of one network do."""
-    for centre in (0.15, 0.3, 0.6, -0.3):
+    for centre in (0.4, 0.6, 0.9, -0.4):
         a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(centre, 0.2, 17)
         nearest = RUNS_DIFFER if centre > 0 else 1 / RUNS_DIFFER
         found = time_ratio(timed(a), timed(b), "seconds_per_image")
@@ -214,7 +214,7 @@ def test_a_ratio_of_times_and_its_rank_test(rng):
         assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
 
 
-@pytest.mark.parametrize("offset", [1 / 1.07, 1.0, 1.07])
+@pytest.mark.parametrize("offset", [1 / 1.25, 1.0, 1.25])
 def test_single_runs_that_differ_as_those_of_one_network_do_have_no_verdict(offset, rng):
     times = rng.lognormal(0, 0.005, 20)
     comparison = compare_runs(timed(times), timed(offset * times))
@@ -222,9 +222,9 @@ def test_single_runs_that_differ_as_those_of_one_network_do_have_no_verdict(offs
     assert finding.contrast.p > 0.9
     assert finding.verdict == "no difference shown"
     assert finding.contrast.interval[0] < 1 < finding.contrast.interval[1]
-    assert "8 %, by which runs of one network differ" in str(comparison)
+    assert "30 %, by which runs of one network differ" in str(comparison)
     assert not Limit.parse("seconds_per_image>1.0").broken_by(comparison)
-    assert compare_runs(timed(times), timed(1.2 * times))["latency_seconds"].verdict == "A is better"
+    assert compare_runs(timed(times), timed(1.4 * times))["latency_seconds"].verdict == "A is better"
 
 
 def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
