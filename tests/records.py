@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Score, Speed, Training
+from trilemma_bench.statistics import Runs, over_seeds
 
 SCORE_FACTS: dict[str, tuple[str | None, str, str]] = {
     "fd": ("lower", "", "Fréchet distance"),
@@ -223,3 +224,33 @@ def _one_of_many(numbers: np.random.Generator, i: int, device: str) -> Record:
     return make_record(model, variant, "cifar10", scores, speed=speed, id=f"run-{i:04}", seed=i).model_copy(
         update={"model": part, "training": training, "environment": {"system": "Linux", "cpu_cores": 8}}
     )
+
+
+def scored(model: str = "a", scores: Any = None, **changes: Any) -> Record:
+    """A run whose scores have errors."""
+    return make_record(model, scores=with_errors(scores or {"fid": (5.0, 0.3)}), **changes)
+
+
+def one(**changes: Any) -> Runs:
+    """A side of a comparison: a single run."""
+    return Runs((scored(**changes),))
+
+
+def seeds(values: Any, error: float | None = None, scores: Any = None, first: int = 100, **changes: Any) -> Runs:
+    """Runs of one model that differ in the seed alone, from `first` on."""
+    records = [
+        make_record(
+            scores=scores or ({"fid": value} if error is None else with_errors({"fid": (value, error)})),
+            seed=seed, id=f"run-{seed}", training=make_training(checkpoint_sha256=f"{seed:064}"), **changes,
+        )
+        for seed, value in enumerate(values, first)
+    ]  # fmt: skip
+    (runs,) = over_seeds(records)
+    return runs
+
+
+def timed(times: Any, model: str = "a", **changes: Any) -> Runs:
+    """A single run with these raw times of batches of one."""
+    median = float(np.median(times))
+    speed = make_speed(median, 1, batch_size=1, raw_seconds=list(times), raw_latency_seconds=list(times), **changes)
+    return Runs((scored(model, speed=speed),))

@@ -1,326 +1,20 @@
-"""Which differences are real: known answers, peers as oracles, and what must not be compared."""
+"""Two runs compared: which folders are sides, what must not be compared, and what the command says."""
 
 from __future__ import annotations
 
 import json
-import math
 
-import numpy as np
 import pytest
 from commands import call, succeeds
 from inputs import fails
-from records import make_record, make_speed, make_training, of_code, with_errors
-from scipy import stats
+from records import make_record, make_speed, make_training, of_code, scored, seeds
 
 import trilemma_bench as tb
 from trilemma_bench.comparing import compare_runs
-from trilemma_bench.contrasts import RUNS_DIFFER, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
 from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
-from trilemma_bench.statistics import Runs, over_seeds
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def run(model="a", scores=None, **changes):
-    return make_record(model, scores=with_errors(scores or {"fid": (5.0, 0.3)}), **changes)
-
-
-def one(**changes):
-    return Runs((run(**changes),))
-
-
-def seeds(values, error=None, scores=None, first=100, **changes):
-    """Runs of one model that differ in the seed alone, from `first` on."""
-    records = [
-        make_record(
-            scores=scores or ({"fid": value} if error is None else with_errors({"fid": (value, error)})),
-            seed=seed, id=f"run-{seed}", training=make_training(checkpoint_sha256=f"{seed:064}"), **changes,
-        )
-        for seed, value in enumerate(values, first)
-    ]  # fmt: skip
-    (runs,) = over_seeds(records)
-    return runs
-
-
-def timed(times, model="a", **changes):
-    median = float(np.median(times))
-    speed = make_speed(median, 1, batch_size=1, raw_seconds=list(times), raw_latency_seconds=list(times), **changes)
-    return Runs((run(model, speed=speed),))
-
-
-# scores
-
-
-def test_independent_errors_add_in_squares():
-    found = difference(one(scores={"fid": (10.0, 0.3)}), one(scores={"fid": (11.0, 0.4)}), "fid")
-    assert found.value == 1
-    assert found.interval == pytest.approx((1 - 0.98, 1 + 0.98), rel=1e-4)
-    assert found.p == pytest.approx(2 * stats.norm.sf(2.0), rel=1e-4)
-
-
-@pytest.mark.parametrize("sizes", [(2, 2), (3, 7), (5, 4)])
-def test_over_seeds_it_is_welchs_test(sizes, rng):
-    a, b = (rng.normal(5, sd, size) for sd, size in zip((1.0, 0.2), sizes, strict=True))
-    oracle = stats.ttest_ind(b, a, equal_var=False)
-    found = difference(seeds(a), seeds(b, first=200), "fid")
-    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
-    assert found.interval == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-6)
-
-
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_single_training_against_seeds_is_taken_to_vary_as_they_do(swapped):
-    a, b = one(scores={"fid": (5.0, 0.1)}), seeds([6.0, 6.4, 6.2])
-    assert a.covers == "sampling only: the same trained model"
-    assert b.covers == "training and sampling (3 seeds)"
-    found = difference(b, a, "fid") if swapped else difference(a, b, "fid")
-    error, value = 0.2 * math.sqrt(1 + 1 / 3), -1.2 if swapped else 1.2
-    half = stats.t.ppf(0.975, 2) * error
-    assert found.interval == pytest.approx((value - half, value + half), rel=1e-4)
-    assert found.p == pytest.approx(2 * stats.t.sf(1.2 / error, 2), rel=1e-6)
-    assert "prediction interval" in found.method
-
-
-def test_one_more_training_of_the_same_recipe_rarely_differs(rng):
-    found = [
-        difference(one(scores={"fid": (rng.normal(50, 1), 0.1)}), seeds(rng.normal(50, 1, 3)), "fid").p < 0.05
-        for _ in range(400)
-    ]
-    # 5 % of 400 is 20; the binomial's standard deviation is 4.4
-    assert sum(found) <= 33
-
-
-def test_the_errors_of_the_samples_are_never_undercut():
-    a, b = (seeds([5.0, 5.0, 5.0], error=0.3), seeds([5.9, 5.9, 5.9], error=0.4))
-    found = difference(a, b, "fid")
-    error = 0.5 / math.sqrt(3)
-    assert found.interval == pytest.approx((0.9 - 1.96 * error, 0.9 + 1.96 * error), rel=1e-4)
-    assert found.p == pytest.approx(2 * stats.norm.sf(0.9 / error), rel=1e-3)
-    single = difference(one(scores={"fid": (5.0, 0.3)}), b, "fid")
-    assert single.p == pytest.approx(2 * stats.norm.sf(0.9 / math.hypot(0.3, 0.4 / math.sqrt(3))), rel=1e-3)
-
-
-def test_a_run_without_a_training_has_its_samples_errors_alone():
-    a, b = one(scores={"fid": (5.0, 0.1)}, training=None), seeds([6.0, 6.4, 6.2])
-    error = 0.2 / math.sqrt(3)
-    freedom = (0.1**2 + error**2) ** 2 / (error**4 / 2)
-    half = stats.t.ppf(0.975, freedom) * math.hypot(0.1, error)
-    assert difference(a, b, "fid").interval == pytest.approx((1.2 - half, 1.2 + half), rel=1e-4)
-
-
-def test_the_same_trained_models_on_both_sides_are_paired():
-    a, b = [5.0, 9.0, 7.0, 6.0], [5.5, 9.4, 7.7, 6.4]
-    oracle = stats.ttest_rel(b, a)
-    found = difference(seeds(a), Runs(seeds(b).records[::-1]), "fid")  # by their weights, not by their places
-    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
-    assert found.interval == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-6)
-    assert found.method.startswith("paired t")
-    assert difference(seeds(a), seeds(b, first=1), "fid").method.startswith("Welch's t")
-
-
-@pytest.mark.parametrize(("share", "interval"), [(1.0, (0.996, 1.0)), (0.0, (0.0, 0.004))])
-def test_no_difference_is_never_a_verdict(share, interval):
-    """One side's error is 0 where its range ends."""
-
-    def side(count, **changes):
-        score = with_errors({"precision": (share, 0.0)})["precision"].model_copy(update={"interval": interval})
-        return Runs(seeds([0.0] * count, scores={"precision": score}, **changes).records)
-
-    for a, b in ((3, 1), (1, 3), (1, 1), (3, 3)):
-        finding = compare_runs(side(a), side(b, first=5))["precision"]
-        assert (finding.contrast.value, finding.contrast.p) == (0, 1)
-        assert finding.verdict == "no difference shown"
-
-
-def test_a_share_of_one_has_the_error_of_its_interval():
-    perfect = with_errors({"precision": (1.0, 0.0)})
-    perfect["precision"] = perfect["precision"].model_copy(update={"interval": (0.96, 1.0)})
-    runs = Runs((make_record(scores=perfect),))
-    lower = one(scores={"precision": (0.97, 0.01)})
-    assert difference(lower, runs, "precision").p == pytest.approx(
-        2 * stats.norm.sf(0.03 / math.hypot(0.01, 0.04 / 1.96)), rel=1e-3
-    )
-
-
-def test_values_that_do_not_vary_say_nothing_of_their_error():
-    found = difference(seeds([25, 25, 25]), seeds([24, 24, 24]), "fid")
-    assert (found.value, found.p, found.interval) == (-1, None, None)
-    assert "do not vary" in found.reason
-    assert difference(seeds([25, 25]), seeds([25, 25]), "fid").p == 1
-
-
-def test_without_an_error_there_is_a_difference_and_no_verdict():
-    bare = Runs((make_record(scores={"fid": 6.0}),))
-    (finding,) = compare_runs(one(), bare).scores
-    assert (finding.contrast.value, finding.verdict) == (1, "")
-    assert finding.contrast.reason == "no error is known of B"
-
-
-def test_a_score_that_one_side_lacks_says_why():
-    lacking = Runs((make_record(scores={}, missing={"fid": "N is below D"}),))
-    finding = compare_runs(one(), lacking)["fid"]
-    assert (finding.b, finding.contrast.value, finding.verdict) == (None, None, "")
-    assert "N is below D" in finding.contrast.reason
-
-
-@pytest.mark.parametrize(
-    ("name", "a", "b", "verdict"),
-    [
-        ("fid", 5.0, 9.0, "A is better"),
-        ("fid", 9.0, 5.0, "B is better"),
-        ("recall", 0.2, 9.0, "B is better"),
-        ("recall", 9.0, 0.2, "A is better"),
-        ("fid", 5.0, 5.1, "no difference shown"),
-        ("authenticity", 0.2, 9.0, "they differ"),
-    ],
-)
-def test_the_verdict_knows_which_way_is_better(name, a, b, verdict):
-    finding = compare_runs(one(scores={name: (a, 0.3)}), one(scores={name: (b, 0.3)}))[name]
-    assert finding.verdict == verdict
-
-
-def test_holms_correction_of_a_known_example():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1, 1]
-    assert holm([]) == []
-
-
-def test_many_scores_ask_for_more():
-    names = ("fid", "kid", "recall", "density")
-    a = one(scores=dict.fromkeys(names, (5.0, 0.1)))
-    b = one(scores={**dict.fromkeys(names, (5.0, 0.1)), "fid": (5.3, 0.1)})
-    finding = compare_runs(a, b)["fid"]
-    assert finding.contrast.p < 0.05 < finding.p_holm
-    assert finding.contrast.interval[0] > 0
-    assert finding.verdict == "no difference shown"
-
-
-# times
-
-
-def test_a_ratio_of_times_and_its_rank_test(rng):
-    """Against the nearest ratio at which they would differ by no more than runs of one network do."""
-    for centre in (0.4, 0.6, 0.9, -0.4):
-        a, b = rng.lognormal(0, 0.2, 20), rng.lognormal(centre, 0.2, 17)
-        nearest = RUNS_DIFFER if centre > 0 else 1 / RUNS_DIFFER
-        found = time_ratio(timed(a), timed(b), "seconds_per_image")
-        assert found.value == pytest.approx(np.median(b[:, None] / a), rel=1e-3)
-        assert found.p == pytest.approx(stats.mannwhitneyu(a * nearest, b, method="asymptotic").pvalue, rel=1e-6)
-        assert found.interval[0] < found.value < found.interval[1]
-        assert (found.p < 0.05) == (not found.interval[0] <= 1 <= found.interval[1])
-
-
-@pytest.mark.parametrize("offset", [1 / 1.25, 1.0, 1.25])
-def test_single_runs_that_differ_as_those_of_one_network_do_have_no_verdict(offset, rng):
-    times = rng.lognormal(0, 0.005, 20)
-    comparison = compare_runs(timed(times), timed(offset * times))
-    finding = comparison["seconds_per_image"]
-    assert finding.contrast.p > 0.9
-    assert finding.verdict == "no difference shown"
-    assert finding.contrast.interval[0] < 1 < finding.contrast.interval[1]
-    assert "30 %, by which runs of one network differ" in str(comparison)
-    assert not Limit.parse("seconds_per_image>1.0").broken_by(comparison)
-    assert compare_runs(timed(times), timed(1.4 * times))["latency_seconds"].verdict == "A is better"
-
-
-def test_the_rank_interval_holds_the_true_ratio_about_as_often_as_it_says(rng):
-    held = 0
-    for _ in range(300):
-        a, b = (timed(rng.lognormal(centre, 0.3, 12)) for centre in (0, math.log(2)))
-        low, high = time_ratio(a, b, "latency_seconds").interval
-        held += low * RUNS_DIFFER <= 2 <= high / RUNS_DIFFER
-    # 95 % of 300 is 285; the binomial's standard deviation is 3.8
-    assert 272 <= held <= 297
-
-
-def test_twice_as_slow_is_a_ratio_of_two(rng):
-    times = rng.lognormal(0, 0.01, 20)
-    comparison = compare_runs(timed(times), timed(2 * times))
-    finding = comparison["seconds_per_image"]
-    assert finding.contrast.value == pytest.approx(2, rel=0.01)
-    assert finding.verdict == "A is better"
-
-
-def timed_runs(medians):
-    records = [timed([m] * 5).records[0] for m in medians]
-    changes = ({"seed": i, "training": make_training(checkpoint_sha256=str(i))} for i in range(len(records)))
-    return Runs(tuple(r.model_copy(update=c) for r, c in zip(records, changes, strict=True)))
-
-
-def test_times_of_several_runs_a_side_are_compared_over_the_runs():
-    a, b = [1.0, 1.2, 1.1], [1.3, 1.0, 1.25]
-    oracle = stats.ttest_ind(np.log(b), np.log(a), equal_var=False)
-    found = time_ratio(timed_runs(a), timed_runs(b), "seconds_per_image")
-    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
-    assert found.interval == pytest.approx(tuple(np.exp(oracle.confidence_interval())), rel=1e-6)
-
-
-def test_one_timed_run_against_several_is_one_more_of_them():
-    medians = np.log([1.3, 1.0, 1.25])
-    error = medians.std(ddof=1) * math.sqrt(4 / 3)
-    half = stats.t.ppf(0.975, 2) * error
-    found = time_ratio(timed_runs([2.0]), timed_runs(np.exp(medians)), "seconds_per_image")
-    assert found.value == pytest.approx(np.exp(medians.mean()) / 2)
-    assert found.interval == pytest.approx(tuple(found.value * np.exp([-half, half])))
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(math.log(found.value)) / error, 2))
-    assert found.method.startswith("prediction interval")
-
-
-@pytest.mark.parametrize(
-    ("b", "reason"),
-    [
-        (timed([1.0, 1.1, 0.9]), "too few"),
-        (timed([0.0] * 8), "a time is 0"),
-        (timed([1.0] * 8, device="H200"), "device: H200, not cpu"),
-        (one(), "B: not timed"),
-        (timed([1.0] * 8, model="real-data"), "B: not timed"),
-    ],
-)
-def test_times_that_cannot_be_compared_say_why(b, reason):
-    found = time_ratio(timed([1.0, 1.2, 1.1]), b, "seconds_per_image")
-    assert found.p is None
-    assert reason in found.reason
-
-
-def test_another_device_takes_away_the_speed_only():
-    comparison = compare_runs(timed([1.0] * 8), timed([1.0] * 8, device="H200"))
-    assert comparison["fid"].verdict == "no difference shown"
-    assert comparison["seconds_per_image"].verdict == ""
-
-
-def test_a_busy_machine_takes_away_the_verdict_on_times_only():
-    idle = timed([1.0] * 8, processor_share=0.99)
-    comparison = compare_runs(idle, timed([2.2] * 8, processor_share=0.45))
-    finding = comparison["seconds_per_image"]
-    assert (finding.a, finding.b, finding.contrast.value, finding.verdict) == (1.0, 2.2, None, "")
-    assert finding.contrast.reason.startswith("B was timed on a busy machine: it got 45 %")
-    assert "no verdict: B was timed on a busy machine" in comparison_text(comparison)
-    assert comparison["fid"].verdict == "no difference shown"
-    with fails("busy machine", kind=UsageError):
-        Limit.parse("seconds_per_image>1.1").broken_by(comparison)
-
-
-@pytest.mark.parametrize("share", [0.9, 1.0, None])
-def test_a_machine_that_was_not_busy_or_does_not_tell_has_a_verdict(share):
-    comparison = compare_runs(timed([1.0] * 8, processor_share=1.0), timed([2.2] * 8, processor_share=share))
-    assert comparison["seconds_per_image"].verdict == "A is better"
-
-
-def test_a_single_busy_seed_makes_the_times_of_all_doubtful():
-    records = [
-        make_record(seed=seed, training=None, speed=make_speed(1.0, 4, processor_share=share))
-        for seed, share in enumerate((1.0, 0.5, None))
-    ]
-    (runs,) = over_seeds(records)
-    assert runs.record.speed.processor_share == 0.5
-    assert "A was timed on a busy machine" in time_ratio(runs, timed([1.0] * 8), "latency_seconds").reason
-
-
-# folders
+from trilemma_bench.statistics import Runs
 
 
 @pytest.fixture
@@ -336,7 +30,7 @@ def write(tmp_path):
 
 
 def test_a_folder_a_record_and_a_folder_of_seeds(write):
-    a, b = write("a", run()), write("b", *seeds([9.0, 9.1, 9.2]).records)
+    a, b = write("a", scored()), write("b", *seeds([9.0, 9.1, 9.2]).records)
     finding = tb.compare(a / "0" / "record.json", str(b))["fid"]
     assert (finding.a, finding.b, finding.verdict) == (5.0, pytest.approx(9.1), "A is better")
 
@@ -352,22 +46,25 @@ def test_a_folder_a_record_and_a_folder_of_seeds(write):
 )
 def test_what_was_measured_differently_is_refused_and_named(write, changes, words):
     with fails("cannot be compared", "B has", *words, kind=UsageError):
-        tb.compare(write("a", run()), write("b", run(**changes)))
+        tb.compare(write("a", scored()), write("b", scored(**changes)))
 
 
 def test_another_protocol_is_all_that_is_said_of_it(write):
     """All its fields follow from it."""
     with pytest.raises(UsageError, match=r"B has protocol: adm, not points$"):
-        tb.compare(write("a", run()), write("b", run(protocol={"name": "adm", "samples": 500, "mode_rule": "x"})))
+        tb.compare(
+            write("a", scored()),
+            write("b", scored(protocol={"name": "adm", "samples": 500, "mode_rule": "x"})),
+        )
 
 
 def test_runs_that_nobody_timed_have_no_table_of_times(write):
-    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    a, b = write("a", scored()), write("b", scored("b", {"fid": (9.0, 0.3)}))
     assert "B / A" not in call("compare", a, b).output
 
 
 def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
-    good = write("good", run())
+    good = write("good", scored())
     (tmp_path / "empty").mkdir()
     with fails("no complete run", "no record.json", kind=UsageError):
         tb.compare(good, tmp_path / "empty")
@@ -376,45 +73,48 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
     with fails("failed", kind=UsageError):
         tb.compare(good, write("bad", make_record(status="failed", scores={}, protocol=None)))
     with fails("more than the seed", "model · name: b, not a", kind=UsageError):
-        tb.compare(good, write("two", run("a"), run("b")))
+        tb.compare(good, write("two", scored("a"), scored("b")))
     with fails("more than the seed (code: bbbb", "not aaaa", kind=UsageError):
-        tb.compare(good, write("edited", *(of_code(run(seed=i, id=f"{i}"), 64 * code) for i, code in enumerate("ab"))))
-    chunks = [run(seed=i, id=f"{i}", sampling={"chunk_size": 10**i}) for i in range(2)]
+        tb.compare(
+            good, write("edited", *(of_code(scored(seed=i, id=f"{i}"), 64 * code) for i, code in enumerate("ab")))
+        )
+    chunks = [scored(seed=i, id=f"{i}", sampling={"chunk_size": 10**i}) for i in range(2)]
     with fails("more than the seed (sampling · chunk_size: 10, not 1)", kind=UsageError):
         tb.compare(good, write("chunks", *chunks))
     with fails("a seed was trained twice", kind=UsageError):
         again = make_training(checkpoint_sha256="cd" * 32)
-        tb.compare(good, write("twice", run(id="1"), run(id="2", training=again)))
+        tb.compare(good, write("twice", scored(id="1"), scored(id="2", training=again)))
 
 
 def test_measured_again_by_other_code_it_is_no_repetition(write):
     old, new = (
-        of_code(run(id=code, created=f"2026-11-0{day}T12:00:00+00:00"), 64 * code) for day, code in ((1, "a"), (2, "b"))
+        of_code(scored(id=code, created=f"2026-11-0{day}T12:00:00+00:00"), 64 * code)
+        for day, code in ((1, "a"), (2, "b"))
     )
     with fails("(code: bbbb", kind=UsageError):
-        tb.compare(write("good", run()), write("edited", old, new))
-    unknown = old.model_copy(update={"model": run().model})
-    found = tb.compare(write("other", run()), write("repeated", unknown, new))
+        tb.compare(write("good", scored()), write("edited", old, new))
+    unknown = old.model_copy(update={"model": scored().model})
+    found = tb.compare(write("other", scored()), write("repeated", unknown, new))
     assert [record.id for record in found.b.records] == ["b"]
 
 
 def test_of_a_run_that_was_repeated_the_newest_counts(write):
     """The same seed of the same weights, measured again: what the same command does when it finds the checkpoint."""
-    old, new = (run(id=f"{day}", created=f"2026-11-0{day}T12:00:00+00:00") for day in (1, 2))
-    found = tb.compare(write("good", run()), write("repeated", old, new))
+    old, new = (scored(id=f"{day}", created=f"2026-11-0{day}T12:00:00+00:00") for day in (1, 2))
+    found = tb.compare(write("good", scored()), write("repeated", old, new))
     assert [record.id for record in found.b.records] == ["2"]
 
 
 def test_runs_on_other_data_differ_in_that_alone(write):
     with pytest.raises(UsageError, match=r"B has dataset: digits, not gaussians25$"):
-        tb.compare(write("a", run()), write("b", run(dataset="digits", protocol={"extractor": "digits-cnn"})))
+        tb.compare(write("a", scored()), write("b", scored(dataset="digits", protocol={"extractor": "digits-cnn"})))
 
 
 # the command
 
 
 def test_the_command_says_what_it_found_and_what_it_covers(write):
-    a, b = write("a", run(speed=make_speed(1.0, 4))), write("b", *seeds([9.0, 9.1, 9.2]).records)
+    a, b = write("a", scored(speed=make_speed(1.0, 4))), write("b", *seeds([9.0, 9.1, 9.2]).records)
     done = succeeds("compare", a, b)
     for words in ("FID ↓", "+4.10", "A is better", "Holm", "sampling only", "training and sampling (3 seeds)"):
         assert words in done.output, words
@@ -423,20 +123,20 @@ def test_the_command_says_what_it_found_and_what_it_covers(write):
 
 
 def test_a_verdict_on_one_training_each_says_nothing_of_another(write):
-    single, other = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    single, other = write("a", scored()), write("b", scored("b", {"fid": (9.0, 0.3)}))
     several = write("c", *seeds([9.0, 8.0]).records)
     words = ("one training each", "verdict on these samples", "give several seeds")
     assert all(word in call("compare", single, other).output for word in words)
     assert not any(word in call("compare", several, several).output for word in words)
     assert "prediction interval" in call("compare", single, several).output
-    real = write("real", run("real-data"))
+    real = write("real", scored("real-data"))
     assert "one training of A" in call("compare", single, real).output
     caveats = [json.loads(call("compare", single, b, "--json").output)["caveat"] for b in (other, several)]
     assert [caveat[:17] for caveat in caveats] == ["one training each", ""]
 
 
 def test_json_is_the_same_for_machines(write):
-    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    a, b = write("a", scored()), write("b", scored("b", {"fid": (9.0, 0.3)}))
     found = json.loads(succeeds("compare", a, b, "--json").output)
     (score,) = found["scores"]
     assert (score["name"], score["difference"], score["verdict"]) == ("fid", 4.0, "A is better")
@@ -457,14 +157,14 @@ def test_json_is_the_same_for_machines(write):
     ],
 )
 def test_fail_if(write, limit, code):
-    a, b = write("a", run()), write("b", run("b", {"fid": (9.0, 0.3)}))
+    a, b = write("a", scored()), write("b", scored("b", {"fid": (9.0, 0.3)}))
     done = call("compare", a, b, "--fail-if", "fid>100", "--fail-if", limit)
     assert done.exit_code == code
     assert ("error: " in done.output) == (code > 0)
 
 
 def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write):
-    a, b = write("a", run()), write("b", run("b", {"fid": (5.9, 0.3)}))  # B − A is 0.9 ± 0.83
+    a, b = write("a", scored()), write("b", scored("b", {"fid": (5.9, 0.3)}))  # B − A is 0.9 ± 0.83
     for limit, on, code in (("fid>0.5", "interval", 0), ("fid>0.5", "value", 1), ("fid>0.05", "interval", 1)):
         done = call("compare", a, b, "--fail-if", limit, "--fail-on", on)
         assert done.exit_code == code, limit
@@ -472,7 +172,7 @@ def test_noise_beyond_a_limit_breaks_it_only_where_the_value_alone_counts(write)
 
 
 def test_a_difference_without_an_interval_is_judged_by_its_value_only_where_that_is_asked_for(write):
-    a, b = write("a", run()), write("b", make_record("b", scores={"fid": 6.0}))
+    a, b = write("a", scored()), write("b", make_record("b", scores={"fid": 6.0}))
     done = call("compare", a, b, "--fail-if", "fid>1.5")
     assert done.exit_code == 2
     for words in ("fid>1.5", "without an interval", "no error is known of B", "--fail-on value"):
@@ -490,6 +190,6 @@ def test_a_limit_that_cannot_be_read_is_refused(text):
 
 def test_nothing_in_a_record_steers_the_terminal():
     hostile = "\x1b[31m\nfid"
-    records = [run(f"{hostile}{i}", {hostile: (1.0, 0.1)}, missing={hostile: hostile}) for i in range(2)]
+    records = [scored(f"{hostile}{i}", {hostile: (1.0, 0.1)}, missing={hostile: hostile}) for i in range(2)]
     text = comparison_text(compare_runs(*(Runs((record,)) for record in records)))
     assert "\x1b" not in text
