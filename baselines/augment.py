@@ -9,7 +9,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from baselines.geometry import Draws, rotate, scale, translate, warp
 
 
 def diff_augment(images: Tensor) -> Tensor:
@@ -38,34 +39,28 @@ def cutout(images: Tensor, share: float = 0.5) -> Tensor:
 def ada_augment(images: Tensor, p: Tensor) -> Tensor:
     """ADA's pipeline 'bgc': pixel blitting, geometry and colour, each transformation with probability p (scalar).
 
-    From Karras et al. 2020b, App. B; the geometric ones are one affine map, sampled bilinearly with reflected borders
-    and without the paper's low-pass filter. R1 belongs on the augmented images: bilinear sampling has no second
-    derivative here.
+    From Karras et al. 2020b, App. B. In float32 whatever the autocast; the first two kinds are one map of the image.
     """
-    return torch.where(p > 0, _recolour(_transform(images, p), p), images)
-
-
-def _transform(images: Tensor, p: Tensor) -> Tensor:
-    grid = F.affine_grid(_affine(images, p)[:, :2], list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.where(p > 0, _recolour(warp(images, _affine(images, p)), p), images)
 
 
 def _affine(images: Tensor, p: Tensor) -> Tensor:
     """The map of each image's coordinates in [−1, 1]: N×3×3."""
-    draw = _Draws(images, p)
+    draw = Draws(images, p)
     quarter, shift = torch.floor(4 * draw.uniform(0, 1)), draw.pair(-0.125, 0.125)
     whole = torch.round(shift * images.shape[-1]) * 2 / images.shape[-1]
     stretch = 2 ** draw.normal(0.2)
     before, after = draw.rotation(), draw.rotation()
     parts = [
-        _scale(1 - 2 * draw.coin(), torch.ones_like(quarter)),
-        _rotate(quarter * math.pi / 2),
-        _translate(whole[:, 0], whole[:, 1]),
-        _scale(*[2 ** draw.normal(0.2)] * 2),
-        _rotate(before),
-        _scale(stretch, 1 / stretch),
-        _rotate(after),
-        _translate(*(2 * draw.normal_pair(0.125)).unbind(dim=1)),
+        scale(1 - 2 * draw.coin(), torch.ones_like(quarter)),
+        rotate(quarter * math.pi / 2),
+        translate(whole[:, 0], whole[:, 1]),
+        scale(*[2 ** draw.normal(0.2)] * 2),
+        rotate(before),
+        scale(stretch, 1 / stretch),
+        rotate(after),
+        translate(*(2 * draw.normal_pair(0.125)).unbind(dim=1)),
     ]
     total = parts[0]
     for part in parts[1:]:
@@ -75,7 +70,7 @@ def _affine(images: Tensor, p: Tensor) -> Tensor:
 
 def _recolour(images: Tensor, p: Tensor) -> Tensor:
     """Brightness and contrast; for three channels also luma flip, hue and saturation: an affine map of each pixel."""
-    draw = _Draws(images, p)
+    draw = Draws(images, p)
     brightness, contrast = draw.normal(0.2), 2 ** draw.normal(0.5)
     x = (images + _each(brightness)) * _each(contrast)
     if images.shape[1] != 3:
@@ -89,62 +84,8 @@ def _recolour(images: Tensor, p: Tensor) -> Tensor:
     return torch.einsum("nij,njhw->nihw", (saturation @ hue @ flip).to(x.dtype), x)
 
 
-class _Draws:
-    """Parameters of transformations, each N values that differ from 'none' with probability p."""
-
-    def __init__(self, images: Tensor, p: Tensor) -> None:
-        self.like, self.p = images.new_empty(len(images), dtype=torch.float32), p
-
-    def _applied(self, values: Tensor, share: Tensor | None = None) -> Tensor:
-        happens = torch.rand_like(self.like) < (self.p if share is None else share)
-        return torch.where(happens, values, 0.0)
-
-    def coin(self) -> Tensor:
-        return self._applied((torch.rand_like(self.like) < 0.5).float())
-
-    def normal(self, std: float) -> Tensor:
-        return self._applied(std * torch.randn_like(self.like))
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        return self._applied(low + (high - low) * torch.rand_like(self.like))
-
-    def pair(self, low: float, high: float) -> Tensor:
-        return self._together(low + (high - low) * torch.rand(len(self.like), 2, device=self.like.device))
-
-    def normal_pair(self, std: float) -> Tensor:
-        return self._together(std * torch.randn(len(self.like), 2, device=self.like.device))
-
-    def _together(self, values: Tensor) -> Tensor:
-        """N×2, of which both happen or neither."""
-        return torch.where((torch.rand_like(self.like) < self.p)[:, None], values, 0.0)
-
-    def rotation(self) -> Tensor:
-        """Two of these are drawn: together they happen with probability p."""
-        angles = math.pi * (2 * torch.rand_like(self.like) - 1)
-        return self._applied(angles, share=1 - (1 - self.p).clamp(min=0).sqrt())
-
-
 def _each(values: Tensor) -> Tensor:
     return values[:, None, None, None]
-
-
-def _matrices(rows: list[list[Tensor]]) -> Tensor:
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def _scale(x: Tensor, y: Tensor) -> Tensor:
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    return _matrices([[x, zero, zero], [zero, y, zero], [zero, zero, one]])
-
-
-def _rotate(angle: Tensor) -> Tensor:
-    one, zero = torch.ones_like(angle), torch.zeros_like(angle)
-    return _matrices([[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]])
-
-
-def _translate(x: Tensor, y: Tensor) -> Tensor:
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    return _matrices([[one, zero, x], [zero, one, y], [zero, zero, one]])
 
 
 def _about(axis: Tensor, angle: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.edm_augment import edm_augment, told_numbers
 from baselines.networks import Architecture, time_network
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
@@ -24,7 +25,9 @@ class Denoiser(Trainable):
 
     architecture, channels, channel_multipliers, res_blocks, attention_resolutions, dropout, time_fourier_scale: of
     images' networks (see `networks.time_network`); hidden, layers, fourier_features, fourier_scale: of points'. lr: of
-    Adam. max_grad_norm: gradients are clipped to it; 0 for never. times: how many times the network sees.
+    Adam. max_grad_norm: gradients are clipped to it; 0 for never. augment: probability of each of EDM's augmentations
+    of images, of which the network is told; 0 for none. times: how many times the network sees. upright: whether
+    augmentation leaves up and down alone.
     class_conditional: learns from labels, which samples get evenly; label_dropout: share of the training samples that
     hide theirs. guidance: w of (1 + w)·conditional − w·unconditional, at two evaluations a prediction (Ho & Salimans
     2022, eq. 6); 0 for the conditional model alone.
@@ -41,6 +44,7 @@ class Denoiser(Trainable):
     network: nn.Module
     sampling_steps: int
     times: ClassVar[int] = 1
+    upright: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -59,16 +63,19 @@ class Denoiser(Trainable):
         fourier_scale: float = 1.0,
         lr: float = 2e-4,
         max_grad_norm: float = 1.0,
+        augment: float = 0.0,
         class_conditional: bool = False,
         label_dropout: float = 0.1,
         guidance: float = 0.0,
     ) -> None:
         super().__init__(data)
-        self.lr, self.max_grad_norm = lr, max_grad_norm
+        self.lr, self.max_grad_norm, self.augment = lr, max_grad_norm, augment
+        if not 0 <= augment <= 1 or (augment and not data.is_image):
+            raise UsageError(f"augment = {augment}: choose a probability, 0…1, and 0 for points")
         self.wants_labels, self.label_dropout, self.guidance = class_conditional, label_dropout, guidance
         self.classes = label_count(class_conditional, data.classes)
         self._check_guidance()
-        self._labels: Tensor | None = None
+        self._told: dict[str, Tensor] = {}
         self.unit = 1.0 if data.is_image else data.scale
         self.network = time_network(
             data,
@@ -85,6 +92,7 @@ class Denoiser(Trainable):
             fourier_features=fourier_features,
             fourier_scale=fourier_scale,
             classes=self.classes,
+            augmentation=told_numbers(self.upright) if augment else 0,
         )
 
     @abstractmethod
@@ -105,12 +113,10 @@ class Denoiser(Trainable):
 
     def predict(self, x: Tensor, time: Tensor) -> Tensor:
         """The network's output in float32, for the labels of the samples at hand; guided, where samples are drawn."""
-        if self._labels is None:
-            return self.network(x, time).float()
-        output = self.network(x, time, self._labels).float()
+        output = self.network(x, time, **self._told).float()
         if self.training or not self.guidance:
             return output
-        free = self.network(x, time, torch.full_like(self._labels, self.classes)).float()
+        free = self.network(x, time, labels=torch.full_like(self._told["labels"], self.classes)).float()
         return output + self.guidance * (output - free)
 
     def evaluations(self) -> int | None:
@@ -135,8 +141,11 @@ class Denoiser(Trainable):
         if labels is not None:
             hidden = torch.rand(len(labels), device=labels.device) < self.label_dropout
             labels = labels.masked_fill(hidden, self.classes)
-        with self._given(labels):
-            losses = self.losses(batch / self.unit)
+        x, augmentation = batch / self.unit, None
+        if self.augment:
+            x, augmentation = edm_augment(x, self.augment, self.upright)
+        with self._given(labels=labels, augmentation=augmentation):
+            losses = self.losses(x)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         if self.max_grad_norm > 0:
@@ -150,18 +159,18 @@ class Denoiser(Trainable):
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         noise = torch.randn((count, *self.data.shape), generator=rng, device=rng.device)
         labels = draw_labels(self.classes, count, rng)
-        with self._given(labels):
+        with self._given(labels=labels):
             x = self.denoise(noise, rng)
         return x.clamp(-1, 1) if self.data.is_image else x * self.unit
 
     @contextmanager
-    def _given(self, labels: Tensor | None) -> Iterator[None]:
-        """Inside, `predict` is of samples with these labels (int64 N)."""
-        self._labels = labels
+    def _given(self, **told: Tensor | None) -> Iterator[None]:
+        """Inside, `predict` is of samples of which the network is told this: their labels, their augmentation."""
+        self._told = {name: values for name, values in told.items() if values is not None}
         try:
             yield
         finally:
-            self._labels = None
+            self._told = {}
 
     def _check_guidance(self) -> None:
         if self.guidance and not self.wants_labels:

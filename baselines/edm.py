@@ -21,7 +21,7 @@ NOISE_SCALE = 250.0  # of c_noise, which spans about 2.6: the sinusoids of the e
 class EDM(Denoiser):
     """EDM (Karras et al. 2022): a denoiser D(x, σ) = c_skip x + c_out F(c_in x, c_noise), and Heun's steps.
 
-    The defaults are the paper's for CIFAR-10, whose DDPM++ has three levels; its augmentation is left out. p_mean,
+    The defaults are the paper's for CIFAR-10, whose DDPM++ has three levels, but for `augment`: 0.12 there. p_mean,
     p_std: of ln σ in training. sigma_min, sigma_max, rho: of the times that sampling_steps visits, with
     2·sampling_steps − 1 network evaluations.
     """

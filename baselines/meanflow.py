@@ -29,6 +29,7 @@ class MeanFlow(Denoiser):
     """
 
     times: ClassVar[int] = 2
+    upright: ClassVar[bool] = True
     sampling_settings: ClassVar[frozenset[str]] = frozenset({"sampling_steps"})
     training_defaults: ClassVar[Mapping[str, Any]] = {
         **Denoiser.training_defaults,

@@ -32,13 +32,15 @@ def time_network(
     time_fourier_scale: float = 0.0,
     times: int = 1,
     classes: int = 0,
+    augmentation: int = 0,
 ) -> nn.Module:
     """(x, time of shape (N,) or (1,), labels) → a prediction of x's shape: a U-Net for images, a perceptron for points.
 
     architecture: 'ddpm' (Ho et al. 2020), 'ddpm++' or 'ncsn++' (Song et al. 2021). time_fourier_scale: of the two
     latter's random Fourier features of the time, in cycles per unit; 0 for sinusoids. times: how many a sample has;
-    above 1 the network takes N×times. classes: of labels, 0 for none. Raises UsageError for Fourier features of several
-    times, and for images that cannot be halved as often as there are multipliers.
+    above 1 the network takes N×times. classes: of labels, 0 for none. augmentation: how many numbers tell an image's.
+    Raises UsageError for Fourier features of several times, and for images that cannot be halved as often as there are
+    multipliers.
     """
     if not data.is_image:
         dim, features = data.shape[0], {"fourier_features": fourier_features, "fourier_scale": fourier_scale}
@@ -55,6 +57,7 @@ def time_network(
         "dropout": dropout,
         "times": times,
         "classes": classes,
+        "augmentation": augmentation,
     }
     if architecture == "ddpm":
         if time_fourier_scale:

@@ -123,7 +123,6 @@ class StyleGAN2(Trainable):
             fake = self._augmented(self._fake(real, *label_arguments(labels)))
             generator_loss = nonsaturating_generator_loss(self.discriminator(fake, *label_arguments(labels)))
             update(optimizers["generator"], generator_loss)
-        real = self._augmented(real)
         loss = self._discriminator_loss(real, *label_arguments(labels))
         update(optimizers["discriminator"], loss)
         if self._penalises(step):
@@ -153,15 +152,16 @@ class StyleGAN2(Trainable):
         return ", ".join(part for part, holds in parts.items() if holds)
 
     def _discriminator_loss(self, real: Tensor, *labels: Tensor) -> Tensor:
-        """real: augmented; labels: int64 N, or nothing."""
+        """labels: int64 N, or nothing."""
         with torch.no_grad():
             fake = self._augmented(self._fake(real, *labels))
-        logits = self.discriminator(real, *labels)
+        logits = self.discriminator(self._augmented(real), *labels)
         self.sign_sum += logits.detach().sign().mean()
         return nonsaturating_discriminator_loss(logits, self.discriminator(fake, *labels))
 
     def _penalty(self, real: Tensor, *labels: Tensor) -> Tensor:
-        penalty = r1_penalty(lambda images: self.discriminator(images, *labels), real)
+        """R1 at the images, through an augmentation of their own."""
+        penalty = r1_penalty(lambda images: self.discriminator(self._augmented(images), *labels), real)
         return 0.5 * self.r1_gamma * self.r1_interval * penalty
 
     def _adapts(self, step: int) -> bool:

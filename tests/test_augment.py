@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from baselines import augment as augmenting
-from baselines.augment import _Draws, ada_augment, colour, cutout, diff_augment
+from baselines.augment import ada_augment, colour, cutout, diff_augment
+from baselines.geometry import Draws, warp
 
 
 @pytest.mark.parametrize("augment", [colour, cutout, diff_augment])
@@ -52,7 +53,7 @@ def test_ada_changes_a_share_of_the_images_that_grows_with_p(channels):
 def test_ada_moves_along_both_axes_or_neither():
     """One coin decides for both, of whole pixels and of parts."""
     torch.manual_seed(0)
-    draws = _Draws(torch.zeros(4000, 1, 8, 8), torch.tensor(0.3))
+    draws = Draws(torch.zeros(4000, 1, 8, 8), torch.tensor(0.3))
     for moves in (draws.pair(-0.1, 0.1), draws.normal_pair(0.1)):
         moved = moves != 0
         assert torch.equal(moved[:, 0], moved[:, 1])
@@ -124,7 +125,7 @@ def chosen(monkeypatch):
     """What a part of ADA makes of images when it draws what is given."""
 
     def apply(part, images, **given):
-        monkeypatch.setattr(augmenting, "_Draws", Chosen(**given))
+        monkeypatch.setattr(augmenting, "Draws", Chosen(**given))
         return part(images, torch.tensor(1.0))
 
     return apply
@@ -137,42 +138,39 @@ def same(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def where(affine):
+    """Where a map takes the result's point (0.5, 0.2)."""
+    return (affine[0, :2] @ torch.tensor([0.5, 0.2, 1.0])).tolist()
+
+
 def test_without_draws_ada_is_the_identity(chosen):
-    same(chosen(augmenting._transform, IMAGES), IMAGES)
+    same(chosen(augmenting._affine, IMAGES), torch.eye(3).expand(2, 3, 3))
     same(chosen(augmenting._recolour, IMAGES), IMAGES)
 
 
-def test_ada_flips_left_and_right(chosen):
-    same(chosen(augmenting._transform, IMAGES, coin=1.0), IMAGES.flip(3))
+@pytest.mark.parametrize(
+    ("drawn", "point"),
+    [
+        ({"coin": 1.0}, (-0.5, 0.2)),  # mirrored
+        ({"uniform": 1 / 4 + 0.1}, (-0.2, 0.5)),  # a quarter of a turn
+        ({"uniform": 2 / 4 + 0.1}, (-0.5, -0.2)),
+        ({"uniform": 3 / 4 + 0.1}, (0.2, -0.5)),
+        ({"rotation": math.pi / 4}, (-0.2, 0.5)),  # of any angle, twice: before and after the stretch
+        ({"pair": [0.13, -0.07]}, (0.5 + 2 / 8, 0.2 - 1 / 8)),  # whole pixels of 16: 2 and −1
+        ({"normal_pair": [1 / 32, 0.0]}, (0.5 + 1 / 16, 0.2)),  # half a pixel
+        ({"normal": -1.0}, (0.5 / 4, 0.2)),  # all halved, and x halved and y doubled by the stretch
+    ],
+    ids=["mirrored", "quarter", "half", "three quarters", "any angle", "whole pixels", "parts of pixels", "scaled"],
+)
+def test_ada_moves_points(chosen, drawn, point):
+    assert where(chosen(augmenting._affine, IMAGES, **drawn)) == pytest.approx(point, abs=1e-6)
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_ada_turns_by_quarters(chosen, quarters):
-    same(chosen(augmenting._transform, IMAGES, uniform=quarters / 4 + 0.1), torch.rot90(IMAGES, quarters, (2, 3)))
-
-
-def test_ada_turns_by_any_angle(chosen):
-    """Two rotations are drawn, before and after the stretch: of 45° each they are a quarter."""
-    same(chosen(augmenting._transform, IMAGES, rotation=math.pi / 4), torch.rot90(IMAGES, 1, (2, 3)))
-
-
-def test_ada_shifts_by_whole_pixels_with_reflected_borders(chosen):
-    """0.13 and −0.07 of 16 pixels are 2 and −1: out(y, x) = in(y − 1, x + 2)."""
-    across, down = [*range(2, 16), 15, 14], [0, *range(15)]
-    same(chosen(augmenting._transform, IMAGES, pair=[0.13, -0.07]), IMAGES[:, :, down][:, :, :, across])
-
-
-def test_ada_shifts_by_parts_of_pixels(chosen):
-    """1/32 of 16 pixels is half of one: the mean of two neighbours."""
-    found = chosen(augmenting._transform, IMAGES, normal_pair=[1 / 32, 0.0])
-    same(found[..., :-1], (IMAGES[..., :-1] + IMAGES[..., 1:]) / 2)
-
-
-def test_ada_scales_and_stretches(chosen):
-    """A ramp tells the map: x is scaled by ½ and stretched by ½, y scaled by ½ and stretched by 2."""
-    ramp = ((torch.arange(16) + 0.5) / 8 - 1).expand(1, 1, 16, 16)
-    for image, factor in ((ramp, 0.25), (ramp.mT, 1.0)):
-        same(chosen(augmenting._transform, image, normal=-1.0), factor * image)
+def test_ada_moves_its_images_by_its_maps_and_then_changes_colours(chosen):
+    drawn = {"rotation": 0.3, "normal": -0.5}
+    maps = chosen(augmenting._affine, IMAGES, **drawn)
+    expected = chosen(augmenting._recolour, warp(IMAGES, maps), **drawn)
+    same(chosen(ada_augment, IMAGES, **drawn), expected)
 
 
 def test_ada_flips_the_luma_and_leaves_colours(chosen):

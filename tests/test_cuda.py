@@ -27,6 +27,8 @@ VARIANTS = [
     ("stylegan2", LABELLED, {"class_conditional": True}),
     ("stylegan2", IMAGES, {"augment": "ada", "ada_kimg": 0.2, "r1_interval": 2}),
     ("stylegan2", IMAGES, {"augment": "diffaugment"}),
+    ("edm", IMAGES, {"augment": 0.5}),
+    ("meanflow", IMAGES, {"augment": 0.5}),
     ("gan", IMAGES, {"loss": "wgan-gp", "critic_steps": 3}),
     ("gan", IMAGES, {"loss": "relativistic"}),
 ]

@@ -29,16 +29,19 @@ from trilemma_bench.training.batches import Batches
 from trilemma_bench.training.checkpoint import WEIGHTS_FILE
 from trilemma_bench.training.step import TrainingStep
 
-ADA_OF_POINTS = "stylegan2 with ada", "points"
+ON_IMAGES = ("stylegan2 with ada", "edm with augmentation")
 # Dropout is equal in distribution only; penalties are due at once, and weigh something.
 EXACT = {"dropout": 0.0, "r1_gamma": 1.0, "r1_interval": 2}
 VARIANTS: dict[str, dict[str, object]] = {
     "stylegan2 with ada": {"augment": "ada", "ada_kimg": 2.0, "ada_target": -1.5},
+    "edm with augmentation": {"augment": 0.5},
     "gan of wgan-gp": {"loss": "wgan-gp", "critic_steps": 1},
     "gan of r3gan": {"loss": "relativistic"},
 }
 BATCH_SIZES = {"stylegan2": 64}  # its deviation compares samples in groups of 32
-CASES = [(name, kind) for name in (*TRAINABLE, *VARIANTS) for kind in SPECS if (name, kind) != ADA_OF_POINTS]
+CASES = [
+    (name, kind) for name in (*TRAINABLE, *VARIANTS) for kind in SPECS if name not in ON_IMAGES or kind != "points"
+]
 SEEDS = range(3)
 ROUNDING = 1e-5  # of the length of a gradient: thousands of float32 summed in another order, through two derivatives
 STEPS = 10

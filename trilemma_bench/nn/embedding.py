@@ -21,17 +21,35 @@ def timestep_embedding(steps: Tensor, dim: int, max_period: float = 10_000.0) ->
 
 
 class TimestepEmbedding(nn.Module):
-    """Sinusoids through two dense layers: steps of shape (N,), or N×times where a sample has several → N×hidden."""
+    """Sinusoids through two dense layers: steps of shape (N,), or N×times where a sample has several → N×hidden.
 
-    def __init__(self, dim: int, hidden: int, activation: nn.Module | None = None, times: int = 1) -> None:
+    fourier_scale: of random frequencies instead, twice `dim` in number, for one time a sample; 0 for none.
+    augmentation: how many numbers tell what was done to a training image; they join the sinusoids (Karras et al. 2022).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        activation: nn.Module | None = None,
+        times: int = 1,
+        fourier_scale: float = 0.0,
+        augmentation: int = 0,
+    ) -> None:
         super().__init__()
-        self.dim, self.times = dim, times
-        first = nn.Linear(times * dim, hidden)
+        self.dim, self.width = dim, 2 * dim if fourier_scale else times * dim
+        self.fourier = FourierEmbedding(dim, fourier_scale) if fourier_scale else None
+        self.augmentation = nn.Linear(augmentation, self.width, bias=False) if augmentation else None
+        first = nn.Linear(self.width, hidden)
         self.layers = nn.Sequential(first, activation or nn.SiLU(), nn.Linear(hidden, hidden))
 
-    def forward(self, steps: Tensor) -> Tensor:
-        sinusoids = timestep_embedding(steps.flatten(), self.dim)
-        return self.layers(sinusoids.view(-1, self.times * self.dim))
+    def forward(self, steps: Tensor, augmentation: Tensor | None = None) -> Tensor:
+        """augmentation: N×numbers; None where nothing was done, as if they were all 0."""
+        sinusoids = timestep_embedding(steps.flatten(), self.dim) if self.fourier is None else self.fourier(steps)
+        h = sinusoids.view(-1, self.width)
+        if self.augmentation is not None and augmentation is not None:
+            h = h + self.augmentation(augmentation)
+        return self.layers(h)
 
 
 def silent_embedding(count: int, dim: int) -> nn.Embedding:
@@ -49,18 +67,18 @@ def unit_mean_square(x: Tensor) -> Tensor:
 class Conditioning(nn.Module):
     """Times and, where there are `classes`, labels → N×hidden, as the blocks of a network take them.
 
-    embed: times of shape (N,), N×times if several → N×hidden. Labels add nothing at the start; the last of their
+    embed: of the times. Labels add nothing at the start; the last of their
     learned vectors stands for no label (Ho & Salimans 2022).
     """
 
-    def __init__(self, embed: nn.Module, hidden: int, classes: int = 0) -> None:
+    def __init__(self, embed: TimestepEmbedding, hidden: int, classes: int = 0) -> None:
         super().__init__()
         self.embed, self.classes = embed, classes
         self.labels = silent_embedding(classes + 1, hidden) if classes else None
 
-    def forward(self, times: Tensor, labels: Tensor | None = None) -> Tensor:
-        """labels: int64 N, `classes` for none; None where no sample has one."""
-        h = self.embed(times)
+    def forward(self, times: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
+        """labels: int64 N, `classes` for none; None where no sample has one. augmentation: as `embed` has it."""
+        h = self.embed(times, augmentation)
         if self.labels is not None:
             h = h + self.labels(torch.full((1,), self.classes, device=h.device) if labels is None else labels)
         return F.silu(h)

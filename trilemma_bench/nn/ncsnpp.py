@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma_bench.errors import UsageError
-from trilemma_bench.nn.embedding import Conditioning, FourierEmbedding, TimestepEmbedding
+from trilemma_bench.nn.embedding import Conditioning, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, NearestUpsample, fir_filter, normalised
 from trilemma_bench.nn.unet import Attention
@@ -31,7 +31,8 @@ class NCSNpp(nn.Module):
     standard deviation of the frequencies of random Fourier features of the time, in cycles; 0 for sinusoids with
     wavelengths from 2π to 2π·10⁴. style_dim: width of the style that sets gain and bias of every normalisation in the
     residual blocks (Xiao et al. 2022, App. C); 0 for none. times: how many times a sample has, 1 with Fourier features.
-    classes: of labels, 0 for none. Raises UsageError for a size that cannot be halved so often.
+    classes: of labels, 0 for none. augmentation: how many numbers tell what was done to an image in training. Raises
+    UsageError for a size that cannot be halved so often.
     """
 
     def __init__(
@@ -49,13 +50,19 @@ class NCSNpp(nn.Module):
         style_dim: int = 0,
         times: int = 1,
         classes: int = 0,
+        augmentation: int = 0,
     ) -> None:
         super().__init__()
         _check_size(size, len(multipliers))
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, style_dim, dropout)
-        self.time = Conditioning(_time_layers(channels, fourier_scale, times), 4 * channels, classes)
+        if fourier_scale and times > 1:
+            raise UsageError("time_fourier_scale: random Fourier features are of one time a sample; choose 0")
+        embedding = TimestepEmbedding(
+            channels, 4 * channels, times=times, fourier_scale=fourier_scale, augmentation=augmentation
+        )
+        self.time = Conditioning(embedding, 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         down, up = (FIRDownsample(), FIRUpsample()) if fir else (nn.AvgPool2d(2), NearestUpsample())
@@ -70,9 +77,19 @@ class NCSNpp(nn.Module):
         self.apply(_init_silent)
         init_zero(self.last)
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, style: Tensor | None = None) -> Tensor:
-        """time: shape (N,), N×times if several, N = 1 where all are the same; labels: int64 N; style: N×style_dim."""
-        time = self.time(time, labels)
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        labels: Tensor | None = None,
+        style: Tensor | None = None,
+        *,
+        augmentation: Tensor | None = None,
+    ) -> Tensor:
+        """time: shape (N,), N×times if several, N = 1 where all are the same; labels: int64 N; style: N×style_dim;
+        augmentation: N×numbers, None where nothing was done to the images.
+        """
+        time = self.time(time, labels, augmentation)
         pyramid, h = x, self.first(x)
         skips = [h]
         for level, blocks in enumerate(self.down):
@@ -170,17 +187,6 @@ class _BlockFactory:
 def _check_size(size: int, levels: int) -> None:
     if size % 2 ** (levels - 1):
         raise UsageError(f"{size} pixels cannot be halved {levels - 1} times: use fewer than {levels} multipliers")
-
-
-def _time_layers(channels: int, fourier_scale: float, times: int) -> nn.Module:
-    """Times (N,), or N×times if several → N×4·channels."""
-    hidden = 4 * channels
-    if not fourier_scale:
-        return TimestepEmbedding(channels, hidden, times=times)
-    if times > 1:
-        raise UsageError("time_fourier_scale: random Fourier features are of one time a sample; choose 0")
-    features = FourierEmbedding(channels, fourier_scale)
-    return nn.Sequential(features, nn.Linear(2 * channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
 
 
 def _pyramid(widths: Sequence[int]) -> nn.ModuleList:

@@ -20,8 +20,8 @@ class UNet(nn.Module):
 
     size: H = W, divisible by 2 to the power of (levels − 1). multipliers: width of each level in units of `channels`;
     every level halves the size. attention_resolutions: sizes that get self-attention, as the middle always does.
-    times: how many times a sample has. classes: of labels, 0 for none. Raises ValueError for a size that cannot be
-    halved so often.
+    times: how many times a sample has. classes: of labels, 0 for none. augmentation: how many numbers tell what was
+    done to an image in training. Raises ValueError for a size that cannot be halved so often.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         times: int = 1,
         classes: int = 0,
+        augmentation: int = 0,
     ) -> None:
         super().__init__()
         if size % 2 ** (len(multipliers) - 1):
@@ -43,7 +44,8 @@ class UNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, dropout)
-        self.time = Conditioning(TimestepEmbedding(channels, 4 * channels, times=times), 4 * channels, classes)
+        embedding = TimestepEmbedding(channels, 4 * channels, times=times, augmentation=augmentation)
+        self.time = Conditioning(embedding, 4 * channels, classes)
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.down, skips = _down_path(block, channels, widths, attends, res_blocks)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], True), block(widths[-1], widths[-1], False)])
@@ -53,9 +55,13 @@ class UNet(nn.Module):
         self.apply(_init_ddpm)
         init_zero(last)
 
-    def forward(self, x: Tensor, steps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike; labels: int64 N."""
-        time = self.time(steps, labels)
+    def forward(
+        self, x: Tensor, steps: Tensor, labels: Tensor | None = None, *, augmentation: Tensor | None = None
+    ) -> Tensor:
+        """steps: times of shape (N,), N×times if several, with N = 1 where all are alike; labels: int64 N;
+        augmentation: N×numbers, None where nothing was done to the images.
+        """
+        time = self.time(steps, labels, augmentation)
         skips = [self.first(x)]
         for level in self.down:
             skips += level(skips[-1], time)
