@@ -34,7 +34,7 @@ class StyleGAN2(Trainable):
     0.99), slowed for steps of lazy penalties as in their program. r1_gamma: of the R1 penalty (weight γ/2), a step of
     its own after every r1_interval steps of the discriminator, and that many times stronger. augment: 'none',
     'diffaugment' (Zhao et al. 2020) or 'ada' (Karras et al. 2020b), whose strength follows the share of real images
-    that get a positive logit: towards ada_target, from 0 to 1 in ada_kimg at the fastest. class_conditional: learns
+    that get a positive logit: towards ada_target, by 1 in ada_kimg at the fastest. class_conditional: learns
     from labels, which samples get evenly: their vectors join z, and the discriminator projects on them (Karras et al.
     2020b). truncation: ψ, 1 for none.
     """
@@ -183,7 +183,7 @@ class StyleGAN2(Trainable):
     def _adapt(self, batch: int) -> None:
         """Moves p by the sign of E[sign D(real)] − target (Karras et al. 2020b, §3). batch: of all processes."""
         change = torch.sign(self.sign_sum / ADA_INTERVAL - self.ada_target)
-        self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(0, 1)
+        self.augment_p.add_(change * batch * ADA_INTERVAL / (1000 * self.ada_kimg)).clamp_(min=0)
         self.sign_sum.zero_()
 
 

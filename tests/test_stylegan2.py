@@ -81,15 +81,24 @@ def test_truncation_draws_towards_the_average_in_sampling_only():
 
 
 class TestADA:
-    @pytest.mark.parametrize(("logit", "expected"), [(1.0, 0.512), (-1.0, 0.0)])
-    def test_strength_follows_the_sign_of_the_real_logits(self, logit, expected):
-        """All real images judged real: p rises by batch·4/(500·1000) every fourth step; all fake: it stays at 0."""
-        model = StyleGAN2(IMAGES, augment="ada", ada_kimg=1.0, **TINY)
+    @pytest.mark.parametrize(("logit", "kimg", "expected"), [(1.0, 1.0, 0.512), (1.0, 0.25, 2.048), (-1.0, 1.0, 0.0)])
+    def test_strength_follows_the_sign_of_the_real_logits(self, logit, kimg, expected):
+        """All real images judged real: p rises by batch·4/(kimg·1000) every fourth step; all fake: it stays at 0."""
+        model = StyleGAN2(IMAGES, augment="ada", ada_kimg=kimg, **TINY)
         for step in range(8 * ADA_INTERVAL + 1):
             if model._adapts(step):
                 model._adapt(16)
             model.sign_sum += torch.tensor(logit).sign()
         assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_the_penalty_is_of_the_slope_before_augmentation(self, monkeypatch):
+        """Of D(x) = ⟨w, 2x⟩ it is |2w|²."""
+        model = StyleGAN2(IMAGES, augment="ada", r1_gamma=1.0, r1_interval=1, **TINY)
+        weights = torch.randn(3, 16, 16)
+        monkeypatch.setattr(model, "_augmented", lambda images: 2 * images)
+        model.discriminator.forward = lambda images: (images * weights).sum(dim=(1, 2, 3))
+        penalty = model._penalty(torch.randn(4, 3, 16, 16))
+        assert penalty.item() == pytest.approx(0.5 * 4 * weights.square().sum().item())
 
     @pytest.mark.parametrize("augment", ["diffaugment", "ada"])
     def test_a_step_trains_with_augmentation(self, augment):
