@@ -234,5 +234,5 @@ def test_an_interval_below_zero_keeps_the_axis_logarithmic():
 def test_the_trilemma_carries_intervals_and_its_legend_says_so():
     table = sure_table([(5.0, 0.4), (5.1, 0.4), (5.2, 0.4)])
     figure = trilemma(table, table.quality, table.coverage)
-    assert len(drawn_intervals(figure.axes[0])) == 3
+    assert len(drawn_intervals(figure.axes[0])) == 2 * 3  # of FID, and of times
     assert "95 % interval" in [text.get_text() for text in figure.legends[0].get_texts()]

@@ -91,7 +91,7 @@ def test_a_row_is_near_the_front_where_nothing_that_dominates_it_is_shown_to_be_
         speed = make_speed(seconds, 1, batch_size=1, raw_seconds=[seconds * (1 + i / 1000) for i in range(20)])
         return make_record(name, scores=with_errors({"fid": (fid, error), "recall": (recall, 0.01)}), speed=speed)
 
-    rows = [sure("best", 5.0, 0.3), sure("near", 5.5, 0.3, recall=0.49), sure("slow", 5.5, 0.3, 1.5)]
+    rows = [sure("best", 5.0, 0.3), sure("near", 5.5, 0.3, recall=0.49), sure("slow", 5.5, 0.3, 5.0)]
     (table,) = tables([*rows, sure("worse", 9.0, 0.3), make_record("real-data", scores={"fid": 9.9})])
     marks = {row.name: (row.front, row.near) for row in table.rows}
     off = (False, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,12 +13,14 @@ from scipy import stats
 
 from trilemma_bench.record import Score
 from trilemma_bench.statistics import (
+    RUNS_FREEDOM,
+    RUNS_SD,
     comparable,
-    geometric_interval,
     is_reference,
-    median_interval,
+    median_error,
     over_seeds,
     pareto_front,
+    time_interval,
 )
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
@@ -288,16 +292,55 @@ def test_the_speed_of_seeds_is_the_geometric_mean_of_their_medians():
     assert len(speed.raw_seconds) == 9
 
 
-def test_the_interval_of_times_over_runs_is_students_on_their_logarithms():
-    medians = [1.0, 1.1, 1.3]
-    oracle = stats.t.interval(0.95, 2, np.mean(np.log(medians)), stats.sem(np.log(medians)))
-    assert geometric_interval(medians) == pytest.approx(tuple(np.exp(oracle)))
-    assert (geometric_interval([1.0]), geometric_interval([1.0, 0.0])) == (None, None)
+def speeds_of(medians, raw=(1.0, 1.0, 1.0)):
+    """Runs with these times for a batch of one; raw: what their raw times are of the median."""
+    return [
+        make_speed(m, 4, batch_size=1, raw_seconds=[m * r for r in raw], latency_seconds=m, raw_latency_seconds=[])
+        for m in medians
+    ]
 
 
-def test_the_interval_of_a_median_is_between_order_statistics():
-    # n = 6: the smallest and largest hold the median in 1 - 2/64 of all samples (Conover 1999, table A3)
-    assert median_interval([3, 1, 2, 6, 5, 4]) == (1, 6)
-    assert median_interval(range(20)) == (5, 14)
-    assert median_interval([1, 2, 3, 4, 5]) is None
-    assert median_interval([]) is None
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_interval_of_a_time_is_of_the_moderated_variance(count):
+    medians = [1.0, 1.1, 1.3, 0.7, 1.2][:count]
+    logs, freedom = np.log(medians), RUNS_FREEDOM + count - 1
+    variance = (RUNS_FREEDOM * RUNS_SD**2 + count * logs.var()) / freedom  # Smyth 2004
+    oracle = stats.t.interval(0.95, freedom, logs.mean(), np.sqrt(variance / count))
+    for field in ("seconds_per_image", "latency_seconds"):
+        assert time_interval(speeds_of(medians), field) == pytest.approx(tuple(np.exp(oracle)))
+
+
+def test_with_many_runs_nothing_but_their_spread_counts():
+    medians = np.random.default_rng(0).lognormal(0, 0.02, 3000)
+    oracle = stats.t.interval(0.95, 2999, np.mean(np.log(medians)), stats.sem(np.log(medians)))
+    found = np.log(time_interval(speeds_of(medians), "latency_seconds"))
+    assert found.mean() == pytest.approx(np.mean(oracle))
+    assert np.ptp(found) == pytest.approx(np.ptp(oracle), rel=0.05)
+
+
+def test_a_run_whose_raw_times_scatter_is_no_surer_than_they_are():
+    raw = [1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4]  # ranks 3 and 10 hold the median but for 2 · 79 / 4096
+    half = 1.96 * math.log(4) / (2 * stats.norm.isf(79 / 4096))
+    assert half > stats.t.ppf(0.975, RUNS_FREEDOM) * RUNS_SD
+    low, high = time_interval(speeds_of([1.0], raw), "seconds_per_image")
+    assert (math.log(low), math.log(high)) == pytest.approx((-half, half), rel=1e-4)
+
+
+def test_without_a_time_or_with_one_of_0_there_is_no_interval():
+    assert time_interval([], "seconds_per_image") is None
+    assert time_interval(speeds_of([1.0, 0.0]), "seconds_per_image") is None
+    assert time_interval(speeds_of([1.0], (0.0, 1.0, 1.0)), "seconds_per_image") is None
+
+
+@pytest.mark.parametrize("count", [3, 8, 20, 101])
+def test_the_error_of_a_median_is_the_spread_over_draws(count):
+    """Of few it errs on the wide side."""
+    draws = np.random.default_rng(0).normal(size=(2000, count))
+    errors = [median_error(draw) for draw in draws]
+    assert 0.95 < np.sqrt(np.mean(np.square(errors))) / np.median(draws, axis=1).std() < 1.3
+
+
+def test_the_error_of_a_median_with_known_answers():
+    assert median_error([3.0, 1.0]) == pytest.approx(2 / (2 * stats.norm.isf(0.25)))
+    assert median_error(range(1, 7)) == pytest.approx(5 / (2 * stats.norm.isf(1 / 64)))
+    assert median_error([7.0]) == 0

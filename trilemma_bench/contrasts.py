@@ -11,15 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from trilemma_bench.record import Score, Speed
-from trilemma_bench.statistics import Z95, Runs, differences, is_reference
+from trilemma_bench.record import Score
+from trilemma_bench.statistics import (
+    MANY,
+    RUNS_FREEDOM,
+    RUNS_SD,
+    Error,
+    Runs,
+    Time,
+    differences,
+    half_width,
+    is_reference,
+    time_errors,
+    too_coarse,
+)
 
 LEVEL = 0.05
-# the times of two runs of the same network: how it was found is in docs/metrics.md, "Intervals"
-RUNS_DIFFER = 1.3
-_MANY = 1e9  # degrees of freedom of a normal distribution, where Student's t takes a number
-
-Time = Literal["seconds_per_image", "latency_seconds"]
 Floats = NDArray[np.float64]
 TIMES: tuple[Time, ...] = ("seconds_per_image", "latency_seconds")
 
@@ -82,10 +89,7 @@ def _unknown(runs: Runs, score: Score) -> bool:
     return len(runs) == 1 and score.standard_error is None and score.interval is None
 
 
-_Error = tuple[float, float]  # a standard error and its degrees of freedom
-
-
-def _errors(a: Runs, b: Runs, name: str, design: Design, up: bool) -> list[_Error]:
+def _errors(a: Runs, b: Runs, name: str, design: Design, up: bool) -> list[Error]:
     """Of B − A: by sampling and by the spread over seeds, where A errs upwards (up) and B down, or the other way."""
     sides = ((a, up), (b, not up))
     sampling = [runs.sampling_error(name, side) for runs, side in sides]
@@ -107,30 +111,30 @@ def _values(runs: Runs, name: str) -> Floats:
     return np.array([record.scores[name].value for record in records])
 
 
-def _mean_error(values: Floats) -> _Error:
+def _mean_error(values: Floats) -> Error:
     return float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1
 
 
-def _next_error(values: Floats) -> _Error:
+def _next_error(values: Floats) -> Error:
     """Of the difference between one more value and the mean of these."""
     return float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values)), len(values) - 1
 
 
-def _together(one: _Error, other: _Error) -> _Error:
+def _together(one: Error, other: Error) -> Error:
     """The error of a difference (Welch 1947), and its degrees of freedom (Satterthwaite 1946)."""
     variance = one[0] ** 2 + other[0] ** 2
     parts = one[0] ** 4 / one[1] + other[0] ** 4 / other[1]
     return math.sqrt(variance), variance**2 / parts if parts > 0 else math.inf
 
 
-def _student(value: float, below: Sequence[_Error], above: Sequence[_Error], method: str) -> Contrast:
+def _student(value: float, below: Sequence[Error], above: Sequence[Error], method: str) -> Contrast:
     """The contrast of a value with errors towards less and more; of several, what says the least."""
     facing = below if value > 0 else above if value < 0 else [*below, *above]
     if max(error for error, _ in facing) == 0:
         reason = "the values do not vary, and no error can be told from them"
         return Contrast(value, None, 1.0 if value == 0 else None, method, reason)
     p = max(_tails(value, *error) for error in facing)
-    low, high = (max(map(_half_width, errors)) for errors in (below, above))
+    low, high = (half_width(*errors) for errors in (below, above))
     return Contrast(value, (value - low, value + high), p, method)
 
 
@@ -138,11 +142,7 @@ def _tails(value: float, error: float, freedom: float) -> float:
     """The chance of a value as far from 0, on either side, where its mean is 0."""
     if value == 0 or error == 0:
         return float(value == 0)
-    return 2 * float(special.stdtr(min(freedom, _MANY), -abs(value) / error))
-
-
-def _half_width(error: _Error) -> float:
-    return float(special.stdtrit(min(error[1], _MANY), 1 - LEVEL / 2)) * error[0]
+    return 2 * float(special.stdtr(min(freedom, MANY), -abs(value) / error))
 
 
 def _why_missing(a: Runs, b: Runs, name: str) -> str:
@@ -155,34 +155,23 @@ def _why_missing(a: Runs, b: Runs, name: str) -> str:
 
 
 def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
-    """B / A in a time, from the logarithms of the runs' medians; of a run each, of the raw times.
-
-    Several runs a side: Welch's interval. One against several: the prediction interval of one more run. A run each: the
-    median of the ratios of all pairs and its rank interval (Hodges & Lehmann 1963; Moses), p by
-    Mann and Whitney's test, both about a difference of more than RUNS_DIFFER.
-    """
+    """B / A in a time: moderated t on the logarithms of the runs' medians, no surer than by the raw times alone."""
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
-    speeds = [[record.speed for record in runs.records if record.speed] for runs in (a, b)]
-    single = max(map(len, speeds)) == 1
-    times = [raw_times(side[0], field) if single else [getattr(speed, field) for speed in side] for side in speeds]
-    if min(map(min, times)) <= 0:
+    sides = [[record.speed for record in runs.records if record.speed] for runs in (a, b)]
+    if any(too_coarse(speeds, field) for speeds in sides):
         return Contrast(reason="a time is 0: the clock is too coarse for it")
-    logs_a, logs_b = map(np.log, times)
-    return _ratio_of_pairs(logs_a, logs_b) if single else _ratio_over_runs(logs_a, logs_b)
+    mean_a, mean_b = (float(np.mean(np.log([getattr(speed, field) for speed in speeds]))) for speeds in sides)
+    errors = time_errors(field, *sides)
+    method = f"{_MODERATED}; give several runs a side" if max(map(len, sides)) == 1 else _MODERATED
+    return _exponential(_student(mean_b - mean_a, errors, errors, method))
 
 
-_OF_PAIRS = (
-    "rank interval of the ratios of all pairs of raw times, widened by "
-    f"{100 * (RUNS_DIFFER - 1):.0f} %, by which runs of one network differ; give several runs a side"
+_MODERATED = (
+    "moderated t on the logarithms of the runs' medians: their spread, pooled over both sides, with the "
+    f"{100 * RUNS_SD:.0f} % by which runs of one model scatter as {RUNS_FREEDOM:.0f} more degrees of freedom; no surer "
+    "than by the raw times"
 )
-
-
-def raw_times(speed: Speed, field: Time) -> list[float]:
-    """The raw times of which `field` is the median, in its unit."""
-    if field == "latency_seconds":
-        return speed.raw_latency_seconds or [speed.latency_seconds]
-    return [seconds / speed.batch_size for seconds in speed.raw_seconds] or [speed.seconds_per_image]
 
 
 def _why_not_timed(a: Runs, b: Runs) -> str:
@@ -195,30 +184,6 @@ def _why_not_timed(a: Runs, b: Runs) -> str:
     facts = [{"device": speed.device, "batch": speed.batch_size} for speed in timed.values()]
     apart = differences(tuple(facts[1].items()), tuple(facts[0].items()))
     return f"timed in different ways: B has {'; '.join(apart)}" if apart else ""
-
-
-def _ratio_over_runs(logs_a: Floats, logs_b: Floats) -> Contrast:
-    if min(len(logs_a), len(logs_b)) > 1:
-        error, method = _together(_mean_error(logs_a), _mean_error(logs_b)), "Welch's t on the logarithms of medians"
-    else:
-        error = _next_error(max(logs_a, logs_b, key=len))
-        method = "prediction interval of one more run, from the logarithms of the medians of the side with several"
-    return _exponential(_student(float(logs_b.mean() - logs_a.mean()), [error], [error], method))
-
-
-def _ratio_of_pairs(logs_a: Floats, logs_b: Floats) -> Contrast:
-    pairs = np.sort((logs_b[:, None] - logs_a).ravel())
-    m, n = len(logs_a), len(logs_b)
-    # by the normal approximation of U, the number of pairs in which B is larger
-    deviation = math.sqrt(m * n * (m + n + 1) / 12)
-    rank = math.floor(m * n / 2 - Z95 * deviation)
-    value, margin = float(np.median(pairs)), math.log(RUNS_DIFFER)
-    if rank < 1:
-        return _exponential(Contrast(value, reason=f"{m} and {n} raw times are too few for an interval"))
-    beyond = pairs - min(max(value, -margin), margin)
-    u = float((beyond > 0).sum() + 0.5 * (beyond == 0).sum())
-    p = 2 * float(special.ndtr(-max(0.0, abs(u - m * n / 2) - 0.5) / deviation))
-    return _exponential(Contrast(value, (float(pairs[rank - 1]) - margin, float(pairs[-rank]) + margin), p, _OF_PAIRS))
 
 
 def _exponential(contrast: Contrast) -> Contrast:

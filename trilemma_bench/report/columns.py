@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from trilemma_bench.contrasts import Contrast, Time, difference, raw_times, time_ratio
+from trilemma_bench.contrasts import Contrast, difference, time_ratio
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
-from trilemma_bench.statistics import Runs, geometric_interval, is_reference, median_interval
+from trilemma_bench.statistics import Runs, Time, is_reference, time_interval
 
 # an axis whose values span more than this factor is logarithmic where its column says that it may be
 LOG_FROM = 10
@@ -171,15 +171,7 @@ def _speed(field: str) -> Value:
 
 
 def _time_interval(field: Time) -> Callable[[Runs], Interval | None]:
-    """Over several runs by their medians, else by the raw times: repetitions in one process are no other process."""
-
-    def interval(runs: Runs) -> Interval | None:
-        speeds = [record.speed for record in runs.records if record.speed]
-        if len(speeds) == 1:
-            return median_interval(raw_times(speeds[0], field))
-        return geometric_interval([getattr(speed, field) for speed in speeds])
-
-    return interval
+    return lambda runs: time_interval([record.speed for record in runs.records if record.speed], field)
 
 
 def _latency_p95(record: Record) -> float | None:

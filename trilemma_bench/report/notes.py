@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from trilemma_bench.contrasts import RUNS_DIFFER
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
-from trilemma_bench.statistics import BELOW, Group, Runs, is_reference
+from trilemma_bench.statistics import BELOW, RUNS_SD, Group, Runs, is_reference
 
 LEGEND = (
     "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
     "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real: in 95 % of "
     "columns the row that is truly the best is the bold one or has this mark (Gupta's subset selection, with "
-    "Bonferroni's correction for the number of rows). A value without a known error is not tested. The "
-    "interval of a time covers repetition in the same process, of several runs their medians; the difference of two "
-    f"single runs has to be beyond the {100 * (RUNS_DIFFER - 1):.0f} % by which runs of one network differ."
+    "Bonferroni's correction for the number of rows). A value without a known error is not tested. The interval of a "
+    "time is about other runs on the same machine: by the spread of these runs and by the "
+    f"{100 * RUNS_SD:.0f} % by which runs of one model scatter, which is all that is known of a single run."
 )
 
 MOST_SEPARATIONS = 8
