@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records import demo_records, make_record, make_speed, make_training, many_records
+from records import demo_records, make_record, make_speed, make_training, many_records, with_errors
 
+from trilemma_bench import statistics
 from trilemma_bench.record import ModelPart
 from trilemma_bench.report.goals import VOLUME_MEANING, curves, volumes
 from trilemma_bench.report.table import tables
@@ -33,6 +34,13 @@ def test_volumes_with_known_answers(points, volume):
     assert hypervolume(points) == pytest.approx(volume)
 
 
+def test_a_stack_of_sets_has_the_volume_of_each():
+    sets = np.random.default_rng(0).normal(0.5, 0.4, (4, 9, 3))
+    sets[1, 2, 0] = np.nan
+    assert hypervolume(sets) == pytest.approx([float(hypervolume(each)) for each in sets])
+    assert hypervolume(np.empty((2, 0, 3))).tolist() == [0, 0]
+
+
 def test_a_volume_is_what_random_points_say():
     rng = np.random.default_rng(0)
     points, darts = rng.random((30, 3)), rng.random((20_000, 3))
@@ -54,10 +62,15 @@ def test_neither_the_order_of_rows_nor_of_goals_counts(rows):
     assert hypervolume(points[::-1, [2, 0, 1]]) == pytest.approx(hypervolume(points), abs=1e-12)
 
 
+def alone(records):
+    """Each model's volume by its values."""
+    return {name: volume.value for name, volume in volumes(tables(records)[0]).models}
+
+
 def test_the_front_has_the_volume_of_all_rows_and_no_model_more():
     toy, digits = tables(demo_records())
     found = volumes(toy)
-    assert 0 < max(volume for _, volume in found.models) < found.total <= 1
+    assert 0 < max(volume.value for _, volume in found.models) < found.total.value <= 1
     assert dict(found.models).keys() == {"ddgan", "ddpm", "ddim", "gan", "vae"}
     assert volumes(digits) is None  # alone, a row is best in all
     assert volumes(tables([make_record()])[0]) is None  # nothing was timed
@@ -66,7 +79,7 @@ def test_the_front_has_the_volume_of_all_rows_and_no_model_more():
 def test_the_best_row_has_a_volume_though_it_is_the_slowest():
     slow = make_record("slow", scores={"fid": 1.0, "recall": 1.0}, speed=make_speed(1.0, 1))
     fast = make_record("fast", scores={"fid": 100.0, "recall": 0.5}, speed=make_speed(1e-2, 1))
-    found = dict(volumes(tables([slow, fast])[0]).models)
+    found = alone([slow, fast])
     # a tenth of the two decades of time, and half the recall and a tenth of the two decades of distance
     assert found == pytest.approx({"slow": 0.1 / 1.1, "fast": 0.5 * 0.1 / 1.1})
 
@@ -74,9 +87,48 @@ def test_the_best_row_has_a_volume_though_it_is_the_slowest():
 def test_with_a_value_of_0_a_scale_is_linear_and_the_words_say_so():
     distances, speed = {"perfect": 0.0, "middle": 5.0, "worst": 10.0}, make_speed(1.0, 1)
     records = [make_record(name, scores={"fid": fid, "recall": 1.0}, speed=speed) for name, fid in distances.items()]
-    found = dict(volumes(tables(records)[0]).models)
+    found = alone(records)
     assert found == pytest.approx({"perfect": 1.0, "middle": 1 - 0.5 / 1.1, "worst": 0.1 / 1.1})
     assert "linear ones where some value is 0 or less" in VOLUME_MEANING
+
+
+def of_distances(error):
+    """Two rows alike in all but their distances, 1 and 2; the second has this error."""
+    scores = [
+        with_errors({"fid": (1.0, 0.0), "recall": (0.5, 0.0)}),
+        with_errors({"fid": (2.0, error), "recall": (0.5, 0)}),
+    ]
+    speed = make_speed(1.0, 1, raw_seconds=[1000.0] * 3)
+    records = [make_record(name, scores=each, speed=speed) for name, each in zip(("good", "bad"), scores, strict=True)]
+    return dict(volumes(tables(records)[0]).models)
+
+
+def test_a_volume_is_as_sure_as_the_values_of_its_front(monkeypatch):
+    monkeypatch.setattr(statistics, "RUNS_SD", 0.0)
+    upper = np.log10((2.0 + 1.96 * 0.2) / 2.0)
+    found = of_distances(0.2)
+    # a volume here is what is left of 1.1 decades below the best, and the interval has the ends of that of the distance
+    ends = [1 - (np.log10(2) + step) / 1.1 for step in (upper, -upper)]
+    assert found["bad"].value == pytest.approx(1 - np.log10(2) / 1.1)
+    assert found["bad"].interval == pytest.approx(ends, abs=0.02)
+    assert found["good"].interval == (1.0, 1.0)
+    exact = of_distances(0.0)["bad"]
+    assert exact.interval == pytest.approx((exact.value, exact.value))
+    assert str(exact) == "73 % [73, 73]"
+
+
+def test_by_times_of_single_runs_no_volume_is_sure():
+    found = of_distances(0.0)
+    assert all(np.ptp(volume.interval) > 0.05 for volume in found.values())
+
+
+def test_shares_are_drawn_no_farther_than_they_can_be():
+    speed = make_speed(1.0, 1)
+    scores = with_errors({"fid": (5.0, 0.1), "recall": (0.98, 0.1)})
+    scores["recall"] = scores["recall"].model_copy(update={"interval": (0.8, 1.0)})
+    records = [make_record(name, scores=scores, speed=speed) for name in ("one", "other")]
+    total = volumes(tables(records)[0]).total
+    assert total.interval[0] < total.interval[1] <= 1
 
 
 def sampled(steps, model="ddim", weights="a", **settings):

@@ -60,27 +60,28 @@ def dominance(values: ArrayLike, directions: Sequence[Literal["higher", "lower"]
     return np.array(rows, dtype=bool).reshape(len(gains), len(gains))
 
 
-def hypervolume(gains: ArrayLike) -> float:
-    """The volume between the origin and the rows of `gains` (N×D, more is better): what at least one row dominates.
+def hypervolume(gains: ArrayLike) -> NDArray[np.float64]:
+    """The volume between the origin and the rows of `gains` (…×N×D, more is better): what at least one row dominates.
 
     Exact, by slicing (While et al. 2006), for two or three goals or a few more. Rows with a NaN, or below the origin in
     a goal, dominate nothing.
     """
     points = np.atleast_2d(np.asarray(gains, dtype=float))
-    return _volume(points[(points > 0).all(axis=1)])
+    return _volume(np.where((points > 0).all(axis=-1, keepdims=True), points, 0.0))
 
 
-def _volume(points: NDArray[np.float64]) -> float:
+def _volume(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Slices along the last goal: each is as thick as the step to the next value, and as large as what reaches it."""
-    if not points.size:
-        return 0.0
-    if points.shape[1] == 1:
-        return float(points.max())
-    points = points[np.argsort(-points[:, -1])]
-    heights = -np.diff(points[:, -1], append=0.0)
-    if points.shape[1] == 2:
-        return float(np.maximum.accumulate(points[:, 0]) @ heights)
-    return float(sum(_volume(points[: i + 1, :-1]) * height for i, height in enumerate(heights) if height))
+    if points.shape[-1] == 1:
+        return np.asarray(points[..., 0].max(axis=-1, initial=0.0))
+    order = np.argsort(-points[..., -1], axis=-1)
+    points = np.take_along_axis(points, order[..., None], axis=-2)
+    heights = -np.diff(points[..., -1], axis=-1, append=0.0)
+    if points.shape[-1] == 2:
+        return np.asarray((np.maximum.accumulate(points[..., 0], axis=-1) * heights).sum(axis=-1))
+    thick = np.flatnonzero(heights.any(axis=tuple(range(heights.ndim - 1))))
+    slices = [_volume(points[..., : i + 1, :-1]) * heights[..., i] for i in thick]
+    return np.sum(slices, axis=0) if slices else np.zeros(points.shape[:-2])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
 from trilemma_bench.report.table import Row, Table
-from trilemma_bench.statistics import hypervolume
+from trilemma_bench.statistics import Z95, hypervolume, pareto_front
 
 Floats = NDArray[np.float64]
 
@@ -20,10 +20,12 @@ VOLUME_MEANING = (
     "Hypervolume: the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
     "distances count on logarithmic scales from a tenth of the range beyond the worst of these rows (or ten times the "
     "best) to the best, on linear ones where some value is 0 or less, shares from nothing to the best: it belongs to "
-    "these rows and is no score to carry elsewhere"
+    "these rows and is no score to carry elsewhere. [ ]: 95 % of what it is where the values of its front are drawn "
+    "within their intervals"
 )
 # the ranges end so much beyond the worst row, which else would have no volume however good it is otherwise
 _BEYOND = 1.1
+_DRAWS = 200
 
 
 def goals_of(table: Table) -> list[Column]:
@@ -61,11 +63,22 @@ def reached(rows: Sequence[Row], goals: Sequence[Column]) -> Floats:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """A hypervolume, and 95 % of what it is where the values of its front are drawn within their intervals."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        return "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * share for share in (self.value, *self.interval)))
+
+
+@dataclass(frozen=True)
 class Volumes:
     """Hypervolumes of all competitors together and of each model by itself, the largest first."""
 
-    total: float
-    models: list[tuple[str, float]]
+    total: Volume
+    models: list[tuple[str, Volume]]
 
 
 def volumes(table: Table) -> Volumes | None:
@@ -73,12 +86,37 @@ def volumes(table: Table) -> Volumes | None:
     goals = goals_of(table)
     if not goals or not table.competitors:
         return None
-    shares = reached(table.competitors, goals)
-    if (~np.isnan(shares).any(axis=1)).sum() < 2:
+    shares, drawn = reached(table.competitors, goals), _drawn(table.competitors, goals)
+    whole = np.asarray(~np.isnan(shares).any(axis=1))
+    if whole.sum() < 2:
         return None
     names = np.array([fmt.plain(row.record.model.name) for row in table.competitors])
-    models = [(str(name), hypervolume(shares[names == name])) for name in dict.fromkeys(names)]
-    return Volumes(hypervolume(shares), sorted(models, key=lambda item: -item[1]))
+    models = [(str(name), _volume(shares, drawn, whole & (names == name))) for name in dict.fromkeys(names)]
+    return Volumes(_volume(shares, drawn, whole), sorted(models, key=lambda item: -item[1].value))
+
+
+def _volume(shares: Floats, drawn: Floats, which: NDArray[np.bool_]) -> Volume:
+    front = np.flatnonzero(which)[pareto_front(shares[which], ["higher"] * shares.shape[1])]
+    low, high = np.quantile(hypervolume(drawn[:, front]), [0.025, 0.975])
+    return Volume(float(hypervolume(shares[front])), (float(low), float(high)))
+
+
+def _drawn(rows: Sequence[Row], goals: Sequence[Column]) -> Floats:
+    """The goodness of rows whose values are drawn within their intervals: draws×N×goals."""
+    rng = np.random.default_rng(0)
+    drawn = [_drawn_values(rows, column, rng) for column in goals]
+    shares = [[goodness(column, line) for line in lines] for column, lines in zip(goals, drawn, strict=True)]
+    return np.moveaxis(np.array(shares), 0, -1)
+
+
+def _drawn_values(rows: Sequence[Row], column: Column, rng: np.random.Generator) -> Floats:
+    """Draws×N, normal: of logarithms where their goodness is of these, else no farther than the intervals reach."""
+    numbers = values(rows, column)
+    low, high = np.array([column.interval(row.runs) or (n, n) for row, n in zip(rows, numbers, strict=True)]).T
+    normal = rng.standard_normal((_DRAWS, len(rows))) / Z95
+    if column.better == "lower" and not (numbers <= 0).any():
+        return np.asarray(numbers * np.exp(normal * np.log(high / numbers)))
+    return np.clip(numbers + normal * np.where(normal > 0, high - numbers, numbers - low), low, high)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def _group(table: Table, apart: Sequence[str], details: Details) -> JSONDict:
         },
         "rows": [_row(row, table, details, None if shares is None else shares[i]) for i, row in enumerate(table.rows)],
         "curves": [{"model": curve.model, "rows": [row.number - 1 for row in curve.rows]} for curve in curves(table)],
-        "volumes": found and {"total": found.total, "models": found.models},
+        "volumes": found
+        and {"total": str(found.total), "models": [[name, str(one)] for name, one in found.models if one.value > 0]},
         "dataset": table.group["dataset"],
     }
 

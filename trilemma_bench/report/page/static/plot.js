@@ -194,9 +194,8 @@ function flatLegend(state, rows) {
 
 function volumeText({ volumes }) {
   if (!volumes) return "";
-  const share = (value) => `${(100 * value).toFixed(1)} %`, models = volumes.models.filter(([, value]) => value > 0).slice(0, 5);
-  const apart = volumes.models.length > 1 ? ` (${models.map(([name, value]) => `${name} alone ${share(value)}`).join(", ")})` : "";
-  return `Hypervolume ${share(volumes.total)}${apart}.`;
+  const models = volumes.models.slice(0, 5).map(([name, share]) => `${name} alone ${share}`).join(", ");
+  return `Hypervolume ${volumes.total}${volumes.models.length > 1 ? ` (${models})` : ""}.`;
 }
 
 function curvesView(state, width) {
