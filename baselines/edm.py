@@ -15,8 +15,6 @@ from baselines.networks import Architecture
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
-NOISE_SCALE = 250.0  # of c_noise, which spans about 2.6: the sinusoids of the embedding resolve steps of about 1
-
 
 class EDM(Denoiser):
     """EDM (Karras et al. 2022): a denoiser D(x, σ) = c_skip x + c_out F(c_in x, c_noise), and Heun's steps.
@@ -95,7 +93,7 @@ class EDM(Denoiser):
 
     def _raw(self, x: Tensor, sigma: Tensor) -> Tensor:
         """F(c_in x, c_noise)."""
-        return self.predict(self._scalings(sigma, x)[2] * x, NOISE_SCALE * sigma.log() / 4)
+        return self.predict(self._scalings(sigma, x)[2] * x, sigma.log() / 4)
 
     def _scalings(self, sigma: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_skip, c_out, c_in), shaped to multiply `like` (Karras et al. 2022, table 1)."""
