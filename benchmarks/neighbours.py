@@ -27,9 +27,9 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from trilemma_bench.metrics import products as coarse_products
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
+from trilemma_bench.metrics.search import products as coarse_products
 
 PRUNED = 4096  # rows of the bare products that are made at once
 Route = Callable[[Tensor, Tensor], tuple[float, ...]]

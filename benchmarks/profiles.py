@@ -27,8 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from trilemma_bench.features import inception
 from trilemma_bench.features.inception import Inception
-from trilemma_bench.metrics import search
-from trilemma_bench.metrics.products import FloatProduct, IntegerProduct, LocalProduct, Product, Side
+from trilemma_bench.metrics.search import bounding
+from trilemma_bench.metrics.search.products import FloatProduct, IntegerProduct, LocalProduct, Product
+from trilemma_bench.metrics.search.sides import Side
 
 Call = Callable[[], Any]
 SHOWN = 5
@@ -71,7 +72,7 @@ def search_steps(generated: Tensor, real: Tensor) -> dict[str, Call]:
                 yield partial(IntegerProduct, sides) if dtype == torch.int8 else partial(FloatProduct, sides, dtype)
             yield partial(LocalProduct, sides)
 
-        with patch.object(search, "products", chosen):
+        with patch.object(bounding, "products", chosen):
             return ours(generated, real)
 
     return {

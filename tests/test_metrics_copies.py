@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trilemma_bench.metrics import copies, search
+from trilemma_bench.metrics import search
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.copies import groups_of, with_few_copies
-from trilemma_bench.metrics.distances import all_distances
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL
+from trilemma_bench.metrics.search import bounding, copies
+from trilemma_bench.metrics.search.copies import groups_of, with_few_copies
+from trilemma_bench.metrics.search.distances import all_distances
 
 
 def repeated(count=60, kinds=7, dim=40, dtype=torch.float32):
@@ -65,8 +66,8 @@ def test_distances_among_copies_are_those_of_all_pairs(k):
 def test_a_collapsed_model_is_not_measured_pair_by_pair(kinds, monkeypatch):
     """2000 samples of few kinds: brute force by single pairs would be 2,000,000 of them."""
     measured = []
-    direct = search._Search.direct
-    monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
+    direct = bounding.Search.direct
+    monkeypatch.setattr(bounding.Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
     real = torch.randn(2000, 32, generator=torch.Generator().manual_seed(0))
     generated = real[:kinds].repeat(2000 // kinds, 1)
     comparison = Comparison(generated, real)

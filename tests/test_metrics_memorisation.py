@@ -12,11 +12,11 @@ from PIL import Image
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import FRAME, save_pairs
-from trilemma_bench.metrics import search
 from trilemma_bench.metrics.comparison import Comparison
-from trilemma_bench.metrics.distances import SINGLE, all_distances
 from trilemma_bench.metrics.memorisation import authenticity, nearest_pairs
 from trilemma_bench.metrics.reference import MomentsReference, Reference
+from trilemma_bench.metrics.search import bounding
+from trilemma_bench.metrics.search.distances import SINGLE, all_distances
 
 
 def score(generated: torch.Tensor, training: torch.Tensor):
@@ -103,9 +103,9 @@ def test_of_equally_near_training_samples_the_first_counts(block):
 def test_of_codes_that_are_all_equally_far_apart_only_copies_are_measured(block, monkeypatch):
     codes = torch.eye(60)
     points = [tuple(place) for place in torch.randint(4, (40, 3), generator=torch.Generator().manual_seed(0)).tolist()]
-    measured, direct = [], search.direct_distances
+    measured, direct = [], bounding.direct_distances
     monkeypatch.setattr(
-        search, "direct_distances", lambda x, y, i, j: measured.append(direct(x, y, i, j)) or measured[-1]
+        bounding, "direct_distances", lambda x, y, i, j: measured.append(direct(x, y, i, j)) or measured[-1]
     )
     assert nearest_pairs(codes[:20], codes[30:], block).training.tolist() == [0] * 20
     found = nearest_pairs(torch.tensor(points[:20]).float(), torch.tensor(points[20:]).float(), block)

@@ -14,10 +14,10 @@ from inputs import blobs
 from prdc import compute_prdc
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import products
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import wilson_interval
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, PRECISION, RECALL, precision
+from trilemma_bench.metrics.search import products
 from trilemma_bench.statistics import Z95
 
 METRICS = {metric.name: metric for metric in (PRECISION, RECALL, DENSITY, COVERAGE)}

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from inputs import blobs
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import distances, products, search
+from trilemma_bench.metrics import search
 from trilemma_bench.metrics.neighbours import balls, growing
-from trilemma_bench.metrics.search import nearest_distances
+from trilemma_bench.metrics.search import (
+    between,
+    bounding,
+    distances,
+    nearest_distances,
+    products,
+    sides,
+    tiles,
+    within,
+)
 
 
 def naive_distances(x, y):
@@ -44,7 +53,7 @@ def arithmetic(request, monkeypatch):
             used.append(dtype)
             yield functools.partial(product_of, sides, dtype)
 
-    monkeypatch.setattr(search, "products", chosen)
+    monkeypatch.setattr(bounding, "products", chosen)
     yield request.param
     assert used[0] == request.param
 
@@ -151,8 +160,9 @@ def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arit
 def test_nor_does_a_product_that_takes_over_midway(block, crowded, arithmetic, monkeypatch):
     """Clusters that only products around themselves tell apart, some of them smaller than a band of rows."""
     monkeypatch.setattr(products, "FEW_ROWS", 3)
-    for name in ("CROWDED", "CROWDED_BEFORE", "DEAR", "ALL"):
-        monkeypatch.setattr(search, name, crowded * getattr(search, name))
+    shares = [(between, "CROWDED"), (tiles, "CROWDED_BEFORE"), (between, "DEAR"), (within, "DEAR"), (bounding, "ALL")]
+    for module, name in shares:
+        monkeypatch.setattr(module, name, crowded * getattr(module, name))
     generated, reference = (
         torch.cat([blobs(seed, 90, 32), 9 + clusters(5, seed, 60, 32, 1e-6), 30 + 1e-5 * blobs(seed, 7, 32)])
         for seed in (1, 2)
@@ -179,7 +189,7 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
     y = torch.cat([y * scale, x[:10] + 1e-3 * y[:10]])
     truth = naive_distances(x, y)
     for dtype in ARITHMETICS:
-        state = search._Search(x, y)
+        state = bounding.Search(x, y)
         state.product = product_of(state.sides, dtype)
         everything = torch.full((len(x),), torch.inf), torch.full((len(y),), torch.inf)
         rows, columns = slice(0, len(x)), slice(0, len(y))
@@ -266,7 +276,7 @@ def test_a_process_that_asked_for_coarse_products_gets_exact_answers(asked, arit
 
 @pytest.mark.parametrize("pool", [50, 1500])
 def test_candidates_that_outgrow_their_pool_change_nothing(pool, monkeypatch, arithmetic):
-    monkeypatch.setattr(search, "POOL", pool)
+    monkeypatch.setattr(within, "POOL", pool)
     points = torch.cat([blobs(0, 150, 8), blobs(0, 150, 8)[:30]])
     expected = naive_nearest(points, 4)
     assert torch.equal(search.nearest_distances(points, 4, 16), expected)
@@ -279,7 +289,7 @@ def test_scores_that_reach_a_cut_are_found_by_groups(shape, share):
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(-100, 0, shape, dtype=torch.int32, generator=generator)
     cut_x, cut_y = (torch.randint(-100, 10, (size,), generator=generator) + int(100 * (1 - share)) for size in shape)
-    i, j = search._reaching(scores, cut_x.int(), cut_y.int())
+    i, j = tiles.reaching(scores, cut_x.int(), cut_y.int())
     found = torch.zeros(shape, dtype=torch.int64).index_put_((i, j), torch.ones_like(i), accumulate=True)
     assert torch.equal(found, (scores >= torch.minimum(cut_x[:, None], cut_y)).long())  # each once
 
@@ -288,16 +298,16 @@ def test_scores_that_reach_a_cut_are_found_by_groups(shape, share):
 @pytest.mark.parametrize(("count", "k"), [(3, 5), (7, 1), (64, 8), (1000, 3)])
 def test_the_best_of_groups_bound_the_best_from_below(count, k, dim):
     scores = torch.randint(-1000, 0, (count, 20) if dim == 0 else (20, count), dtype=torch.int32)
-    best, all_best = search._best(scores, k, dim), scores.topk(min(k, count), dim=dim).values
+    best, all_best = tiles.best(scores, k, dim), scores.topk(min(k, count), dim=dim).values
     assert best.shape == all_best.shape
     assert (best <= all_best).all()
-    assert torch.equal(best.select(dim, 0), all_best.select(dim, 0)) or count % search.GROUP  # a rest is left out
+    assert torch.equal(best.select(dim, 0), all_best.select(dim, 0)) or count % tiles.GROUP  # a rest is left out
 
 
 def test_radii_alone_need_fewer_exact_distances(monkeypatch):
     measured = []
-    direct = search._Search.direct
-    monkeypatch.setattr(search._Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
+    direct = bounding.Search.direct
+    monkeypatch.setattr(bounding.Search, "direct", lambda self, i, j: measured.append(len(i)) or direct(self, i, j))
     monkeypatch.setattr(products, "SMALL", 0)
     points = blobs(0, 300, 64)
     radii, few = search.nearest_neighbours(points, 5, 0)[1], sum(measured)
@@ -319,8 +329,8 @@ def test_integer_products_that_overflow_are_found_out(monkeypatch):
 def test_codes_of_features_that_are_zero_are_exact():
     """Half of the features are 0, as after a ReLU: they add nothing to what rounding loses."""
     features = blobs(0, 200, 256).relu()
-    sides = products.sides_of(features, features)
-    step, centre = products.best_step([side.some() for side in sides], sides[0].centre)
+    both = sides.sides_of(features, features)
+    step, centre = products.best_step([side.some() for side in both], both[0].centre)
     zeros = torch.zeros_like(features) - centre
     assert torch.equal(products.whole_steps(zeros, step) * step, zeros)
 

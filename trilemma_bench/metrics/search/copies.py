@@ -41,6 +41,12 @@ def with_few_copies(group: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return kept, torch.where(rank < most, place, place[first])
 
 
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(the rows without their later copies, where they are among all, where each of all is among them)."""
+    kept, place = with_few_copies(groups_of(rows), 1)
+    return rows if len(kept) == len(rows) else rows[kept], kept, place
+
+
 def _hashes(rows: Tensor) -> Tensor:
     """int64 N, equal for equal rows: sums in whole numbers do not depend on their order."""
     rng = torch.Generator().manual_seed(0)

@@ -1,0 +1,96 @@
+"""The nearest samples of another set, and balls, between two sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trilemma_bench.metrics.search import tiles
+from trilemma_bench.metrics.search.bounding import DEAR, Search
+from trilemma_bench.metrics.search.copies import distinct
+from trilemma_bench.metrics.search.pairs import undecided
+
+CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
+
+
+def close_pairs(
+    points: Tensor, centres: Tensor, around_points: Tensor, around_centres: Tensor, block: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """All pairs within one of the radii: indices of the points, of the centres (int64), and distances (float64).
+
+    points: N×D; centres: M×D; around_points: radii R×N; around_centres: radii R'×M; a radius below 0 holds nothing.
+    A distance compares with each radius of its pair as the exact one does; it may differ from it otherwise. Pairs that
+    lie outside of all radii may come too. block: as in `nearest_distances`.
+    """
+    search = _TwoSets(points, centres)
+    for rows, columns in tiles.each(len(points), len(centres), tiles.shape(points, block)):
+        yield search.decided(rows, columns, around_points, around_centres)
+
+
+def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest sample of y, M×D, to each of x, N×D: index, int64 N, the first of equally near ones, and distance.
+
+    Distances are float64 N. block: as in `nearest_distances`.
+    """
+    (x, _, place), (y, kept, _) = (distinct(side) for side in (x, y))
+    search = _TwoSets(x, y)
+    count, device = len(x), x.device
+    nearest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
+    index = torch.zeros(count, dtype=torch.int64, device=device)
+    for rows, columns in tiles.each(count, len(y), tiles.shape(x, block)):
+        i, j, distance = search.nearest_in(rows, columns, nearest[rows])
+        j = search.y.order[j]
+        found = nearest.scatter_reduce(0, i, distance, "amin")
+        index[found < nearest] = len(y)
+        best = distance == found[i]
+        index.scatter_reduce_(0, i[best], j[best], "amin")
+        nearest = found
+    where = torch.empty_like(index)
+    where[search.x.order] = torch.arange(count, device=device)
+    return kept[index[where]][place], nearest[where][place]
+
+
+class _TwoSets(Search):
+    """A search between the samples of two sets."""
+
+    def nearest_in(self, rows: slice, columns: slice, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the tile's pairs that are as near as `nearest`, of the rows, or nearer, and all that tie with these.
+
+        Positions in the search, and distances; others may come too.
+        """
+        nowhere = torch.full((columns.stop - columns.start,), -1.0, dtype=nearest.dtype, device=nearest.device)
+        while True:
+            scores = self.product.scores(rows, columns)
+            best = tiles.best(scores.values, 1, 1)
+            radius = self._tightened(nearest[:, None], best, scores.slack, scores.blur, trust=1.0)[:, 0]
+            if tiles.crowded(scores.values, *self._cuts(scores, (radius, nowhere))) and self.go_on():
+                continue
+            pairs = self.measure(self._within(scores, rows, columns, (radius, nowhere)))
+            radius = radius.scatter_reduce(0, pairs.first - rows.start, pairs.upper, "amin")
+            pairs = pairs.at(pairs.lower <= radius[pairs.first - rows.start])
+            left = (pairs.lower < pairs.upper).nonzero()[:, 0]
+            if len(left) <= DEAR * tiles.size(rows, columns) or not self.go_to_finest():
+                break
+        distance = pairs.upper.index_copy(0, left, self.chosen_distances(pairs.at(left)))
+        return pairs.first, pairs.second, distance
+
+    def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The tile's part of `close_pairs`."""
+        around_x, around_y = around_x[:, self.x.order[rows]], around_y[:, self.y.order[columns]]
+        while True:
+            scores = self.product.scores(rows, columns)
+            pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
+            radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
+            left = undecided(pairs, radii)
+            if len(left) > CROWDED * tiles.size(rows, columns) and self.go_on():
+                del scores, pairs, radii, left  # what takes their place needs the memory
+                continue
+            again = self.measure(pairs.at(left))
+            distance = pairs.upper.index_copy(0, left, again.upper)
+            left = left[undecided(again, radii[:, left])]
+            if len(left) <= DEAR * tiles.size(rows, columns) or not self.go_to_finest():
+                break
+        distance[left] = self.chosen_distances(pairs.at(left))
+        return self.x.order[pairs.first], self.y.order[pairs.second], distance

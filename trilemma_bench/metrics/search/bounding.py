@@ -1,0 +1,144 @@
+"""What a search knows of pairs: bounds from products, narrower ones from single inner products, and distances."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from trilemma_bench.metrics.search import tiles
+from trilemma_bench.metrics.search.copies import distinct
+from trilemma_bench.metrics.search.distances import (
+    SINGLE,
+    all_distances,
+    direct_distances,
+    in_single,
+    rounding,
+    underflow,
+)
+from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both
+from trilemma_bench.metrics.search.products import Scores, products
+from trilemma_bench.metrics.search.sides import gamma, sides_of
+
+ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
+DEAR = 0.01  # share of pairs that single inner products leave open from which a finer product is cheaper
+
+
+class Search:
+    """The state of one search between two sets: which arithmetic its products use at present."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = self.sides = sides_of(x, y)
+        self._products = products(self.sides)
+        self.product = next(self._products)()
+        dim = x.shape[1]
+        self.errors = rounding(dim), underflow(dim)  # relative and absolute
+
+    def go_on(self) -> bool:
+        """Goes on to a finer product; False where there is none."""
+        make = next(self._products, None)
+        self.product = make() if make else self.product
+        return make is not None
+
+    def go_to_finest(self) -> bool:
+        """Goes on to the finest product: single inner products did not do, which are as fine as float32's are."""
+        makers = list(self._products)
+        self.product = makers[-1]() if makers else self.product
+        return bool(makers)
+
+    def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The scores that all pairs within the first's, and within the second's radius reach."""
+        _, (slack_x, slack_y), (blur_x, blur_y) = scores
+        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.x.scale) for radius in radii)
+        cut_x = self.product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
+        return cut_x, self.product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
+
+    def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
+        """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
+        values, (slack_x, slack_y), (blur_x, blur_y) = scores
+        i, j = tiles.reaching(values, *self._cuts(scores, radii))
+        lower, upper = self.product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
+        return Pairs(i + rows.start, j + columns.start, *self._in_features(lower, upper))
+
+    def _tightened(
+        self, nearest: Tensor, best: Tensor, slack: tuple[Tensor, ...], blur: tuple[Tensor, ...], trust: float
+    ) -> Tensor:
+        """Bounds from above on the k nearest, from the tile's best scores; slack, blur: their own, and the others'.
+
+        The worst case of all roundings is about √D times what they come to: `trust` times it is enough for all but
+        freaks, and a search whose result exceeds the bounds is known to have failed.
+        """
+        errors = [own[:, None] + others.max() for own, others in (slack, blur)]
+        trust = 1.0 if self.product.dtype == torch.float64 else trust
+        upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.x.scale)
+        upper[best == self.product.lowest] = torch.inf
+        return nearest_of_both(nearest, upper)
+
+    def _in_features(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds on distances in the features' unit, for bounds in the search's but for rounding."""
+        relative, absolute = self.errors
+        lower = lower.mul_(self.x.scale).mul_(1 - relative).sub_(absolute).clamp_(min=0)
+        return in_single(lower), self._above(upper.mul_(self.x.scale))
+
+    def _above(self, distance: Tensor) -> Tensor:
+        """Bounds from above on distances, of which bounds but for rounding are given."""
+        relative, absolute = self.errors
+        return in_single(distance.mul(1 + relative).add_(absolute))
+
+    def _reach(self, radius: Tensor) -> Tensor:
+        """How far apart samples may be, but for rounding, and still lie within the radius."""
+        relative, absolute = self.errors
+        return radius.mul(1 + relative + SINGLE).add_(absolute)
+
+    def direct(self, i: Tensor, j: Tensor) -> Tensor:
+        """The distances of pairs, given by their positions in the search."""
+        return direct_distances(self.x.features, self.y.features, self.x.order[i], self.y.order[j])
+
+    def chosen_distances(self, pairs: Pairs) -> Tensor:
+        """The distances of a tile's pairs; of many among a few samples, those of all of these that are no copies."""
+        rows, i = pairs.first.unique(return_inverse=True)
+        columns, j = pairs.second.unique(return_inverse=True)
+        if len(i) <= ALL * len(rows) * len(columns):
+            return self.direct(pairs.first, pairs.second)
+        x, _, place_x = distinct(self.x.features[self.x.order[rows]])
+        y, _, place_y = distinct(self.y.features[self.y.order[columns]])
+        return all_distances(x, y)[place_x[i], place_y[j]]
+
+    def measure(self, pairs: Pairs) -> Pairs:
+        """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
+        if not len(pairs.first) or self.product.dtype == torch.float64:
+            return pairs
+        if self.x.values.device.type != "cpu":
+            distance = self.direct(pairs.first, pairs.second)
+            return Pairs(pairs.first, pairs.second, distance, distance)
+        lower, upper = self._in_features(*self._bounds_of_single(pairs))
+        return pairs._replace(lower=torch.maximum(lower, pairs.lower), upper=torch.minimum(upper, pairs.upper))
+
+    def _bounds_of_single(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Bounds on the distances of pairs, in the search's unit and but for rounding, from single inner products."""
+        i, j = self.x.order[pairs.first], self.y.order[pairs.second]
+        length_x, length_y = self.x.length[i], self.y.length[j]
+        product = length_x * length_y
+        squares = length_x.square() + length_y.square() - 2 * _inner_products(self.x.values, self.y.values, i, j)
+        dim = self.x.values.shape[1]
+        blur = 2.02 * gamma(dim, torch.float32) * product + 1e-12 * (product + squares.abs())
+        blur += 4 * dim * torch.finfo(torch.float32).tiny  # products that underflow
+        slack = self.x.error[i] + self.y.error[j]
+        lower = ((squares - blur).clamp_(min=0).sqrt_() - slack).clamp_(min=0)
+        return lower, (squares + blur).clamp_(min=0).sqrt_() + slack
+
+
+def _inner_products(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """x·y of single pairs, summed in float32, without copies of the samples; float64 P."""
+    order = first.argsort()
+    starts = torch.zeros(len(x) + 1, dtype=torch.int64)
+    starts[1:] = torch.bincount(first, minlength=len(x)).cumsum(0)
+    result = torch.empty(len(first), dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sparse tensors are called a beta feature
+        pattern = torch.sparse_csr_tensor(
+            starts, second[order], x.new_zeros(len(first)), (len(x), len(y)), check_invariants=False
+        )
+        result[order] = torch.sparse.sampled_addmm(pattern, x, y.mT, beta=0.0).values().double()
+    return result
