@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 
 import trilemma_bench as tb
 from trilemma_bench import registry, weights
-from trilemma_bench.evaluation import make_score
+from trilemma_bench.evaluation.scoring import make_score
 from trilemma_bench.features.extraction import extract, extract_all
 from trilemma_bench.features.inception import Inception
 from trilemma_bench.metrics.comparison import Comparison

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from inputs import fails, images
 
 import trilemma_bench as tb
-from trilemma_bench import preflight, registry
-from trilemma_bench.contracts import Estimate, FeatureExtractor, GenerativeModel, Metric, ModeRule
+from trilemma_bench import registry
+from trilemma_bench.contracts import DataSpec, Estimate, FeatureExtractor, GenerativeModel, Metric, ModeRule
 from trilemma_bench.datasets import cifar10, open_dataset
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.evaluation import Evaluator, make_score
+from trilemma_bench.evaluation import Evaluator, preflight
+from trilemma_bench.evaluation.extractors import Extractors
+from trilemma_bench.evaluation.scoring import make_score
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
@@ -23,6 +26,7 @@ from trilemma_bench.metrics.modes import MODE_KL, mode_kl_floor
 from trilemma_bench.metrics.reference import Reference
 from trilemma_bench.protocol import FEATURE_METRICS, Protocol, Use
 from trilemma_bench.record import read_record
+from trilemma_bench.suite import Suite, SuiteRun, run_suite
 
 GENERATED = images(20, 8, 1)
 
@@ -325,3 +329,39 @@ def test_one_pass_for_moments_is_over_before_the_next(free):
     free(needed - 1)
     with fails("of cpu memory are free"):
         Evaluator(open_dataset("digits"), own, torch.device("cpu"))
+
+
+def test_an_extractor_is_loaded_once_for_each_kind_of_data_and_precision():
+    """Its number of features is the data's."""
+    extractors, protocol = Extractors(torch.device("cpu")), Protocol("own", "pixels", samples=20)
+    small, large = DataSpec((1, 8, 8)), DataSpec((3, 28, 28))
+    first = extractors.of(protocol, small)["pixels"]
+    assert extractors.of(protocol, large)["pixels"].dim == 3 * 28 * 28
+    coarse = extractors.of(replace(protocol, precision="bf16"), small)["pixels"]
+    assert (coarse.precision, first.precision, first.dim) == ("bf16", "float32", 64)
+    assert extractors.of(protocol, small)["pixels"] is first
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """An entry for each time that the pixels' extractor is made."""
+    made, make = [], Pixels.__init__
+    monkeypatch.setattr(Pixels, "__init__", lambda self, device: made.append(device) or make(self, device))
+    return made
+
+
+def test_the_runs_of_a_suite_share_what_was_loaded_to_check_them(loads, tmp_path):
+    use_protocol("fd")
+    runs = [SuiteRun(model="real-data", dataset="digits", protocol="own", seed=seed) for seed in (0, 1)]
+    result = run_suite(Suite(run=runs), lambda line: None, device="cpu", out=tmp_path / "out", progress=False)
+    assert [record.seed for record in result.records] == [0, 1]
+    assert len(loads) == 1
+
+
+def test_a_rerun_measures_with_what_was_loaded_to_check_it(loads, tmp_path):
+    use_protocol("fd")
+    record = run_noise(tmp_path, model="real-data")
+    loads.clear()
+    options = {"device": "cpu", "out": tmp_path / "again", "progress": False, "say": lambda line: None}
+    assert tb.rerun(tmp_path / "out" / record.place, **options).b.record.scores == record.scores
+    assert len(loads) == 1

@@ -20,7 +20,7 @@ from trilemma_bench.datasets.folder import OwnImages
 from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.environment import package_version, resolve_device
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.evaluation import resolve_protocol
+from trilemma_bench.evaluation.uses import resolve_protocol
 from trilemma_bench.paths import RUNS, folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training

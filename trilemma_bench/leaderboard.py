@@ -11,7 +11,7 @@ from trilemma_bench.contracts import Dataset
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.folder import WHOLE
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.evaluation import metrics_of, use_text
+from trilemma_bench.evaluation.uses import metrics_of, use_text
 from trilemma_bench.protocol import FEATURE_PRECISIONS, Protocol
 from trilemma_bench.record import DatasetPart, ProtocolPart, Record
 from trilemma_bench.results import find_records

@@ -18,7 +18,9 @@ from trilemma_bench.datasets.splits import TRAIN_SPLIT, check_split
 from trilemma_bench.distributed import is_main, on_main
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import UsageError
-from trilemma_bench.evaluation import Evaluation, Evaluator, resolve_protocol
+from trilemma_bench.evaluation import Evaluation, Evaluator
+from trilemma_bench.evaluation.extractors import Extractors
+from trilemma_bench.evaluation.uses import resolve_protocol
 from trilemma_bench.features.extraction import Samples
 from trilemma_bench.files import save_npz
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
@@ -33,14 +35,14 @@ from trilemma_bench.trained import build_model, existing_model, find_trained, gi
 from trilemma_bench.training import checkpoint
 
 
-def run(options: Options) -> Record:
+def run(options: Options, extractors: Extractors | None = None) -> Record:
     """Trains unless a checkpoint is given or found, samples, measures and writes the run's folder.
 
-    Raises UsageError for a wrong request before anything is written, TrilemmaError when a stage fails: the folder then
-    holds a record that says so.
+    extractors: shared with other evaluations, which may have loaded them. Raises UsageError for a wrong request before
+    anything is written, TrilemmaError when a stage fails: the folder then holds a record that says so.
     """
     job = prepare(options)
-    evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress, options.references)
+    evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress, options.references, extractors)
     _check_finite_source(job)
     model = build_model(job)
     open_folder(job)

@@ -14,6 +14,8 @@ from trilemma_bench.distributed import world
 from trilemma_bench.environment import device_name, environment
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
+from trilemma_bench.evaluation.extractors import Extractors
+from trilemma_bench.evaluation.facts import protocol_part
 from trilemma_bench.job import Job, Options, model_source, training_digest
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 from trilemma_bench.record import DatasetPart, JSONDict, ModelPart, ProtocolPart, Record, RecordError, read_record
@@ -38,10 +40,11 @@ def rerun(path: Path, *, plugins: Sequence[Path] = (), same_images: bool = False
         registry.load_file(plugin)
     request = _request(record, plugins, same_images, **options)
     job = pipeline.prepare(request)
-    _check_alike(job, record)
+    extractors = Extractors(job.device)
+    _check_alike(job, record, extractors)
     for note in (*_changes(job, record), *_notes(job, record)):
         job.options.say(note)
-    new = pipeline.run(request)
+    new = pipeline.run(request, extractors)
     same = new.samples_sha256 == record.samples_sha256
     job.options.say(f"the samples are {'the same, bit for bit' if same else 'others than those of the record'}")
     return compare(file, request.out / new.place / RECORD_NAME)
@@ -140,7 +143,7 @@ def _recorded(record: Record) -> dict[str, JSONDict]:
     return {"model": record.model.settings, "training": training, "sampling": record.sampling}
 
 
-def _check_alike(job: Job, record: Record) -> None:
+def _check_alike(job: Job, record: Record, extractors: Extractors) -> None:
     """Raises UsageError where data or measurement are not the record's: their scores could not be compared."""
     fingerprint = job.dataset.fingerprint()
     if fingerprint != record.dataset.fingerprint:
@@ -148,8 +151,8 @@ def _check_alike(job: Job, record: Record) -> None:
             f"dataset '{job.dataset_name}' is not the data of the record: its fingerprint is {fingerprint[:12]}…, not "
             f"{record.dataset.fingerprint[:12]}…"
         )
-    evaluator = Evaluator(job.dataset, job.protocol, job.device, progress=False, files=job.options.references)
-    protocol = evaluator.protocol_part(job.protocol.samples)
+    evaluator = Evaluator(job.dataset, job.protocol, job.device, False, job.options.references, extractors)
+    protocol = protocol_part(evaluator.plan, job.protocol.samples)
     dataset = record.dataset.model_copy(update={"name": job.dataset_name})
     here = record.model_copy(update={"dataset": dataset, "protocol": protocol, "samples": protocol.samples})
     if apart := differences(measured_on(here), measured_on(record)):

@@ -13,6 +13,7 @@ from trilemma_bench.config import configs_dir, read_toml
 from trilemma_bench.errors import TrilemmaError, UsageError, described, unknown_name
 
 if TYPE_CHECKING:
+    from trilemma_bench.evaluation.extractors import Extractors
     from trilemma_bench.job import Job
     from trilemma_bench.record import Record
 
@@ -96,15 +97,15 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     from trilemma_bench import api, pipeline
     from trilemma_bench.training.trainer import Interrupted
 
-    options = [(item, _options(item)) for item in suite.run]
-    jobs = [pipeline.prepare(api.options_of(i.model, i.dataset, i.set, {**facts, **common})) for i, facts in options]
-    _check_extractors(jobs)  # as a typo in the last run, missing weights are found before the first one starts
+    common = {**common, "say": say}
+    requests = [api.options_of(i.model, i.dataset, i.set, {**_options(i), **common}) for i in suite.run]
+    extractors = _checked([pipeline.prepare(request) for request in requests])
     records, failures = [], []
     named: dict[str, Record] = {}
-    for number, (item, facts) in enumerate(options, 1):
-        say(f"[{number}/{len(options)}] {item.model} on {item.dataset}, seed {item.seed}")
+    for number, (item, request) in enumerate(zip(suite.run, requests, strict=True), 1):
+        say(f"[{number}/{len(requests)}] {item.model} on {item.dataset}, seed {item.seed}")
         try:
-            record = api.run(model=item.model, dataset=item.dataset, settings=item.set, **facts, **common, say=say)
+            record = pipeline.run(request, extractors)
             records.append(record)
             named |= {item.name: record} if item.name else {}
         except Interrupted:
@@ -115,18 +116,23 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     return SuiteResult(records, named, failures)
 
 
-def _check_extractors(jobs: Sequence[Job]) -> None:
-    """Raises TrilemmaError that names everything which keeps some run from measuring, such as missing weights."""
+def _checked(jobs: Sequence[Job]) -> Extractors:
+    """The extractors of all jobs, loaded. Raises TrilemmaError that names everything which keeps some job from
+    measuring: as a typo in the last one, missing weights are found before the first one starts.
+    """
     from trilemma_bench.evaluation import Evaluator
+    from trilemma_bench.evaluation.extractors import Extractors
 
+    extractors = Extractors(jobs[0].device)
     faults: dict[str, None] = {}
     for job in {(job.options.dataset, job.protocol.name, job.protocol.precision): job for job in jobs}.values():
         try:
-            Evaluator(job.dataset, job.protocol, job.device, progress=False)
+            Evaluator(job.dataset, job.protocol, job.device, progress=False, extractors=extractors)
         except TrilemmaError as error:
             faults[str(error)] = None
     if faults:
         raise TrilemmaError("; ".join(faults))
+    return extractors
 
 
 def _is_trained(model: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from trilemma_bench import pipeline
 from trilemma_bench.config import parse_value
 from trilemma_bench.errors import UsageError
+from trilemma_bench.evaluation.extractors import Extractors
 from trilemma_bench.job import Job, Options
 from trilemma_bench.record import Record
 
@@ -38,10 +39,12 @@ def sweep(options: Options, knob: Knob) -> list[Record]:
     Raises UsageError, before anything is done, for a knob that would need another training run, or a wrong value.
     """
     runs = [replace(options, overrides={**options.overrides, knob.setting: value}) for value in knob.values]
-    _check_knob(pipeline.prepare(options), knob)
+    job = pipeline.prepare(options)
+    _check_knob(job, knob)
     for each in runs:
         pipeline.build_model(pipeline.prepare(each))
-    return [pipeline.run(each) for each in runs]
+    extractors = Extractors(job.device)
+    return [pipeline.run(each, extractors) for each in runs]
 
 
 def _check_knob(job: Job, knob: Knob) -> None:

@@ -1,0 +1,5 @@
+"""Samples → features → scores, under a protocol."""
+
+from trilemma_bench.evaluation.evaluator import Evaluation, Evaluator
+
+__all__ = ["Evaluation", "Evaluator"]
