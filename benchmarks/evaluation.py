@@ -124,7 +124,7 @@ def overhead(options: argparse.Namespace) -> None:
     classes = Comparison(logits.to(options.device), logits)
     for name in METRICS:
         comparison = classes if name == "inception_score" else shared
-        spent = timed(partial(make_score, registry.metrics.get(name), comparison, None)).wall
+        spent = timed(partial(make_score, registry.metrics.get(name), comparison)).wall
         print(f"{name}, with its interval: {spent:.2f} s", flush=True)
         seconds += spent
     print(

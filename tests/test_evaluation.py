@@ -12,7 +12,7 @@ from inputs import fails, images
 
 import trilemma_bench as tb
 from trilemma_bench import registry
-from trilemma_bench.contracts import DataSpec, Estimate, FeatureExtractor, GenerativeModel, Metric, ModeRule
+from trilemma_bench.contracts import DataSpec, Estimate, FeatureExtractor, GenerativeModel, Metric
 from trilemma_bench.datasets import cifar10, open_dataset
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation import Evaluator, preflight
@@ -246,6 +246,7 @@ def test_a_record_says_which_values_a_score_can_take(tmp_path):
         "mode_kl": (0.0, math.log(10)),
     }  # fmt: skip
     assert scores["kid"].limits == (-math.inf, math.inf)
+    assert (scores["modes"].ideal, scores["fd_pixels"].ideal, scores["fd_pixels"].floor) == (10, None, None)
 
 
 def test_the_floor_of_mode_kl_is_of_the_samples_that_count():
@@ -253,7 +254,7 @@ def test_the_floor_of_mode_kl_is_of_the_samples_that_count():
     modes = torch.arange(100) % 5
     modes[50:] = -1
     comparison = Comparison(torch.zeros(100, 2), torch.zeros(9, 2), modes=modes, mode_count=5)
-    score = make_score(MODE_KL, comparison, ModeRule(5, lambda samples: modes, "known"))
+    score = make_score(MODE_KL, comparison)
     assert score.floor == mode_kl_floor(50, 5)
 
 

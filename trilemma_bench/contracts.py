@@ -249,6 +249,9 @@ class Estimate:
 
     standard_error: in the value's unit, None where it is not known. interval: 95 %, where it is not value ± 1.96
     standard errors. method: how the error was found, in a few words. note: what a reader must know of the value.
+
+    What only the data tell, such as their number of modes – range: the values it can take, instead of the metric's.
+    ideal: the best of them. floor: the value of as many perfect samples, where that is not the ideal one.
     """
 
     value: float
@@ -256,6 +259,9 @@ class Estimate:
     method: str = ""
     interval: tuple[float, float] | None = None
     note: str = ""
+    range: tuple[float, float] | None = None
+    ideal: float | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True)

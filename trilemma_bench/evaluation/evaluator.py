@@ -106,7 +106,7 @@ class Evaluator:
             others = self.plan.protocol.limits(use)[1]
             try:
                 comparison = comparison_of(str(use.extractor), metric.output, use.samples, others)
-                score = make_score(metric, comparison, self.plan.mode_rule)
+                score = make_score(metric, comparison)
                 if metric.needs == "training" and copies is None:
                     copies = comparison.training_pairs.nearest(COPIES)
                 scores[name] = score

@@ -1,32 +1,25 @@
-"""A metric's value as a record has it: checked, with its facts, its limits and its interval."""
+"""A metric's value as a record has it: checked, with its facts and its interval."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from trilemma_bench.contracts import Estimate, Metric, ModeRule
+from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import normal_interval
-from trilemma_bench.metrics.modes import histogram_of, mode_kl_floor
 from trilemma_bench.record import Score
 
 
-def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) -> Score:
+def make_score(metric: Metric, comparison: Comparison) -> Score:
     """The metric's value with its facts. Raises TrilemmaError when value, error or interval is not finite."""
     estimate = metric.estimate(comparison)
-    limits = _limits(metric, rule)
+    limits = estimate.range or metric.range
     interval = estimate.interval or _normal_interval(estimate, limits)
     _check_finite(metric.name, estimate.value)
     if estimate.standard_error is not None:
         _check_finite(f"the standard error of {metric.name}", estimate.standard_error)
     _check_finite(f"the interval of {metric.name}", *(interval or ()))
-    facts: dict[str, Any] = {}
-    if metric.name == "mode_kl" and rule:
-        facts["floor"] = mode_kl_floor(int(histogram_of(comparison).sum()), rule.count)
-    if metric.name == "modes" and rule:
-        facts["ideal"] = float(rule.count)
     return Score(
         value=estimate.value,
         better=metric.better,
@@ -35,22 +28,17 @@ def make_score(metric: Metric, comparison: Comparison, rule: ModeRule | None) ->
         standard_error=estimate.standard_error,
         interval=interval,
         interval_method=(estimate.method or None) if _is_sure(estimate) else None,
+        ideal=estimate.ideal,
+        floor=estimate.floor,
         range=_bounded(limits),
         note=estimate.note or _doubt(estimate),
-        **facts,
     )
 
 
-def _limits(metric: Metric, rule: ModeRule | None) -> tuple[float, float]:
-    """The values that a metric can take; those of modes end where their number says."""
-    ends = {"modes": float(rule.count), "mode_kl": math.log(rule.count)} if rule else {}
-    return metric.range[0], ends.get(metric.name, metric.range[1])
-
-
-def _bounded(limits: tuple[float, float]) -> tuple[float | None, float | None]:
-    """As a record has them: None for what is infinite."""
-    lowest, highest = (limit if math.isfinite(limit) else None for limit in limits)
-    return lowest, highest
+def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float] | None:
+    if estimate.standard_error is None:
+        return None
+    return normal_interval(estimate.value, estimate.standard_error, limits)
 
 
 def _check_finite(what: str, *numbers: float) -> None:
@@ -69,7 +57,7 @@ def _doubt(estimate: Estimate) -> str:
     return "too few samples for an interval" if estimate.method else "the metric gives no interval"
 
 
-def _normal_interval(estimate: Estimate, limits: tuple[float, float]) -> tuple[float, float] | None:
-    if estimate.standard_error is None:
-        return None
-    return normal_interval(estimate.value, estimate.standard_error, limits)
+def _bounded(limits: tuple[float, float]) -> tuple[float | None, float | None]:
+    """As a record has them: None for what is infinite."""
+    lowest, highest = (limit if math.isfinite(limit) else None for limit in limits)
+    return lowest, highest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,7 +71,8 @@ def modes(comparison: Comparison) -> Estimate:
     error = math.sqrt(variance)
     narrowly = int(((counts < least) & (counts >= least - Z95 * math.sqrt(least))).sum())  # may be so by chance
     interval = max(0.0, covered - Z95 * error), covered + _most_more(variance, narrowly)
-    return Estimate(float(covered), error, "rates of the modes by maximum likelihood", interval)
+    method, all_of_them = "rates of the modes by maximum likelihood", float(len(counts))
+    return Estimate(float(covered), error, method, interval, range=(0.0, all_of_them), ideal=all_of_them)
 
 
 def _variance_of_covered(counts: Tensor, total: int, least: int) -> float:
@@ -117,14 +119,21 @@ def _most_more(variance: float, missed: int) -> float:
 
 
 def mode_kl_estimate(comparison: Comparison) -> Estimate:
-    """`mode_kl` of the samples of high quality, its standard error by leaving out one of them.
+    """`mode_kl` of the samples of high quality, with the floor of as many."""
+    histogram = histogram_of(comparison)
+    total, count = int(histogram.sum()), len(histogram)
+    estimate = _mode_kl_estimate(histogram.double(), mode_kl(histogram))
+    return replace(estimate, range=(0.0, math.log(count)), floor=mode_kl_floor(total, count))
+
+
+def _mode_kl_estimate(counts: Tensor, value: float) -> Estimate:
+    """The KL of counts, its standard error by leaving out one sample.
 
     That counts the interaction of two samples of a mode twice, so that one is taken off (Efron & Stein 1981); what is
     left cannot be less than the other. It matters near equal shares, where single samples have no influence. The
     interval goes farther down where modes were missed. No error is known where no mode has two samples.
     """
-    histogram = histogram_of(comparison)
-    value, total, counts = mode_kl(histogram), int(histogram.sum()), histogram.double()
+    total = int(counts.sum())
     method = "jackknife, to second order; missed modes by Wilson's bound"
     if counts.max() < 2:
         return Estimate(value, method=method)
