@@ -366,6 +366,14 @@ def test_a_run_id_is_never_used_twice(tmp_path):
     assert len(ids) == 3
 
 
+def test_a_record_says_how_many_runs_its_process_had_begun_before(tmp_path):
+    """Failed ones count: they, too, leave something in memory."""
+    first = go(tmp_path, model="real-data", samples=10, budget=None)
+    with pytest.raises(tb.TrilemmaError):
+        go(tmp_path, settings={"lr_generator": 1e30})
+    assert go(tmp_path, model="real-data", samples=10, budget=None).runs_before == first.runs_before + 2
+
+
 def test_one_reference_needs_no_list(tmp_path):
     with fails("gone.safetensors does not exist"):
         tb.evaluate(

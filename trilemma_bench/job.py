@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
 from trilemma_bench.training import checkpoint
+
+_BEGUN = itertools.count()  # a number for each run of this process
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Job:
     model_class: type[GenerativeModel]
     id: str = ""
     created: str = ""
+    runs_before: int = 0
     durations: dict[str, float] = field(default_factory=dict)
     training: Training | None = None
     continues: str = ""
@@ -133,6 +137,7 @@ def prepare(options: Options) -> Job:
 
 def open_folder(job: Job) -> None:
     """Makes the run's folder, under an id that no other run has; of many processes, the first makes it."""
+    job.runs_before = next(_BEGUN)
     distributed.on_main(lambda: _make_folder(job))
     job.id, job.created = distributed.on_main(lambda: (job.id, job.created))
 

@@ -133,7 +133,8 @@ class Speed(_Part):
 
     nfe: network evaluations a sample, counted by hooks; nfe_note: where they were not, why and what it is then;
     raw_seconds: each timed batch of batch_size samples;
-    raw_latency_seconds: each timed batch of one. compiled: the network by torch.compile; cuda_graphs: its kernels were
+    raw_latency_seconds: each timed batch of one. peak_memory_bytes: on a CPU of all that the process holds, also of
+    what runs before this one left. compiled: the network by torch.compile; cuda_graphs: its kernels were
     recorded and replayed. processor_share: on a CPU, of the time in which the process was ready to run, the share in
     which it ran; None where the system does not tell.
     """
@@ -206,6 +207,7 @@ class Record(_Part):
     environment: JSONDict = {}
     command: str = ""
     created: str
+    runs_before: int | None = Field(default=None, ge=0, description="runs that its process had begun before")
     durations: dict[str, Seconds] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

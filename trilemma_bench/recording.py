@@ -87,6 +87,7 @@ def _record(job: Job, model: ModelPart, protocol: ProtocolPart | None, **facts: 
         environment=environment(),
         command=command_line(),
         created=job.created,
+        runs_before=job.runs_before,
         durations=job.durations,
         continues=job.continues,
         **facts,
