@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
     from trilemma_bench.contracts import Dataset, FeatureExtractor
+    from trilemma_bench.features.cache import Entry
+
+LISTED = ("split", "extractor", "weights", "precision", "code", "output", "samples")  # facts of a cached reference
 
 
 @main.group("reference")
@@ -40,20 +43,19 @@ def reference_list() -> None:
     """What is cached: of which data and extractor, which kinds, and how large."""
     from trilemma_bench.features import cache
 
-    rows: list[tuple[str, ...]] = [
-        ("DATASET", "SPLIT", "EXTRACTOR", "WEIGHTS", "PRECISION", "CODE", "OUTPUT", "SAMPLES", "KINDS", "BYTES", "USED")
-    ]
-    for entry in cache.entries():
-        facts = entry.facts
-        data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
-        names = ("split", "extractor", "weights", "precision", "code", "output", "samples")
-        known = (facts.get(name, "?")[: 12 if name in ("weights", "code") else None] for name in names)
-        used = str(datetime.date.fromtimestamp(entry.used))
-        rows.append((data, *known, ", ".join(entry.kinds), f"{entry.size:,}", used))
+    rows = [("DATASET", *map(str.upper, LISTED), "KINDS", "BYTES", "USED"), *map(_row, cache.entries())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"in {cache.folder()}")
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    facts = entry.facts
+    data = f"{facts.get('dataset_name', 'unreadable')} {facts.get('dataset', '')[:12]}"
+    known = (facts.get(name, "?")[: 12 if name in ("weights", "code") else None] for name in LISTED)
+    used = str(datetime.date.fromtimestamp(entry.used))
+    return data, *known, ", ".join(entry.kinds), f"{entry.size:,}", used
 
 
 @reference_.command("prune")
@@ -65,11 +67,9 @@ def reference_prune(days: int | None, everything: bool) -> None:
 
     if everything == (days is not None):
         raise UsageError("say what to delete: either --days N or --all")
-    before = time.time() - 86400 * (days or 0)
-    chosen = [entry for entry in cache.entries() if everything or entry.used < before]
-    for path in [path for entry in chosen for path in entry.paths]:
-        path.unlink(missing_ok=True)
-    click.echo(f"deleted {len(chosen)} references, {sum(entry.size for entry in chosen):,} bytes, in {cache.folder()}")
+    deleted = cache.prune(None if days is None else time.time() - 86400 * days)
+    size = sum(entry.size for entry in deleted)
+    click.echo(f"deleted {len(deleted)} references, {size:,} bytes, in {cache.folder()}")
 
 
 @reference_.command("export")

@@ -164,6 +164,14 @@ def entries() -> list[Entry]:
     return list(found.values())
 
 
+def prune(before: float | None) -> list[Entry]:
+    """Deletes what was not used since `before`, in seconds since the epoch, or all (None); what that was."""
+    chosen = [entry for entry in entries() if before is None or entry.used < before]
+    for path in [path for entry in chosen for path in entry.paths]:
+        path.unlink(missing_ok=True)
+    return chosen
+
+
 def _header(path: Path) -> Facts:
     try:
         with safe_open(path, framework="pt") as file:
