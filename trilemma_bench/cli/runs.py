@@ -111,17 +111,6 @@ def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
     click.echo(f"{terminal_table([record])}\n\n{options['out'] / record.place}")
 
 
-def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """The numbers in 'N,N,...'; none without the option."""
-    try:
-        seeds = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"'{text}': give whole numbers, as in 0,1,2") from None
-    if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"'{text}': give different numbers of at least 0")
-    return seeds
-
-
 @main.command()
 @click.argument("record", type=FILE)
 @click.option("--same-images", is_flag=True, help="Train on as many images as it did, where its budget is a time.")
@@ -146,6 +135,17 @@ def rerun(record: Path, limits: tuple[str, ...], fail_on: FailOn, **options: Any
     show_comparison(found, checks, f"\n{found}\n\n{options['out'] / found.b.record.place}")
 
 
+def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """The numbers in 'N,N,...'; none without the option."""
+    try:
+        seeds = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"'{text}': give whole numbers, as in 0,1,2") from None
+    if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"'{text}': give different numbers of at least 0")
+    return seeds
+
+
 @main.command()
 @click.argument("file", type=FILE, metavar="FILE.toml")
 @click.option(
@@ -160,7 +160,7 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
     """
     from trilemma_bench.report import check_ours, write_report
     from trilemma_bench.report.terminal import terminal_table
-    from trilemma_bench.results import find_records
+    from trilemma_bench.results import RECORD_NAME
     from trilemma_bench.suite import read_suite, run_suite
 
     common = apply_places(options)
@@ -173,8 +173,7 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
     check_ours(options["out"] / "report")
     result = run_suite(chosen, click.echo, **common)
     if result.records:
-        places = {record.id: path for path, record in find_records([options["out"]]).records}
-        paths = [places.get(record.id) for record in result.records]
+        paths = [options["out"] / record.place / RECORD_NAME for record in result.records]
         report = write_report(result.records, options["out"] / "report", paths=paths)
         click.echo(f"\n{terminal_table(result.records)}\n\nreport: {report}")
     if result.failures:

@@ -20,6 +20,7 @@ from trilemma_bench.report import check_ours, write_report
 from trilemma_bench.reproduce import ddgan_paper, figures, page
 from trilemma_bench.reproduce.claims import Findings, judge
 from trilemma_bench.reproduce.timing import System, untrained_speed
+from trilemma_bench.results import RECORD_NAME
 from trilemma_bench.suite import Suite, read_suite, run_suite
 
 PAPERS = {"ddgan-paper": ddgan_paper}
@@ -93,7 +94,7 @@ def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, sa
         figures={"figure-2.png": FIGURE_2, "figure-6.png": FIGURE_6},
     )
     verdicts = page.write(outcome, out)
-    write_report(result.records, out / "report")
+    write_report(result.records, out / "report", paths=[out / record.place / RECORD_NAME for record in result.records])
     return verdicts
 
 
