@@ -359,9 +359,7 @@ def test_a_record_is_valid_json_with_the_promised_fields(first):
 
 
 def test_a_run_id_is_never_used_twice(tmp_path):
-    options = pipeline.Options(
-        "real-data", "gaussians25", samples=10, out=tmp_path, progress=False, say=lambda text: None
-    )
+    options = Options("real-data", "gaussians25", samples=10, out=tmp_path, progress=False, say=lambda text: None)
     ids = {pipeline.run(options).id for _ in range(3)}
     assert len(ids) == 3
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from trilemma_bench import pipeline, registry, rerunning
 from trilemma_bench.config import setting_names
 from trilemma_bench.errors import UsageError, unknown_name
+from trilemma_bench.job import Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,9 +141,9 @@ def options_of(
     settings: Mapping[str, Any] | None,
     options: Mapping[str, object],
     kind: type = RunOptions,
-) -> pipeline.Options:
+) -> Options:
     """The run's options. Raises UsageError for one that `kind` does not have."""
-    return pipeline.Options(model=model, dataset=dataset, overrides=settings or {}, **_checked(model, options, kind))
+    return Options(model=model, dataset=dataset, overrides=settings or {}, **_checked(model, options, kind))
 
 
 def _checked(model: str, options: Mapping[str, object], kind: type) -> dict[str, Any]:

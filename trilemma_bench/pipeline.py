@@ -144,12 +144,12 @@ def _measure(
     """Scores of the samples and their pictures, into the run's folder; returns the record."""
     with job.timed("evaluation"):
         evaluation = evaluator.evaluate(samples)
-    save_preview(samples, job.dataset, job.folder)
-    save_copies(samples, evaluation, job.dataset, job.folder)
+    _save_preview(samples, job.dataset, job.folder)
+    _save_copies(samples, evaluation, job.dataset, job.folder)
     return write_record_of(job, part, evaluation, speed, note)
 
 
-def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
+def _save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
     """samples.png: a grid of images, or a scatter plot of points."""
     if dataset.spec.is_image:
         save_grid(samples[:100], folder / "samples.png")
@@ -158,7 +158,7 @@ def save_preview(samples: Samples, dataset: Dataset, folder: Path) -> None:
         save_scatter(samples[:], folder / "samples.png", (-limit, limit))
 
 
-def save_copies(samples: Samples, evaluation: Evaluation, dataset: Dataset, folder: Path) -> None:
+def _save_copies(samples: Samples, evaluation: Evaluation, dataset: Dataset, folder: Path) -> None:
     """nearest.png: the generated images nearest to training images, each above its own, the nearest first."""
     pairs = evaluation.copies
     if pairs is None or not dataset.spec.is_image:

@@ -16,7 +16,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.evaluation.extractors import Extractors
 from trilemma_bench.evaluation.facts import protocol_part
-from trilemma_bench.job import Job, Options, model_source, training_digest
+from trilemma_bench.job import Job, Options, model_source, prepare, training_digest
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 from trilemma_bench.record import DatasetPart, JSONDict, ModelPart, ProtocolPart, Record, RecordError, read_record
 from trilemma_bench.results import RECORD_NAME
@@ -39,7 +39,7 @@ def rerun(path: Path, *, plugins: Sequence[Path] = (), same_images: bool = False
     for plugin in plugins:
         registry.load_file(plugin)
     request = _request(record, plugins, same_images, **options)
-    job = pipeline.prepare(request)
+    job = prepare(request)
     extractors = Extractors(job.device)
     _check_alike(job, record, extractors)
     for note in (*_changes(job, record), *_notes(job, record)):

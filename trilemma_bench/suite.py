@@ -95,11 +95,12 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     common: device, out, progress.
     """
     from trilemma_bench import api, pipeline
+    from trilemma_bench.job import prepare
     from trilemma_bench.training.trainer import Interrupted
 
     common = {**common, "say": say}
     requests = [api.options_of(i.model, i.dataset, i.set, {**_options(i), **common}) for i in suite.run]
-    extractors = _checked([pipeline.prepare(request) for request in requests])
+    extractors = _load_extractors([prepare(request) for request in requests])
     records, failures = [], []
     named: dict[str, Record] = {}
     for number, (item, request) in enumerate(zip(suite.run, requests, strict=True), 1):
@@ -116,16 +117,16 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     return SuiteResult(records, named, failures)
 
 
-def _checked(jobs: Sequence[Job]) -> Extractors:
-    """The extractors of all jobs, loaded. Raises TrilemmaError that names everything which keeps some job from
-    measuring: as a typo in the last one, missing weights are found before the first one starts.
+def _load_extractors(jobs: Sequence[Job]) -> Extractors:
+    """Those of all jobs. Raises TrilemmaError that names everything which keeps some job from measuring: as a typo in
+    the last one, missing weights are found before the first one starts.
     """
     from trilemma_bench.evaluation import Evaluator
     from trilemma_bench.evaluation.extractors import Extractors
 
     extractors = Extractors(jobs[0].device)
     faults: dict[str, None] = {}
-    for job in {(job.options.dataset, job.protocol.name, job.protocol.precision): job for job in jobs}.values():
+    for job in {(job.options.dataset, job.protocol): job for job in jobs}.values():
         try:
             Evaluator(job.dataset, job.protocol, job.device, progress=False, extractors=extractors)
         except TrilemmaError as error:

@@ -10,8 +10,9 @@ from trilemma_bench import pipeline
 from trilemma_bench.config import parse_value
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation.extractors import Extractors
-from trilemma_bench.job import Job, Options
+from trilemma_bench.job import Job, Options, prepare
 from trilemma_bench.record import Record
+from trilemma_bench.trained import build_model
 
 STEPS = "sampling_steps"
 
@@ -39,10 +40,10 @@ def sweep(options: Options, knob: Knob) -> list[Record]:
     Raises UsageError, before anything is done, for a knob that would need another training run, or a wrong value.
     """
     runs = [replace(options, overrides={**options.overrides, knob.setting: value}) for value in knob.values]
-    job = pipeline.prepare(options)
+    job = prepare(options)
     _check_knob(job, knob)
     for each in runs:
-        pipeline.build_model(pipeline.prepare(each))
+        build_model(prepare(each))
     extractors = Extractors(job.device)
     return [pipeline.run(each, extractors) for each in runs]
 
