@@ -233,6 +233,8 @@ def test_a_suite_does_the_runs_of_some_of_its_models(tmp_path):
     result = succeeds("suite", suite, "--only", "real-data", "--out", tmp_path / "out", "--quiet", "--device", "cpu")
     said = [line for line in result.output.splitlines() if line.startswith("[")]
     assert said == ["[1/2] real-data on digits, seed 0", "[2/2] real-data on gaussians25, seed 0"]
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert page.count('"samples":{"uri":"data:image/png') == 2
     refuses(2, "Did you mean 'vae'?", "suite", suite, "--only", "vea")
 
 

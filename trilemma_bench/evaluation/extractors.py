@@ -12,8 +12,8 @@ from trilemma_bench.protocol import Protocol
 
 
 class Extractors:
-    """The registered extractors on one device. They know the data that they were checked for: one of each is loaded
-    for each kind of data, and each precision.
+    """The registered extractors on one device. One is loaded for each precision and each shape of data, since it may
+    keep what its `check` was told.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -18,8 +18,10 @@ from trilemma_bench.protocol import QUANTISED, UNQUANTISED, Protocol, Use
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """metrics: by the names of their scores. extractors: by their names. given: references by extractor and output,
-    where files replace the dataset's. sizes: samples in each split that some metric compares with.
+    """A protocol and a dataset, with all that the one names and the other has.
+
+    metrics: by the names of their scores. extractors: by their names. given: references by extractor and output, where
+    files replace the dataset's. sizes: samples in each split that some metric compares with.
     """
 
     protocol: Protocol

@@ -14,7 +14,7 @@ from trilemma_bench.protocol import Use
 
 
 class RealSamples(NamedTuple):
-    """In one feature space: of a split or, split None, of a given file; so many `samples` of it, None for all."""
+    """Those of a split, or of a given file (None), in one feature space: so many of them, or all (None)."""
 
     split: str | None
     extractor: str
