@@ -14,6 +14,7 @@ from trilemma_bench.config import SamplingSettings
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.timing import measure_speed
 from trilemma_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -116,6 +117,17 @@ def test_replayed_samples_are_those_of_the_plain_network(name, spec, settings):
         with drawing(model, SamplingSettings(cuda_graphs=graphs), CUDA):
             samples.append(draw_samples(model, 6, 0, chunk_size=4, device=CUDA, progress=False))
     assert torch.equal(*samples)
+
+
+def test_peak_memory_is_the_models():
+    """However much lies there of others."""
+    settings = SamplingSettings(cuda_graphs=False, timing_batch=4, timing_seconds=0.1, timing_repetitions=3)
+    model = built("ddgan", IMAGES)
+    alone = measure_speed(model, settings, CUDA, 0).peak_memory_bytes
+    others = torch.empty(2**28, dtype=torch.uint8, device=CUDA)
+    assert measure_speed(model, settings, CUDA, 0).peak_memory_bytes == pytest.approx(alone, rel=0.2)
+    assert alone > sum(parameter.nbytes for parameter in model.parameters())
+    del others
 
 
 def drawn(x):

@@ -131,12 +131,12 @@ class Score(_Part):
 class Speed(_Part):
     """Sampling only, after warm-up, device synchronised; statistics are medians of the raw seconds.
 
-    nfe: network evaluations a sample, counted by hooks; nfe_note: where they were not, why and what it is then;
-    raw_seconds: each timed batch of batch_size samples;
-    raw_latency_seconds: each timed batch of one. peak_memory_bytes: on a CPU of all that the process holds, also of
-    what runs before this one left. compiled: the network by torch.compile; cuda_graphs: its kernels were
-    recorded and replayed. processor_share: on a CPU, of the time in which the process was ready to run, the share in
-    which it ran; None where the system does not tell.
+    nfe: network evaluations a sample, counted by hooks; nfe_note: where they were not, why and what it is then.
+    raw_seconds: each timed batch of batch_size samples; raw_latency_seconds: each timed batch of one.
+    peak_memory_bytes: on CUDA of the model and what it allocates; on a CPU of all that the process holds, also of what
+    runs before this one left. compiled: the network by torch.compile; cuda_graphs: its kernels were recorded and
+    replayed. processor_share: on a CPU, of the time in which the process was ready to run, the share in which it ran;
+    None where the system does not tell.
     """
 
     nfe: float | None = Field(ge=0, allow_inf_nan=False)

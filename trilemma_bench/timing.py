@@ -74,7 +74,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
 
     Network evaluations are counted in the first batch of each size, which is not timed.
     """
-    batch = settings.timing_batch
+    batch, others = settings.timing_batch, _held_by_others(model, device)
     with drawing(model, settings, device) as replay:
         _draw(model, 1, generator(device, "timing", seed))
         reset_peak_memory(device)
@@ -101,7 +101,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         precision=settings.precision,
         compiled=settings.compile,
         cuda_graphs=replay is not None and replay.works,
-        peak_memory_bytes=memory,
+        peak_memory_bytes=memory - others,
         peak_memory_kind=kind,
         processor_share=processor_share,
     )
@@ -115,6 +115,14 @@ def evaluations(model: GenerativeModel, counted: float) -> tuple[float | None, s
     if stated := model.evaluations():
         return stated, f"as the model states it: {uncounted}"
     return None, f"{uncounted}: call it, or state them in `evaluations()`"
+
+
+def _held_by_others(model: GenerativeModel, device: torch.device) -> int:
+    """Bytes that are allocated on the device for anything but the model, such as extractors; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    return torch.cuda.memory_allocated(device) - own
 
 
 def reset_peak_memory(device: torch.device) -> None:
