@@ -7,7 +7,7 @@ import json
 import pytest
 from pages import BROWSER, Opened, browsing
 from PIL import Image
-from records import demo_records, failed_record, make_record, make_speed, many_records
+from records import demo_records, failed_record, make_record, make_speed, many_records, with_errors
 
 from trilemma_bench.report import figures, write_report
 from trilemma_bench.report.plots import scatter
@@ -173,7 +173,7 @@ def test_everything_by_keyboard(opened):
     opened.page.focus("th[data-column=recall] button")
     opened.page.keyboard.press("Enter")
     assert opened.names()[0] == "real-data"
-    assert opened.page.evaluate("document.activeElement.textContent") == "Recall ↑"
+    assert opened.page.evaluate("document.activeElement.textContent") == "Recall\u00a0↑"
 
 
 VIEWS = {"flat": ".scatterlayer .points path", "space": ".gl-container canvas", "radar": ".polarlayer path"}
@@ -221,6 +221,27 @@ def test_groups_are_chosen_and_winners_named(opened):
     assert opened.page.locator("#winners .card").count() == 0  # nobody to win against
     opened.page.go_back()
     opened.until(lambda: opened.page.inner_text("#group-title").startswith("gaussians25"))
+
+
+def test_rows_near_the_front_and_ties_are_marked(browser, tmp_path):
+    def timed(name, fid, recall, device="cpu"):
+        speed = make_speed(1.0, 1, batch_size=1, raw_seconds=[1 + i / 1000 for i in range(20)], device=device)
+        return make_record(name, scores=with_errors({"fid": (fid, 0.3), "recall": (recall, 0.01)}), speed=speed)
+
+    records = [
+        timed("best", 5.0, 0.5),
+        timed("near", 5.5, 0.49),
+        timed("worse", 9.0, 0.4),
+        timed("alone", 9, 0.5, "gpu"),
+    ]
+    found = Opened(browser, write_report(records, tmp_path))
+    marks = "document.getElementById('plot').data.find((each) => each.marker?.symbol === 'circle-open').y"
+    assert found.page.evaluate(marks) == [5.5]
+    assert "Ring: off the Pareto front" in found.page.inner_text("#plot-legend")
+    assert found.page.locator("#table tbody .name").all_inner_texts() == ["best\n◆", "near\n◇", "worse"]
+    overview = found.page.locator("#groups tbody tr").all_inner_texts()
+    assert "best: FID 5.0 (≈ 1 more)" in overview[0]
+    assert "nothing to compare" in overview[1]
 
 
 def test_what_did_not_complete_is_there_with_its_error(opened):

@@ -10,6 +10,7 @@ from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import score_columns
 from trilemma_bench.report.notes import LEGEND
 from trilemma_bench.report.table import Table, tables
+from trilemma_bench.statistics import median_interval
 
 
 def cell(table: Table, name: str, key: str):
@@ -36,6 +37,19 @@ def test_seconds(value, text):
 
 
 @pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (5.22e-3, (2.7e-3, 1.01e-2), "[2.70, 10.1]"),  # of 5.22 ms
+        (9.996e-4, (9.9e-4, 1.2e-3), "[0.990, 1.20]"),  # of 1.00 ms
+        (600.0, (540.0, 660.0), "[9.00, 11.0]"),  # of 10.0 min
+        (1.0, (0.9999, 1.0001), ""),
+    ],
+)
+def test_the_interval_of_a_time_has_the_unit_of_its_value(value, interval, text):
+    assert fmt.seconds_interval(value, interval) == text
+
+
+@pytest.mark.parametrize(
     ("value", "interval", "shown"),
     [
         (7.0212, (6.711, 7.331), ("7.02", "±0.31")),
@@ -58,6 +72,34 @@ def test_a_value_is_as_exact_as_its_interval(value, interval, shown):
     assert fmt.measured(value, interval) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "interval", "finest", "shown"),
+    [
+        (0.00077, (0.0, 0.00221), 4, ("0.0008", "[0.0000, 0.0022]")),
+        (0.9999, (0.99943, 1.0), 4, ("0.9999", "[0.9994, 1.0000]")),
+        (0.82, (0.77, 0.87), 4, ("0.82", "±0.05")),
+        (483.3, (-16.0, 983.0), 1, ("483", "±500")),
+        (9.9999, (9.999, 10.0), 1, ("10.0", "")),
+    ],
+)
+def test_no_more_decimals_than_can_be_counted(value, interval, finest, shown):
+    assert fmt.measured(value, interval, finest) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("gan", "gan"),
+        ("score-sde-ve (PC, 500 steps), 3 seeds", "score-sde-ve (PC,\n500 steps), 3 seeds"),
+        ("gan (relativistic), 3 seeds", "gan (relativistic),\n3 seeds"),
+        ("wgan-gp of some length", "wgan-gp of some length"),
+        ("a b " * 20, "a b a b a b a b a b a\nb a b a b a b a b a …"),
+    ],
+)
+def test_long_names_are_two_lines_of_about_the_same_length(text, lines):
+    assert fmt.wrapped(text, 22) == lines
+
+
 def test_counts_and_memory():
     assert [fmt.count(n) for n in (0, 512, 39_800, 999_999, 35_700_000)] == ["0", "512", "39.8 k", "1.00 M", "35.7 M"]
     assert [fmt.size(n) for n in (512, 2048, 3 * 2**30)] == ["512 B", "2.00 KiB", "3.00 GiB"]
@@ -78,8 +120,10 @@ def test_nothing_is_best_in_authenticity_of_which_noise_has_the_most():
     assert [(c.text, c.best, c.second, c.tied) for c in cells] == [("0.400", *[False] * 3), ("0.990", *[False] * 3)]
 
 
-def test_nothing_is_best_in_a_table_of_one():
-    assert not any(cell.best for cell in tables(demo_records())[1].rows[0].cells)
+def test_nothing_is_best_in_a_table_of_one_nor_on_a_front():
+    (alone,) = tables(demo_records())[1].rows
+    assert not any(cell.best for cell in alone.cells)
+    assert (alone.front, alone.near, alone.mark) == (False, False, "")
 
 
 def test_front_holds_the_trade_offs_never_the_dominated_nor_the_reference(toy):
@@ -96,6 +140,8 @@ def test_a_row_is_near_the_front_where_nothing_that_dominates_it_is_shown_to_be_
     marks = {row.name: (row.front, row.near) for row in table.rows}
     off = (False, False)
     assert marks == {"best": (True, False), "near": (False, True), "slow": off, "worse": off, "real-data": off}
+    assert {row.name: row.mark for row in table.rows if row.mark} == {"best": "◆", "near": "◇"}
+    assert {"◆", "◇"} < LEGEND.keys()
 
 
 def test_values_without_errors_are_on_the_front_or_off_it(toy):
@@ -119,6 +165,12 @@ def test_modes_say_how_many_there_are(toy):
     assert cell(toy, "gan", "modes").text == "9 / 25"
 
 
+def test_a_mean_of_modes_is_as_exact_as_its_interval():
+    (table,) = tables([make_record("a", scores=with_errors({"modes": (525.67, 74.5)}))])
+    shown = cell(table, "a", "modes")
+    assert (shown.text, shown.detail) == ("526", "±146")
+
+
 def test_a_missing_score_is_a_dash_with_its_reason():
     lacking = make_record("a", scores={"fd_features": 1.0}, missing={"recall": "needs 4 samples, got 3"})
     (table,) = tables([lacking, make_record("b")])
@@ -131,6 +183,23 @@ def test_times_of_a_busy_machine_are_noted_under_their_row():
     speeds = {"a": make_speed(1e-3, 4, processor_share=0.454), "b": make_speed(1e-3, 4, processor_share=0.99)}
     (table,) = tables([make_record(name, speed=speed) for name, speed in speeds.items()])
     assert "a: Timed on a busy machine: it got 45 % of the processor time it could use" in table.notes
+
+
+def test_unequal_training_is_noted_and_equal_training_is_not():
+    def trained(*seconds):
+        records = [make_record(f"m{s}", training=make_training(seconds=s)) for s in seconds]
+        return tables([*records, make_record("real-data", training=None)])[0]
+
+    assert trained(60.0, 60.4).training == "60.4 s"
+    assert not any("Trained" in note for note in trained(60.0, 60.4).notes)
+    assert trained(60.0, 1680.0).training == "60.0 s–28.0 min"
+    assert trained(60.0, 1680.0).notes[0].startswith("Trained for 60.0 s–28.0 min")
+    assert trained().training == ""
+
+
+def test_a_device_is_named_in_good_english():
+    record = make_record(speed=make_speed(1e-3, 4, device="Intel(R) Xeon(R) Processor (1 threads)"))
+    assert tables([record])[0].device == "Intel Xeon Processor (1 thread)"
 
 
 def test_runs_of_one_label_are_told_apart():
@@ -147,7 +216,7 @@ def test_notes_name_their_rows_unless_all_share_them():
     noted = {"fd_features": scores["fd_features"].model_copy(update={"note": "N is below D"})}
     record = make_record("a", note="not the official archive")
     (table,) = tables([record.model_copy(update={"scores": noted}), make_record("b", note="not the official archive")])
-    assert table.notes[:2] == ["Data: not the official archive", "a: fd_features: N is below D"]
+    assert table.notes[:2] == ["Data: not the official archive", "a: FD (features): N is below D"]
 
 
 def test_points_are_judged_by_their_modes_since_a_distance_of_moments_is_blind_to_blur():
@@ -210,6 +279,14 @@ def test_times_are_tied_by_their_raw_times():
     speeds = [make_speed(f, 1, batch_size=1, raw_seconds=[f * t for t in times]) for f in (1, 1.02, 3)]
     table = tables([make_record(f"m{i}", speed=speed) for i, speed in enumerate(speeds)])[0]
     assert [cell(table, f"m{i}", "seconds_per_image").tied for i in range(3)] == [False, True, False]
+
+
+def test_times_carry_their_intervals():
+    times = [1.0, 1.1, 0.9, 1.2, 1.05, 0.95]
+    speed = make_speed(1.025, 1, batch_size=1, raw_seconds=times)
+    shown = cell(tables([make_record("a", speed=speed)])[0], "a", "seconds_per_image")
+    low, high = median_interval(times)
+    assert (shown.text, shown.detail) == ("1.02 s", f"[{fmt.figure(low)}, {fmt.figure(high)}]")
 
 
 def test_the_95th_percentile_of_latency_needs_twenty_raw_times():

@@ -12,19 +12,32 @@ def test_terminal_table():
     lines = text.splitlines()
     assert max(map(len, lines)) <= 120
     ddgan, more, _, _ = (line for line in lines if line.startswith("ddgan"))
-    assert ddgan.split()[3:] == ["0.0131", "0.774", "0.861", "4", "8.20µs", "446µs≈", "530k", "115s"]
-    assert more.split()[3:] == ["0.690", "0.742", "25/25*", "0.0180", "0.812"]
+    assert ddgan.split()[3:] == ["◆", "0.0131", "0.774", "0.861", "4", "8.20µs", "446µs≈", "530k", "115s"]
+    assert more.split()[3:] == ["◆", "0.690", "0.742", "25/25*", "0.0180", "0.812"]
     assert not any("*" in line for line in lines if line.startswith("real-data"))
     assert "  broken on gaussians25 (failed): loss is NaN at step 12" in lines
     assert any("scikit-learn's bundled" in line for line in lines)
+
+
+def test_the_front_and_what_is_near_it_are_marked_and_explained():
+    def timed(name, fid, recall=0.5, seconds=1.0):
+        speed = make_speed(seconds, 1, batch_size=1, raw_seconds=[seconds * (1 + i / 1000) for i in range(20)])
+        return make_record(name, scores=with_errors({"fid": (fid, 0.3), "recall": (recall, 0.01)}), speed=speed)
+
+    text = terminal_table([timed("best", 5.0), timed("near", 5.5, 0.49), timed("worse", 9.0)])
+    found = {line.split()[0]: line.split()[1] for line in text.splitlines() if "±" in line and "[" not in line}
+    assert (found["best"], found["near"]) == ("◆", "◇")
+    assert found["worse"].startswith("9.0")
+    assert "◆ Pareto front of quality, coverage and speed   ◇ off it by differences not shown to be real" in text
+    assert "◇" not in terminal_table([timed("best", 5.0), timed("worse", 9.0)])
 
 
 def test_missing_scores_say_why_once_a_reason():
     record = make_record("a", scores={"fid": 3.0})
     record = record.model_copy(update={"missing": {"kid": "no features", "recall": "no features", "modes": "too few"}})
     lines = terminal_table([record]).splitlines()
-    assert "missing: kid, recall: no features" in lines
-    assert "missing: modes: too few" in lines
+    assert "missing: KID, Recall: no features" in lines
+    assert "missing: Modes: too few" in lines
 
 
 def test_terminal_columns_are_aligned():

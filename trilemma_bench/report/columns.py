@@ -28,9 +28,9 @@ Interval = tuple[float, float]
 class Column:
     """key: its name in a record. short: the heading where space is short. better: None where nothing is ranked.
 
-    text: a value of a record, as it is printed. reason: why a record has no value. log: may span orders of magnitude.
-    unit: for an axis, where the printed values carry none. meaning: what the number says, in words. interval: 95 %.
-    contrast: what two rows differ by; None where their values are exact.
+    text: a value of a record, as it is printed; detail: its interval, likewise. reason: why a record has no value. log:
+    may span orders of magnitude. unit: for an axis, where the printed values carry none. meaning: what the number says,
+    in words. interval: 95 %. contrast: what two rows differ by; None where their values are exact.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Column:
     unit: str = ""
     meaning: str = ""
     interval: Callable[[Runs], Interval | None] = lambda runs: None
+    detail: Callable[[Runs], str] = lambda runs: ""
     contrast: Callable[[Runs, Runs], Contrast] | None = None
 
 
@@ -113,6 +114,11 @@ def _describe(name: str, score: Score | None) -> _Known:
     return replace(known, title=f"{known.title} ({features})") if features else known
 
 
+def score_title(name: str) -> str:
+    """How tables call a score: 'Mode KL' for 'mode_kl'."""
+    return _describe(name, None).title
+
+
 def _order(name: str) -> tuple[int, str]:
     known = list(_KNOWN)
     return (known.index(family(name)) if family(name) in known else len(known), name)
@@ -125,16 +131,23 @@ def _mode_count(record: Record) -> str:
     return f" / {count:g}" if count else ""
 
 
-def _score_text(name: str) -> Callable[[float, Record], str]:
-    def text(value: float, record: Record) -> str:
-        interval = record.scores[name].interval
-        if interval and interval[0] < interval[1]:
-            return fmt.measured(value, interval)[0]
-        return fmt.share(value) if record.scores[name].unit == "share" else fmt.figure(value)
+# of a share no more decimals than one of ten thousand samples has, of the mean number of modes a tenth
+_FINEST = {"share": 4, "modes": 1}
 
+
+def _shown(score: Score) -> tuple[str, str]:
+    """The value and its interval, as they are printed."""
+    if score.interval and score.interval[0] < score.interval[1]:
+        return fmt.measured(score.value, score.interval, _FINEST.get(score.unit))
+    return (fmt.share(score.value) if score.unit == "share" else fmt.figure(score.value)), ""
+
+
+def _score_text(name: str) -> Callable[[float, Record], str]:
     if name == "modes":
-        return lambda value, record: (f"{value:g}" if value.is_integer() else f"{value:.1f}") + _mode_count(record)
-    return text
+        return lambda value, record: (
+            (f"{value:g}" if value.is_integer() else _shown(record.scores[name])[0]) + _mode_count(record)
+        )
+    return lambda value, record: _shown(record.scores[name])[0]
 
 
 def score_column(name: str, records: Iterable[Record]) -> Column:
@@ -153,6 +166,7 @@ def score_column(name: str, records: Iterable[Record]) -> Column:
         unit=fmt.plain(first.unit) if first and first.unit not in ("share", name) else "",
         meaning=known.meaning,
         interval=lambda runs: score.interval if (score := runs.record.scores.get(name)) else None,
+        detail=lambda runs: _shown(score)[1] if (score := runs.record.scores.get(name)) else "",
         contrast=lambda a, b: difference(a, b, name),
     )
 
@@ -172,6 +186,14 @@ def _speed(field: str) -> Value:
 
 def _time_interval(field: Time) -> Callable[[Runs], Interval | None]:
     return lambda runs: time_interval([record.speed for record in runs.records if record.speed], field)
+
+
+def _time_detail(field: Time) -> Callable[[Runs], str]:
+    def detail(runs: Runs) -> str:
+        interval = _time_interval(field)(runs)
+        return fmt.seconds_interval(getattr(runs.record.speed, field), interval) if interval else ""
+
+    return detail
 
 
 def _latency_p95(record: Record) -> float | None:
@@ -202,7 +224,7 @@ SECONDS_PER_IMAGE = Column(
     "seconds_per_image", "Time per image", "s/image", "lower", _speed("seconds_per_image"),
     lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
     meaning="sampling only, in full batches, median", interval=_time_interval("seconds_per_image"),
-    contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
+    detail=_time_detail("seconds_per_image"), contrast=lambda a, b: time_ratio(a, b, "seconds_per_image"),
 )  # fmt: skip
 
 FACTS = (
@@ -220,7 +242,7 @@ FACTS = (
         "latency_seconds", "Latency", "latency", "lower", _speed("latency_seconds"),
         lambda value, _: fmt.seconds(value), _why_untimed, log=True, is_time=True,
         meaning="time of a batch of one, median", interval=_time_interval("latency_seconds"),
-        contrast=lambda a, b: time_ratio(a, b, "latency_seconds"),
+        detail=_time_detail("latency_seconds"), contrast=lambda a, b: time_ratio(a, b, "latency_seconds"),
     ),
     Column(
         "latency_p95_seconds", "Latency p95", "p95", "lower", _latency_p95, lambda value, _: fmt.seconds(value),

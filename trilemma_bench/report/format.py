@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 
 DASH = "—"
@@ -25,10 +26,11 @@ def figure(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
-def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
+def measured(value: float, interval: tuple[float, float], finest: int | None = None) -> tuple[str, str]:
     """A value as exact as its error lets it be, and its interval: ('7.02', '±0.31'), or ('0.30', '[0.25, 0.42]').
 
-    An interval narrower than five digits of the value is none that a reader could use: ('25.0', '').
+    finest: the most decimals. An interval narrower than five digits of the value, or than `finest` decimals, is none
+    that a reader could use: ('25.0', '').
     """
     low, high = interval
     half = (high - low) / 2
@@ -40,10 +42,11 @@ def measured(value: float, interval: tuple[float, float]) -> tuple[str, str]:
     # two digits of the value however unsure it is, five however sure; of what is 0 but for rounding, the interval's
     digits = 1 - math.floor(math.log10(abs(value) if abs(value) > 1e-6 * largest else largest))
     places = max(0, min(max(_places(half), digits), digits + 3))
+    places = places if finest is None else min(places, finest)
     plain, *ends = (f"{each:.{places}f}" for each in (value, low, high))  # commas part the ends, so not thousands too
     shown = f"{value:,.{places}f}"
     if half < 0.5 * 10.0**-places or ends == [plain, plain]:
-        return figure(value), ""
+        return shown if places == finest else figure(value), ""
     return shown, f"±{half:,.{places}f}" if _symmetric(value, low, high) else f"[{', '.join(ends)}]"
 
 
@@ -62,25 +65,53 @@ def short(text: str, width: int = 36) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def wrapped(text: str, width: int) -> str:
+    """In a line of `width` characters, else in two of about the same length, cut where these would be longer."""
+    if len(text) <= width:
+        return text
+    lines = (
+        textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        for room in range(len(text) // 2, width)
+    )
+    halves = next((found for found in lines if len(found) == 2 and max(map(len, found)) <= width), None)
+    return "\n".join(halves or textwrap.wrap(text, width, max_lines=2, placeholder=" …"))
+
+
 def share(value: float) -> str:
     """A share, with three decimals."""
     return f"{value:.3f}"
 
 
-def _scaled(value: float, units: _Units) -> str:
+def _unit(value: float, units: _Units) -> tuple[float, str]:
     # 0.9995 of a unit already rounds to one of it
-    size, unit = next((item for item in units if abs(value) >= 0.9995 * item[0]), units[-1])
+    return next((item for item in units if abs(value) >= 0.9995 * item[0]), units[-1])
+
+
+def _scaled(value: float, units: _Units) -> str:
+    size, unit = _unit(value, units)
     return f"{figure(value / size)} {unit}"
 
 
+def _time_units(value: float) -> _Units:
+    """Minutes from two minutes on."""
+    return _SECONDS if value >= 120 else _SECONDS[2:]
+
+
 def seconds(value: float) -> str:
-    """A time with the unit that suits it, from ns to h; minutes from two minutes on."""
-    return "0 s" if value == 0 else _scaled(value, _SECONDS if value >= 120 else _SECONDS[2:])
+    """A time with the unit that suits it, from ns to h."""
+    return "0 s" if value == 0 else _scaled(value, _time_units(value))
+
+
+def seconds_interval(value: float, interval: tuple[float, float]) -> str:
+    """The interval of a time in the unit that `seconds` gives its value: '[2.73, 10.3]'; '' if no digit differs."""
+    size, _ = _unit(value, _time_units(value))
+    shown, *ends = (figure(each / size) for each in (value, *interval))
+    return "" if ends == [shown, shown] else f"[{', '.join(ends)}]"
 
 
 def brief_seconds(value: float) -> str:
     """A time for an axis: 1 ms, 20 µs."""
-    size, unit = next((item for item in _SECONDS[2:] if value >= 0.9995 * item[0]), _SECONDS[-1])
+    size, unit = _unit(value, _SECONDS[2:])
     return f"{value / size:.4g} {unit}" if value else "0 s"
 
 
@@ -98,6 +129,11 @@ def plain(text: object) -> str:
     """One line without control characters: nothing in a record may steer a terminal or break a table."""
     kept = (char if char.isprintable() else " " for char in str(text))
     return " ".join("".join(kept).split())
+
+
+def device(text: object) -> str:
+    """A device as records name it, without trade marks and in good English."""
+    return plain(text).replace("(R)", "").replace("(TM)", "").replace("(1 threads)", "(1 thread)")
 
 
 def markdown(text: object) -> str:

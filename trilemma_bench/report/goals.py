@@ -17,7 +17,7 @@ from trilemma_bench.statistics import Z95, hypervolume, pareto_front
 Floats = NDArray[np.float64]
 
 VOLUME_MEANING = (
-    "Hypervolume: the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
+    "the share of the space of all three goals in which some row is at least as good. Times and Fréchet "
     "distances count on logarithmic scales from a tenth of the range beyond the worst of these rows (or ten times the "
     "best) to the best, on linear ones where some value is 0 or less, shares from nothing to the best: it belongs to "
     "these rows and is no score to carry elsewhere. [ ]: 95 % of what it is where the values of its front are drawn "

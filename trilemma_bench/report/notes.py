@@ -7,19 +7,41 @@ from itertools import islice
 
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import Column
+from trilemma_bench.report.columns import Column, score_title
 from trilemma_bench.statistics import BELOW, RUNS_SD, Group, Runs, is_reference
 
-LEGEND = (
-    "± and [ ] are 95 % intervals: of a single run they cover sampling only (other samples of the same trained model), "
-    "of several seeds training too. ≈ marks a value whose difference from the best is not shown to be real: in 95 % of "
-    "columns the row that is truly the best is the bold one or has this mark (Gupta's subset selection, with "
-    "Bonferroni's correction for the number of rows). A value without a known error is not tested. The interval of a "
-    "time is about other runs on the same machine: by the spread of these runs and by the "
-    f"{100 * RUNS_SD:.0f} % by which runs of one model scatter, which is all that is known of a single run."
-)
+FRONT, NEAR = "◆", "◇"
+LEGEND = {
+    "bold": "the best of its column",
+    "≈": "the difference from the best is not shown to be real: in 95 % of columns the row that is truly the best is "
+    "the bold one or has this mark (Gupta's subset selection, with Bonferroni's correction for the number of rows). A "
+    "value without a known error is not tested",
+    FRONT: "on the Pareto front of quality, coverage and speed: no row is as good in all three and better in one",
+    NEAR: "off the Pareto front by differences that are not shown to be real",
+    "± [ ]": "95 % intervals: of a single run they cover sampling only (other samples of the same trained model), of "
+    "several seeds training too. The interval of a time is about other runs on the same machine: by the spread of these "
+    f"runs and by the {100 * RUNS_SD:.0f} % by which runs of one model scatter, which is all that is known of a single "
+    "run",
+    fmt.DASH: "no value: the reason stands below the table",
+}
 
 MOST_SEPARATIONS = 8
+# budgets are kept to a step
+_SAME_TRAINING = 0.95
+
+
+def training_span(records: Iterable[Record]) -> str:
+    """How long they were trained: '60.0 s', or '60.0 s–28.0 min' where that differs; '' where no record says."""
+    times = [record.training.seconds for record in records if record.training and not is_reference(record)]
+    if not times or max(times) == 0:
+        return ""
+    ends = (min(times), max(times)) if min(times) < _SAME_TRAINING * max(times) else (max(times),)
+    return "–".join(map(fmt.seconds, ends))
+
+
+def training_note(span: str) -> list[str]:
+    """A warning where training differs. span: of `training_span`."""
+    return [f"Trained for {span}: what looks better may only have been trained for longer"] if "–" in span else []
 
 
 def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
@@ -59,7 +81,7 @@ def missing_notes(record: Record) -> list[str]:
     """Why scores are missing: a note a reason, with the names of the scores."""
     names: dict[str, list[str]] = {}
     for name, why in record.missing.items():
-        names.setdefault(why, []).append(name)
+        names.setdefault(why, []).append(score_title(name))
     return [f"{', '.join(scores)}: {why}" for why, scores in names.items()]
 
 
@@ -68,7 +90,7 @@ def _notes_of(record: Record) -> list[str]:
     notes += [f"Samples: {record.samples_note}"] if record.samples_note else []
     notes += [f"missing: {note}" for note in missing_notes(record)]
     for name, score in record.scores.items():
-        notes += [f"{name}: {note}" for note in _score_notes(score)]
+        notes += [f"{score_title(name)}: {note}" for note in _score_notes(score)]
     if record.speed and not is_reference(record):
         notes += [record.speed.busy_note.capitalize()] if record.speed.busy_note else []
         notes += [f"NFE: {record.speed.nfe_note}"] if record.speed.nfe_note else []
@@ -96,7 +118,7 @@ def protocol_facts(group: Group) -> list[tuple[str, str]]:
         ("modes", group["mode_rule"]),
         ("quantisation", group["quantisation"]),
         ("data", f"fingerprint {fmt.plain(group['data'])[:12]}"),
-        ("device", group["device"] or "not timed"),
+        ("device", fmt.device(group["device"] or "not timed")),
     ]
     return [(field, fmt.plain(value)) for field, value in facts if value and group["protocol"]]
 
@@ -135,8 +157,8 @@ def separations(groups: Sequence[Group]) -> list[list[str]]:
 def _separated(group: Group, alike: Sequence[Group]) -> list[str]:
     apart = list(islice((other for other in alike if other is not group), MOST_SEPARATIONS))
     lines = [
-        f"Not ranked with the {fmt.plain(other['protocol'])} table on {fmt.plain(other['device'] or 'no device')}: "
-        + fmt.plain("; ".join(group.differences(other)))
+        f"Not ranked with the {fmt.plain(other['protocol'])} table on {fmt.device(other['device'] or 'no device')}: "
+        + fmt.device("; ".join(group.differences(other)))
         for other in apart
     ]
     more = len(alike) - 1 - len(apart)

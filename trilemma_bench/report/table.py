@@ -22,7 +22,15 @@ from trilemma_bench.report.columns import (
     score_columns,
 )
 from trilemma_bench.report.naming import row_names
-from trilemma_bench.report.notes import interval_methods, repeat_notes, row_notes
+from trilemma_bench.report.notes import (
+    FRONT,
+    NEAR,
+    interval_methods,
+    repeat_notes,
+    row_notes,
+    training_note,
+    training_span,
+)
 from trilemma_bench.statistics import (
     Group,
     Runs,
@@ -51,6 +59,11 @@ class Cell:
     footnote: int | None = None
     detail: str = ""
 
+    @property
+    def mark(self) -> str:
+        """'best', 'tied' or nothing."""
+        return "best" if self.best else "tied" if self.tied else ""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -65,6 +78,11 @@ class Row:
     front: bool
     near: bool
     cells: list[Cell]
+
+    @property
+    def mark(self) -> str:
+        """Beside its name; `notes.LEGEND` says what it means."""
+        return FRONT if self.front else NEAR if self.near else ""
 
     @property
     def record(self) -> Record:
@@ -95,7 +113,12 @@ class Table:
 
     @property
     def device(self) -> str:
-        return fmt.plain(self.group["device"] or "not timed")
+        return fmt.device(self.group["device"] or "not timed")
+
+    @property
+    def training(self) -> str:
+        """How long its rows were trained: '60.0 s–28.0 min'."""
+        return training_span(row.record for row in self.rows)
 
     @property
     def competitors(self) -> list[Row]:
@@ -117,9 +140,10 @@ def make_table(group: Group) -> Table:
     quality, coverage = quality_column(scores), coverage_column(scores)
     axes = [column for column in (quality, coverage, SECONDS_PER_IMAGE) if column]
     ordered = sorted(everyone, key=lambda runs: _rank(runs.record, quality))
-    whole = len(axes) == 3
+    # alone, a row is the front of nothing
+    whole = len(axes) == 3 and sum(not is_reference(record) for record in records) > 1
     front = front_of([runs.record for runs in ordered], axes) if whole else [False] * len(ordered)
-    near = _near_front(ordered, axes) if whole else [False] * len(ordered)
+    near = near_front(ordered, axes) if whole else [False] * len(ordered)
     footnotes: dict[str, int] = {}
     cells = [_cells(ordered, column, footnotes) for column in columns]
     rows = [
@@ -127,6 +151,7 @@ def make_table(group: Group) -> Table:
         for i, (name, runs) in enumerate(zip(row_names(ordered), ordered, strict=True))
     ]
     notes = [
+        *training_note(training_span(records)),
         *row_notes((row.name, row.record) for row in rows),
         *repeat_notes(((row.name, row.runs) for row in rows), repeated),
         *interval_methods(records, scores),
@@ -156,7 +181,7 @@ def front_of(records: Sequence[Record], axes: Sequence[Column]) -> list[bool]:
     return [bool(on) for on in pareto_front(*_points(records, axes))]
 
 
-def _near_front(rows: Sequence[Runs], axes: Sequence[Column]) -> list[bool]:
+def near_front(rows: Sequence[Runs], axes: Sequence[Column]) -> list[bool]:
     """Which rows are dominated, but by none that is shown to be better in one of `axes`."""
     points, directions = _points([runs.record for runs in rows], axes)
     level = _level_of_rows(len(rows)) / len(axes)
@@ -234,6 +259,4 @@ def _cell(runs: Runs, column: Column, best: bool, second: bool, tied: bool, foot
     if value is None:
         reason = fmt.plain(column.reason(record))
         return Cell(fmt.DASH, None, footnote=footnotes.setdefault(reason, len(footnotes) + 1))
-    interval = score.interval if (score := record.scores.get(column.key)) else None
-    detail = fmt.measured(value, interval)[1] if interval else ""
-    return Cell(column.text(value, record), value, best, second, tied, detail=detail)
+    return Cell(column.text(value, record), value, best, second, tied, detail=column.detail(runs))

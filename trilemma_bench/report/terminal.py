@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import FACTS, family
-from trilemma_bench.report.notes import missing_notes
+from trilemma_bench.report.columns import FACTS, Column, family, score_title
+from trilemma_bench.report.notes import FRONT, NEAR, missing_notes
 from trilemma_bench.report.table import Cell, Table, tables
 
 WIDTH = 120
@@ -36,19 +36,26 @@ def failure(record: Record) -> str:
 
 def _legend(text: str) -> str:
     """What the marks in `text` mean."""
-    marks = {"*": "* best of its table", "≈": "≈ no difference to the best shown"}
-    shown = [meaning for mark, meaning in marks.items() if mark in text]
-    return (
-        "   ".join([*shown, "↑ higher is better", "↓ lower is better"])
-        + "\n± and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"
+    better = {"↑": "higher is better", "↓": "lower is better"}
+    lines = (
+        {"*": "best of its table", "≈": "no difference to the best shown", **better},
+        {FRONT: "Pareto front of quality, coverage and speed", NEAR: "off it by differences not shown to be real"},
+        {"±": "and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"},
     )
+    shown = ("   ".join(f"{mark} {meaning}" for mark, meaning in line.items() if mark in text) for line in lines)
+    return "\n".join(filter(None, shown))
 
 
 def _group(table: Table) -> str:
     blocks = [block for part in table.parts for block in _blocks(table, part)]
     records = [row.record for row in table.rows]
     said = [record.dataset.note for record in records]
-    said += [f"{name}: {score.note}" for record in records for name, score in record.scores.items() if score.note]
+    said += [
+        f"{score_title(name)}: {score.note}"
+        for record in records
+        for name, score in record.scores.items()
+        if score.note
+    ]
     below = [fmt.short(f"note: {fmt.plain(note)}", WIDTH) for note in dict.fromkeys(said) if note]
     reasons = dict.fromkeys(reason for record in records for reason in missing_notes(record))
     below += [f"missing: {fmt.plain(reason)}" for reason in reasons]  # whole: it says what to do
@@ -56,17 +63,19 @@ def _group(table: Table) -> str:
 
 
 def _blocks(table: Table, part: Sequence[int]) -> list[list[list[str]]]:
-    """The lines of cells of one part of the table, names first, broken where they would be too wide."""
+    """The lines of cells of one part of the table, names and marks first, broken where they would be too wide."""
     blocks: list[list[list[str]]] = []
-    names = ["", *(row.name for row in table.rows)]
+    marked = any(row.mark for row in table.rows)
+    starts = [[row.name, row.mark] if marked else [row.name] for row in table.rows]
+    starts.insert(0, [""] * len(starts[0]))
     for index in part:
         column = table.columns[index]
         if column in FACTS and column.key not in _FACTS:
             continue
         head = f"{column.short}{fmt.ARROWS[column.better]}"
-        texts = [head, *(_text(row.cells[index]) for row in table.rows)]
+        texts = [head, *(_text(row.cells[index], column) for row in table.rows)]
         if not blocks or _width([*zip(*blocks[-1], strict=True), texts]) > WIDTH:
-            blocks.append([[name] for name in names])
+            blocks.append([[*start] for start in starts])
         for line, text in zip(blocks[-1], texts, strict=True):
             line.append(text)
     return blocks
@@ -78,8 +87,10 @@ def _width(columns: Sequence[Sequence[str]]) -> int:
     return names + sum(1 + max(map(len, column)) for column in columns[1:])
 
 
-def _text(cell: Cell) -> str:
-    return (cell.text + cell.detail).replace(" ", "") + ("*" if cell.best else "≈" if cell.tied else " ")
+def _text(cell: Cell, column: Column) -> str:
+    """Without spaces; the intervals of times are only where there is more room."""
+    detail = "" if column.is_time else cell.detail
+    return (cell.text + detail).replace(" ", "") + ("*" if cell.best else "≈" if cell.tied else " ")
 
 
 def _heading(table: Table) -> list[str]:

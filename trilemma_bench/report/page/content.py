@@ -37,9 +37,8 @@ def page_content(
     papers = papers_beside(every) if with_published else []
     return {
         "count": len(records),
-        "legend": LEGEND,
+        "legend": {**LEGEND, "Hypervolume": VOLUME_MEANING},
         "log_from": LOG_FROM,
-        "volume_meaning": VOLUME_MEANING,
         "published_meaning": MEANING,
         "groups": [_group(table, lines, details) for table, lines in zip(every, apart, strict=True)],
         "published": {rows[0].dataset: _published(rows) for rows in papers},
@@ -65,6 +64,7 @@ def _group(table: Table, apart: Sequence[str], details: Details) -> JSONDict:
     return {
         "title": table.title,
         "device": table.device,
+        "training": table.training,
         "facts": protocol_facts(table.group),
         "notes": [*(f"{fmt.DASH} {reason}" for reason in table.footnotes), *table.notes, *apart],
         "columns": [{**_column(column), "main": column.key in main} for column in table.columns],
@@ -99,6 +99,7 @@ def _row(row: Row, table: Table, details: Details, shares: Any) -> JSONDict:
         "name": row.name,
         "front": row.front,
         "near": row.near,
+        "mark": row.mark,
         "reference": row.reference,
         "runs": details.add(row.runs.records),
         "cells": cells,
@@ -114,7 +115,7 @@ def _cell(cell: Cell, column: Column, row: Row, table: Table) -> JSONDict:
         "value": cell.value,
         "detail": cell.detail,
         "interval": interval and [rounded(end) for end in interval],
-        "mark": "best" if cell.best else "tied" if cell.tied else "",
+        "mark": cell.mark,
         "reason": table.footnotes[cell.footnote - 1] if cell.footnote else "",
     }
     return {name: value for name, value in facts.items() if value not in (None, "")}

@@ -36,15 +36,14 @@ function part(title, ...children) {
 }
 
 function scoreList(group, row) {
-  const facts = group.columns.map((column, index) => [column.title + arrow(column), scoreText(row.cells[index], column)]);
+  const facts = group.columns.map((column, index) => [column.title + arrow(column), scoreText(row.cells[index])]);
   return part("Scores", fillFacts(el("dl", { class: "facts" }), facts));
 }
 
-function scoreText(cell, column) {
+function scoreText(cell) {
   if (cell.reason) return `${cell.text} ${cell.reason}`;
   const mark = { best: " – best of its table", tied: " – no difference to the best is shown" }[cell.mark] ?? "";
-  const times = column.time && cell.interval ? ` [${cell.interval.map(timeText).join(", ")}]` : "";
-  return `${cell.text} ${cell.detail ?? ""}${times}${mark}`;
+  return `${cell.text} ${cell.detail ?? ""}${mark}`;
 }
 
 function showRun(target, run) {

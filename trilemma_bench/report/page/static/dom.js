@@ -13,7 +13,7 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-const arrow = (column) => ({ higher: " ↑", lower: " ↓" })[column.better] ?? "";
+const arrow = (column) => ({ higher: "\u00a0↑", lower: "\u00a0↓" })[column.better] ?? "";
 
 /** A definition list of [name, value]. */
 function fillFacts(list, facts) {

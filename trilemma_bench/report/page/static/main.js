@@ -6,7 +6,7 @@ function selectGroup(place) {
   const group = data.groups[place];
   Object.assign(current, { group, sort: null });
   byId("group").hidden = false;
-  byId("group-title").replaceChildren(group.title, " ", el("small", {}, group.device));
+  byId("group-title").replaceChildren(group.title, " ", el("small", {}, [group.device, group.training && `trained ${group.training}`].filter(Boolean).join(" · ")));
   byId("winners").replaceChildren(...winners(group));
   document.querySelectorAll("#groups tr[data-group]").forEach((row) => row.classList.toggle("chosen", row.dataset.group === String(place)));
   chooseAxes(group);
@@ -137,7 +137,7 @@ function groupOfHash() {
 function start() {
   themeSwitch(() => { if (current.group) drawPlot(current, open); charts.forEach((node) => node.draw()); });
   byId("count").textContent = `${data.count} run${data.count === 1 ? "" : "s"}${data.groups.length ? `, ${data.groups.length} comparable group${data.groups.length === 1 ? "" : "s"}` : ": no complete run to show"}`;
-  byId("legend").textContent = `Bold is the best of its column, ◆ the Pareto front of quality, coverage and speed, ◇ a row that is ${NEAR_FRONT}. A dash is a missing score; its reason is shown on it. ${data.legend} ${data.volume_meaning}.`;
+  fillFacts(byId("legend"), Object.entries(data.legend));
   fillFailed(openRun);
   byId("skipped").hidden = !fillList("skipped-list", data.skipped);
   listen();

@@ -46,6 +46,7 @@ function flatView(state, width) {
       ...colourScale(columns[colour], known.map((row) => valueOf(row, colour))), colorbar: colourBar(columns[colour], narrow, colours),
     } },
     { ...marks(unknown), marker: { size: small ? 7 : 11, symbol: "diamond-open", color: colours.soft, line: { width: 1.5 } } },
+    { ...marks(rows.filter((row) => row.near)), hoverinfo: "skip", marker: { size: small ? 12 : 19, symbol: "circle-open", color: colours.ink, line: { width: 1.2 } } },
     highlightTrace(colours),
   ];
   const layout = { ...flatLayout(state, rows, valuesBeside(state), narrow, colours), shapes: referenceLines(state, colours) };
@@ -181,9 +182,10 @@ const shortened = (name) => (name.length > 36 ? `${name.slice(0, 35)}…` : name
 const heightFor = (width) => Math.round(Math.min(560, Math.max(400, 0.62 * width)));
 
 function flatLegend(state, rows) {
-  const missing = state.rows.filter((row) => !row.reference).length - rows.length;
+  const missing = state.rows.filter((row) => !row.reference).length - rows.length, near = rows.find((row) => row.near);
   return [
     rows.length ? "Heavy outline: on the Pareto front of quality, coverage and speed. Dashed: the front of the two axes." : "No row has both values.",
+    near ? `Ring: ${data.legend[near.mark]}.` : "",
     rows.length && rows.length <= MOST_BARS ? "Bars: 95 % intervals." : "",
     thinCurves(state.group).length ? "Thin lines join one trained model under several sampling settings." : "",
     publishedPoints(state).length ? "Hollow squares: published numbers, on the hardware of the time; never ranked." : "",
@@ -315,7 +317,7 @@ function rowLines(number) {
   const { group } = current, row = group.rows[number - 1];
   const told = [...new Set([group.goals.quality, group.goals.coverage, group.goals.speed, current.x, current.y, current.colour, group.columns.findIndex(({ key }) => key === "nfe")])];
   const facts = told.filter((index) => index !== null && index >= 0).map((index) => [group.columns[index].title, `${row.cells[index].text} ${row.cells[index].detail ?? ""}`]);
-  return { name: row.name, facts, below: row.reference ? "real data: shown, never ranked" : row.front ? "◆ on the Pareto front · click for details" : "click for details" };
+  return { name: row.name, facts, below: row.reference ? "real data: shown, never ranked" : [row.mark && `${row.mark} ${data.legend[row.mark]}`, "click for details"].filter(Boolean).join(" · ") };
 }
 
 function publishedLines(place) {

@@ -1,5 +1,4 @@
 // The sortable table of a group, and the tables that only list.
-const NEAR_FRONT = "off the Pareto front by differences that are not shown to be real";
 const headOf = (...cells) => el("thead", {}, el("tr", {}, ...cells));
 const columnHead = (column) => el("th", { scope: "col", title: column.meaning || undefined }, `${column.title}${arrow(column)}`);
 
@@ -18,9 +17,9 @@ function fillTable(state, open, resort) {
 }
 
 function rowOf(row, shown, open) {
-  const name = el("th", { scope: "row", class: "name" },
+  const name = el("th", { scope: "row", class: "name" }, el("div", {},
     el("button", { type: "button", class: "link", "aria-haspopup": "dialog" }, row.name),
-    row.front && el("span", { class: "mark", title: "on the Pareto front" }, " ◆"), row.near && el("span", { class: "mark", title: NEAR_FRONT }, " ◇"), row.reference && el("small", {}, " reference"));
+    row.mark && el("span", { class: "mark", title: data.legend[row.mark] }, row.mark), row.reference && el("small", {}, "reference")));
   return el("tr", { class: row.reference ? "reference" : undefined, onclick: () => open(row.number) }, el("td", { class: "number" }, String(row.number)), name, ...shown.map((index) => cellOf(row.cells[index])));
 }
 
@@ -49,12 +48,15 @@ const goalBest = (group, goal) => {
   return index === null ? [] : group.rows.filter((row) => row.cells[index].mark === "best");
 };
 
+/** How many rows are not shown to differ from the best. */
+const tiedOf = (group, index) => group.rows.filter((row) => row.cells[index].mark === "tied").length;
+
 /** Who is best in each goal, and whether that is sure. */
 function winners(group) {
   const cards = ["quality", "coverage", "speed"].map((goal) => {
     const index = group.goals[goal], best = goalBest(group, goal);
     if (!best.length) return null;
-    const cell = best[0].cells[index], tied = group.rows.filter((row) => row.cells[index].mark === "tied").length;
+    const cell = best[0].cells[index], tied = tiedOf(group, index);
     const names = best.length > 2 ? `${best[0].name} and ${best.length - 1} others` : best.map((row) => row.name).join(" and ");
     return el("div", { class: "card" }, el("small", {}, `Best ${goal}`), el("b", {}, names), `${group.columns[index].title} ${cell.text} ${cell.detail ?? ""}`,
       tied > 0 && el("small", {}, ` · ≈ ${tied} more not shown to differ`));
@@ -65,8 +67,10 @@ function winners(group) {
 function fillOverview(select) {
   const short = (group, goal) => {
     const best = goalBest(group, goal), index = group.goals[goal];
-    if (group.rows.length < 2) return "one row: nothing to compare";
-    return best.length ? `${best[0].name}${best.length > 1 ? ` +${best.length - 1}` : ""}: ${group.columns[index].title} ${best[0].cells[index].text}` : "—";
+    if (group.rows.filter((row) => !row.reference).length < 2) return "one row: nothing to compare";
+    if (!best.length) return "—";
+    const equal = best.length > 1 ? ` and ${best.length - 1} more` : "", tied = tiedOf(group, index);
+    return `${best[0].name}${equal}: ${group.columns[index].title} ${best[0].cells[index].text}${tied ? ` (≈ ${tied} more)` : ""}`;
   };
   byId("groups").replaceChildren(
     headOf(el("th", { scope: "col", class: "name" }, "Data"), el("th", { scope: "col" }, "Rows"), ...["quality", "coverage", "speed"].map((goal) => el("th", { scope: "col", class: "text" }, `Best ${goal}`)), el("th", { scope: "col", class: "text" }, "Protocol, device")),
