@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from records import demo_records, make_record, make_speed, many_records, with_errors
 
 from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import LEADER, NAMED_OF_MANY, NAMED_ROWS, axis_title, left_out, papers_of, scatter
+from trilemma_bench.report.plots import (
+    FAINT,
+    LEADER,
+    NAMED_OF_MANY,
+    NAMED_ROWS,
+    NEAR_TEXT,
+    axis_title,
+    left_out,
+    papers_of,
+    scatter,
+)
 from trilemma_bench.report.table import tables
 from trilemma_bench.report.trilemma import triangles, trilemma
+
+
+def legend_of(axes):
+    return [text.get_text() for text in axes.figure.legends[0].get_texts()]
 
 
 def test_labels_cover_neither_one_another_nor_the_points():
@@ -99,7 +114,8 @@ def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(t
 
 def test_each_row_has_a_triangle(toy):
     names = {axes.get_title().replace("\n", " ") for axes in triangles(toy).axes}
-    assert {row.name for row in toy.competitors} <= names
+    assert {f"{row.name} {row.mark}".strip() for row in toy.competitors} <= names
+    assert "◆ Pareto front" in triangles(toy).get_supxlabel()
     assert triangles(tables(demo_records())[1]) is None  # a single row has nothing to be compared with
 
 
@@ -120,8 +136,43 @@ def test_of_more_rows_than_can_be_named_the_best_is_named_off_the_line_of_real_d
     names = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text().startswith("m")}
     assert "m10" in names  # the best and the fastest of the equally good
     assert set(names) == {row.name for row in table.rows if row.front}
+    numbers = {text.get_text() for text in axes.texts if text.get_text().isdecimal()}
+    assert numbers == {str(row.number) for row in table.competitors if not row.front}
+    assert "row of the table" in legend_of(axes)
     (_, line) = axes.transData.transform((1e-3, 2.0))
     assert not any(box.y0 < line < box.y1 for box in names.values())
+
+
+def test_rows_near_the_front_have_a_ring_and_the_legend_says_what_it_means():
+    def drawn(*fids):
+        speed = make_speed(1.0, 1, batch_size=1, raw_seconds=[1 + i / 1000 for i in range(20)])
+        records = [
+            make_record(f"m{fid}", scores=with_errors({"fid": (fid, 0.3), "recall": (0.5, 0.01)}), speed=speed)
+            for fid in fids
+        ]
+        (table,) = tables(records)
+        for axes in (
+            trilemma(table, table.quality, table.coverage).axes[0],
+            scatter(table, table.speed, table.quality).axes[0],
+        ):
+            rings = [found.get_offsets()[:, 1] for found in axes.collections if len(found.get_facecolors()) == 0]
+            yield [list(at) for at in rings if len(at)], NEAR_TEXT in legend_of(axes)
+
+    assert list(drawn(5.0, 5.5, 9.0)) == [([[5.5]], True)] * 2
+    assert list(drawn(5.0, 9.0)) == [([], False)] * 2
+
+
+def test_a_line_to_a_label_does_not_run_along_an_interval():
+    def beside(*obstacles):
+        bounds = np.array([0.0, 0, 400, 400])
+        (centre,) = place(
+            np.array([[200.0, 200]]), np.array([[30.0, 10]]), np.array([4.0]), bounds, np.array(obstacles)
+        )
+        return abs(centre[0] - 200)
+
+    taken = [120.0, 162, 280, 238]  # the nearest free places are above and below
+    assert beside(taken) < 1
+    assert beside(taken, [199.0, 160, 201, 240]) > 15
 
 
 def test_a_label_right_beside_its_point_needs_no_line_and_one_farther_off_has_one():
@@ -153,7 +204,7 @@ def test_of_many_rows_some_of_the_front_are_named_within_the_axes():
 def test_published_numbers_are_hollow_and_unnamed():
     (table,) = tables(many_records(12, 1))
     axes = scatter(table, table.speed, table.quality, papers_of(table)).axes[0]
-    (papers,) = (found for found in axes.collections if len(found.get_facecolors()) == 0)
+    (papers,) = (found for found in axes.collections if to_hex(found.get_edgecolors()[0]) == FAINT)
     assert [0.0021, 3.75] in papers.get_offsets().tolist()
     assert not any("DDGAN" in text.get_text() for text in axes.texts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ Array = NDArray[np.float64]
 _GAPS = np.array([2.0, 8, 16, 26, 38, 52, 68, 90, 120])
 _ANGLES = np.deg2rad(np.arange(0, 360, 22.5))
 _ALONG = np.linspace(0, 1, 25)[:, None]
-_OUTSIDE, _COVERED, _AMBIGUOUS, _CROSSED, _PASSED = 500.0, 20.0, 6.0, 4000.0, 300.0
+_OUTSIDE, _COVERED, _AMBIGUOUS, _CROSSED, _PASSED, _HIDDEN = 500.0, 20.0, 6.0, 4000.0, 300.0, 20.0
 _ROUNDS = 4
 
 
@@ -18,45 +20,66 @@ def place(anchors: Array, sizes: Array, radii: Array, bounds: Array, obstacles: 
     """Centres (N×2) for labels of `sizes` (N×2) near `anchors` (N×2), whose marks have `radii` (N). All in pixels.
 
     bounds: x0, y0, x1, y1 that the labels should stay within. obstacles: boxes (M×4) that they should not cover.
-    Each label takes the cheapest of the places around its point, the most crowded points first, in a few rounds.
+    Each label takes the cheapest of the places around its point in a few rounds, in the best of a few orders.
     """
     count = len(anchors)
     marks = _boxes(anchors, 2 * radii[:, None].repeat(2, axis=1)) if count else np.empty((0, 4))
     fixed = np.concatenate([obstacles.reshape(-1, 4), marks])
     candidates = [_candidates(anchors[i], sizes[i], radii[i]) for i in range(count)]
+    lines = [_lines(candidates[i], sizes[i], anchors[i]) for i in range(count)]
     nearby = [_within_reach(fixed, candidates[i], sizes[i]) for i in range(count)]
     alone = [
         _cost(candidates[i], sizes[i], anchors[i], bounds, nearby[i])
         + _ambiguity(candidates[i], sizes[i], anchors, i)
-        + _PASSED * _passed(candidates[i], sizes[i], anchors, radii, i)
+        + _PASSED * _passed(lines[i], anchors, radii, i)
+        + _HIDDEN * _hidden(lines[i], _within_reach(obstacles, candidates[i], sizes[i]))
         for i in range(count)
     ]
-    order = np.argsort([np.sort(np.abs(anchors - anchor).sum(1))[:4].sum() for anchor in anchors])
-    placed: dict[int, Array] = {}
+    crowded_first = np.argsort([np.sort(np.abs(anchors - anchor).sum(1))[:4].sum() for anchor in anchors])
+    orders = (crowded_first, crowded_first[::-1], np.argsort(anchors[:, 0]))
+    settled = [_settle(order, candidates, lines, alone, sizes) for order in orders]
+    return min(settled, key=lambda found: found[0])[1]
+
+
+def _settle(
+    order: NDArray[np.int_], candidates: Sequence[Array], lines: Sequence[Array], alone: Sequence[Array], sizes: Array
+) -> tuple[float, Array]:
+    """What all places cost in the last round, and the centres. alone: of each candidate, without the others' labels."""
+    chosen: dict[int, int] = {}
+    total = 0.0
     for _ in range(_ROUNDS):
+        before, total = dict(chosen), 0.0
         for i in order:
             cost = alone[i].copy()
-            for j, centre in placed.items():
+            for j, place in chosen.items():
                 if j != i:
+                    centre, line = candidates[j][place], lines[j][place]
                     cost += _COVERED * _cover(candidates[i], sizes[i], _boxes(centre[None], sizes[j][None]))
-                    cost += _CROSSED * _crossed(candidates[i], sizes[i], anchors[i], centre, sizes[j], anchors[j])
-            placed[i] = candidates[i][cost.argmin()]
-    return np.array([placed[i] for i in range(count)]).reshape(-1, 2)
+                    cost += _CROSSED * _crossed(candidates[i], sizes[i], lines[i], centre, sizes[j], line)
+            chosen[i] = int(cost.argmin())
+            total += float(cost.min())
+        if chosen == before:
+            break
+    return total, np.array([candidates[i][chosen[i]] for i in range(len(sizes))]).reshape(-1, 2)
 
 
-def _passed(centres: Array, size: Array, anchors: Array, radii: Array, own: int) -> Array:
-    """Through how many other marks the line from point `own` to each of `centres` goes: K."""
-    lines = _lines(centres, size, anchors[own])
+def _passed(lines: Array, anchors: Array, radii: Array, own: int) -> Array:
+    """Through how many other marks each of `lines` from point `own` goes: K."""
     gaps = np.hypot(*(lines[:, :, None] - anchors).transpose(3, 0, 1, 2)).min(axis=1)
     return np.asarray(np.delete(gaps < 0.7 * radii, own, axis=1).sum(axis=1), dtype=float)
 
 
-def _crossed(centres: Array, size: Array, anchor: Array, other: Array, other_size: Array, its_anchor: Array) -> Array:
+def _hidden(lines: Array, obstacles: Array) -> Array:
+    """How far each of `lines` runs along `obstacles`, as if it were one of them: K."""
+    inside = np.all((lines[:, :, None] > obstacles[:, :2]) & (lines[:, :, None] < obstacles[:, 2:]), axis=3)
+    return np.asarray(inside.any(axis=2).mean(axis=1) * np.hypot(*(lines[:, -1] - lines[:, 0]).T))
+
+
+def _crossed(centres: Array, size: Array, lines: Array, other: Array, other_size: Array, line: Array) -> Array:
     """How often the label or line of each of `centres` crosses the line of another label, or its line that label: K."""
-    lines, line = _lines(centres, size, anchor), _lines(other[None], other_size, its_anchor)[0]
     through = _inside(lines, other, other_size).any(axis=1)
     under = _inside(line, centres[:, None], size).any(axis=1)
-    return through * 1.0 + under + 0.5 * _intersect(anchor, lines[:, -1], its_anchor, line[-1])
+    return through * 1.0 + under + 0.5 * _intersect(lines[0, 0], lines[:, -1], line[0], line[-1])
 
 
 def _lines(centres: Array, size: Array, anchor: Array) -> Array:

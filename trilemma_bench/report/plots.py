@@ -21,18 +21,23 @@ from trilemma_bench.report.columns import LOG_FROM, Column
 from trilemma_bench.report.goals import Curve, Floats, values
 from trilemma_bench.report.labels import place
 from trilemma_bench.report.published import Published, published
-from trilemma_bench.report.table import Row, Table, front_of
+from trilemma_bench.report.table import Row, Table, front_of, near_front
 
 MARKERS = "osD^vPX<>"
 INK, SOFT, FAINT = "#222222", "#555555", "#8a8a8a"
 # the text width of ICLR's and NeurIPS's styles, in inches
 WIDTH, HEIGHT = 5.5, 3.5
-# beyond this many rows only the front is named, and of that so many; beyond that many all look alike, without intervals
+# beyond this many rows only the front is named, and of that so many, and the others have their numbers in the table;
+# beyond that many all look alike, without intervals and numbers
 NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 12, 40
+LABEL_WIDTH = 28  # characters, before a label is broken into two lines
 MOST_CURVES = 10
 LEADER = 4  # the zorder of the line from a point to its label: above all marks
 REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
 _FRONT = "Pareto front: none as good in both, better in one"
+NEAR_TEXT = "off it by differences not shown to be real"
+
+_RING: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.8}
 
 Axis = Literal["x", "y"]
 
@@ -109,9 +114,11 @@ def scatter(table: Table, x: Column, y: Column, papers: Sequence[Published] = ()
         front = np.array(front_of([row.record for row in rows], [x, y]), dtype=bool)
         _draw_front(axes, rows, front, x, y)
         _draw_rows(axes, rows, front, x, y)
+        near = np.array(near_front([row.runs for row in rows], [x, y]), dtype=bool)
+        draw_near(axes, rows, near, x, y, np.full(len(rows), 4.0))
         draw_reference(axes, table, x, y)
         draw_papers(axes, papers, x, y)
-        legend(axes, table, x, y, papers)
+        legend(axes, table, x, y, papers, near=bool(near.any()))
         label_points(axes, rows, names_of(rows, front), x, y, np.full(len(rows), 4.0), front)
     return figure
 
@@ -141,16 +148,18 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
 def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
     """What is written beside the points: names; of too many rows, those of the front, evenly where it is long."""
     if len(rows) <= NAMED_ROWS:
-        return [fmt.short(row.name) for row in rows]
+        return [fmt.wrapped(row.name, LABEL_WIDTH) for row in rows]
     on_front = np.flatnonzero(front)  # the best quality first, which is always among them
     named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
-    return [fmt.short(row.name) if i in named else "" for i, row in enumerate(rows)]
+    return [fmt.wrapped(row.name, LABEL_WIDTH) if i in named else "" for i, row in enumerate(rows)]
 
 
 def title(axes: Axes, table: Table, text: str) -> None:
     # at a stated height: matplotlib's own search for one takes a tenth of the time of a figure
     axes.set_title(literal(fmt.short(f"{table.title}: {text}", 80)), loc="left", fontsize=9.5, y=1.075, pad=0)
-    facts = [f"protocol {table.group['protocol']}", f"{table.group['samples measured']:,} samples", table.device]
+    measured = f"{table.group['samples measured']:,} samples"
+    training = table.training and f"trained {table.training}"
+    facts = [f"protocol {table.group['protocol']}", measured, training, table.device]
     subtitle = literal(fmt.short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7, color=SOFT)
 
@@ -254,6 +263,13 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Col
         )
 
 
+def draw_near(axes: Axes, rows: Sequence[Row], near: NDArray[np.bool_], x: Column, y: Column, radii: Floats) -> None:
+    """Rings around the marks of `near` rows, of `radii` in points."""
+    areas = np.pi * (radii[near] + 2.5) ** 2
+    if near.any():
+        axes.scatter(values(rows, x)[near], values(rows, y)[near], areas, **_RING, zorder=2.8)
+
+
 def papers_of(table: Table) -> tuple[Published, ...]:
     return published(table.group["dataset"])
 
@@ -310,55 +326,88 @@ def legend(
     papers: Sequence[Published] = (),
     front_text: str = _FRONT,
     line: Any = (0, (5, 2)),
+    near: bool = False,
 ) -> None:
-    """What the marks mean, below the axes, where it covers nothing."""
+    """What the marks mean, below the axes, where it covers nothing. near: whether a row has a ring."""
     outlined: dict[str, Any] = {"markerfacecolor": "#dddddd", "markeredgecolor": INK, "markeredgewidth": 1.2}
     axes.plot([], [], marker="o", markersize=6, linestyle=line, linewidth=1, color=FAINT, label=front_text, **outlined)
+    if near:
+        axes.scatter([], [], 60, label=NEAR_TEXT, **_RING)
     known = [reference_value(table, column) is not None for column in (x, y)]
     if all(known):
         axes.plot([], [], "*", color=INK, markerfacecolor="white", markersize=8, label="real data")
     elif any(known):
         axes.plot([], [], **REFERENCE_LINE, label="real data")
     rows = shown_rows(table, x, y)
+    if _numbered(rows):
+        axes.plot([], [], linestyle="none", marker="$1$", markersize=4, color=SOFT, label="row of the table")
     if len(rows) <= TOLD_APART and any(column.interval(row.runs) for row in rows for column in (x, y)):
         axes.plot([], [], color=SOFT, linewidth=0.9, marker="|", markersize=5, label="95 % interval")
     if _shown_papers(papers, x, y):
         hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": FAINT, "markersize": 4}
         axes.plot([], [], "s", label="published, on the hardware of the time: not ranked", **hollow)
-    axes.figure.legend(loc="lower center", ncols=3, frameon=False, fontsize=7, columnspacing=1.2)
+    # the two long texts stand below one another
+    columns = 2 if near and len(axes.get_legend_handles_labels()[0]) < 5 else 3
+    axes.figure.legend(loc="lower center", ncols=columns, frameon=False, fontsize=7, columnspacing=1.2)
+
+
+def _numbered(rows: Sequence[Row]) -> bool:
+    """Whether rows without a name are told apart by their numbers."""
+    return NAMED_ROWS < len(rows) <= TOLD_APART
 
 
 def label_points(
     axes: Axes, rows: Sequence[Row], names: Sequence[str], x: Column, y: Column, radii: Floats, front: NDArray[np.bool_]
 ) -> None:
-    """Writes `names` beside the points without overlap; a thin line leads to those not right beside. radii: points."""
-    figure: Any = axes.figure
-    pixels_a_point = figure.dpi / 72
+    """Writes `names` beside the points without overlap, then the numbers of the others where rows are told apart by
+    them; a thin line leads to what is not right beside its point. radii: of the marks, in points.
+    """
     points = np.stack([values(rows, x), values(rows, y)], axis=1).reshape(-1, 2)
-    pixels, radii = axes.transData.transform(points), radii * pixels_a_point
-    named = np.array([bool(name) for name in names], dtype=bool)
-    texts = [_text_at(axes, name, at, strong) for name, at, strong in zip(names, points, front, strict=True) if name]
-    sizes = np.array([text.get_window_extent().size for text in texts]).reshape(-1, 2) + np.array([4, 2])
+    taken = _write(axes, names, points, radii, front, np.empty((0, 4)), inside=len(rows) > NAMED_ROWS)
+    if _numbered(rows):
+        numbers = ["" if box.any() else str(row.number) for row, box in zip(rows, taken, strict=True)]
+        _write(axes, numbers, points, radii, np.zeros_like(front), taken[taken.any(axis=1)], inside=True)
+
+
+def _write(
+    axes: Axes,
+    texts: Sequence[str],
+    points: Floats,
+    radii: Floats,
+    strong: NDArray[np.bool_],
+    taken: Floats,
+    inside: bool,
+) -> Floats:
+    """Writes `texts` beside `points`; returns their boxes in pixels: N×4, zeros where nothing was written.
+
+    taken: boxes that are to be kept free. inside: what does not fit into the axes is left out.
+    """
+    figure: Any = axes.figure
+    scale = figure.dpi / 72
+    pixels, radii = axes.transData.transform(points), radii * scale
+    named = np.array([bool(text) for text in texts], dtype=bool)
+    drawn = [_text_at(axes, text, at, on) for text, at, on in zip(texts, points, strong, strict=True) if text]
+    sizes = np.array([text.get_window_extent().size for text in drawn]).reshape(-1, 2) + np.array([4, 2])
     frame = np.array(axes.get_window_extent().extents)
     marks = np.concatenate([pixels - radii[:, None], pixels + radii[:, None]], axis=1)[~named]
-    obstacles = np.concatenate([_obstacles(axes), marks])
-    centres = place(pixels[named], sizes, radii[named], frame, obstacles)
-    inside = ((centres - sizes / 2 >= frame[:2]) & (centres + sizes / 2 <= frame[2:])).all(axis=1)
-    for text, anchor, centre, size, radius, fits in zip(
-        texts, pixels[named], centres, sizes, radii[named], inside, strict=True
-    ):
-        if len(rows) > NAMED_ROWS and not fits:
+    centres = place(pixels[named], sizes, radii[named], frame, np.concatenate([_obstacles(axes), marks, taken]))
+    boxes = np.zeros((len(points), 4))
+    boxes[named] = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+    for i, text, centre, size in zip(np.flatnonzero(named), drawn, centres, sizes, strict=True):
+        if inside and not ((boxes[i, :2] >= frame[:2]) & (boxes[i, 2:] <= frame[2:])).all():
             text.remove()
+            boxes[i] = 0
             continue
-        text.set_position((centre - anchor) / pixels_a_point)
-        _leader(axes, pixels, anchor, centre, size, radius)
+        text.set_position((centre - pixels[i]) / scale)
+        _leader(axes, pixels, pixels[i], centre, size, radii[i])
+    return boxes
 
 
 def _text_at(axes: Axes, name: str, at: Floats, strong: bool) -> Any:
     return axes.annotate(
-        literal(name), (at[0], at[1]), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=7,
-        color=INK if strong else SOFT, zorder=5, annotation_clip=False,
-        path_effects=[matplotlib.patheffects.withStroke(linewidth=1.5, foreground="white")],
+        literal(name), (at[0], at[1]), (0, 0), textcoords="offset points", ha="center", va="center",
+        fontsize=5.5 if name.isdecimal() else 7, linespacing=1.0, color=INK if strong else SOFT, zorder=5,
+        annotation_clip=False, path_effects=[matplotlib.patheffects.withStroke(linewidth=1.5, foreground="white")],
     )  # fmt: skip
 
 
@@ -380,5 +429,6 @@ def _leader(axes: Axes, points: Floats, anchor: Floats, centre: Floats, size: Fl
     gap = float(np.hypot(*(own - anchor)))
     if gap < radius + 4 and (gaps < gap + 10).sum() < 2:
         return
-    ends = axes.transData.inverted().transform(np.stack([anchor, own]))
-    axes.plot(*ends.T, color=INK, linewidth=0.5, zorder=LEADER)
+    # in many pieces, so that what is written later keeps off each of them
+    line = axes.transData.inverted().transform(anchor + np.linspace(0, 1, 20)[:, None] * (own - anchor))
+    axes.plot(*line.T, color=INK, linewidth=0.5, zorder=LEADER)

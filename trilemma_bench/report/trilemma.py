@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +13,20 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import Column
+from trilemma_bench.report.columns import Column, family
 from trilemma_bench.report.goals import Floats, goals_of, reached, values
+from trilemma_bench.report.notes import FRONT, NEAR
 from trilemma_bench.report.plots import (
     FAINT,
     INK,
     NAMED_ROWS,
+    NEAR_TEXT,
     SOFT,
     TOLD_APART,
     WIDTH,
     axis_title,
     draw_intervals,
+    draw_near,
     draw_papers,
     draw_reference,
     label_points,
@@ -45,6 +47,7 @@ from trilemma_bench.report.table import Row, Table
 TRIANGLES, ACROSS = 10, 5
 _CORNERS = np.deg2rad([90, 210, 330])  # quality, coverage, speed
 _COLOURS = colormaps["cividis"]
+_FRONT = "Pareto front: none as good in all, better in one"
 
 
 def trilemma(table: Table, quality: Column, coverage: Column, papers: Sequence[Published] = ()) -> Figure:
@@ -81,8 +84,11 @@ def _bubbles(
     draw_reference(axes, table, speed, quality)
     draw_papers(axes, papers, speed, quality)
     _colour_bar(axes, norm, coverage)
-    legend(axes, table, speed, quality, papers, "Pareto front: none as good in all, better in one", line="none")
-    label_points(axes, rows, _labels(rows, front, coverage), speed, quality, np.sqrt(areas / np.pi), front)
+    radii = np.sqrt(areas / np.pi)
+    near = np.array([row.near for row in rows], dtype=bool)
+    draw_near(axes, rows, near, speed, quality, radii)
+    legend(axes, table, speed, quality, papers, _FRONT, line="none", near=bool(near.any()))
+    label_points(axes, rows, _labels(rows, front, coverage), speed, quality, radii, front)
 
 
 def _colour_bar(axes: Axes, norm: Normalize, coverage: Column) -> None:
@@ -106,7 +112,10 @@ def _labels(rows: list[Row], front: Any, coverage: Column) -> list[str]:
 
 def _coverage_text(row: Row, coverage: Column) -> str:
     value = coverage.value(row.record)
-    return f"no {coverage.short}" if value is None else f"{coverage.short} {coverage.text(value, row.record)}"
+    if value is None:
+        return f"no {coverage.short}"
+    counted = family(coverage.key) == "modes"
+    return f"{coverage.short} {coverage.text(value, row.record) if counted else f'{value:.2f}'}"
 
 
 def triangles(table: Table) -> Figure | None:
@@ -120,21 +129,28 @@ def triangles(table: Table) -> Figure | None:
     shown = rows[:TRIANGLES]
     norm = _coverage_scale(values([row for row, _ in rows], goals[1]))
     down = -(-len(shown) // ACROSS)
-    more = f"; {len(rows) - len(shown)} more in the table" if len(rows) > len(shown) else ""
+    height = 1.2 * down + 0.35
     with style():
-        figure = new_figure(WIDTH, 1.2 * down + 0.25)
-        figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.2 / (1.2 * down + 0.25), bottom=0.2 / down, hspace=0.3)
-        grid = figure.subplots(down, ACROSS, squeeze=False)
+        figure = new_figure(WIDTH, height)
+        figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.2 / height, bottom=0.35 / height, hspace=0.3)
+        grid = figure.subplots(down, -(-len(shown) // down), squeeze=False)
         for axes in grid.flat[len(shown) :]:
             axes.axis("off")
         for axes, (row, shares) in zip(grid.flat, shown, strict=False):
             _triangle(axes, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
-        figure.supxlabel(
-            f"{literal(fmt.short(table.title))}: corner: best of these rows, centre: beyond the worst{more}",
-            fontsize=7,
-            color=SOFT,
-        )
+        words = _words(table, goals[1], [row for row, _ in shown], len(rows) - len(shown))
+        figure.supxlabel(literal(words), fontsize=7, color=SOFT)
     return figure
+
+
+def _words(table: Table, coverage: Column, rows: Sequence[Row], left_out: int) -> str:
+    """What the triangles and the marks beside their names mean."""
+    more = f"; {left_out} more in the table" if left_out else ""
+    meanings = {FRONT: "Pareto front", NEAR: NEAR_TEXT}
+    marks = [f"{mark} {meaning}" for mark, meaning in meanings.items() if any(row.mark == mark for row in rows)]
+    corners = "corner: best of these rows, centre: beyond the worst"
+    first = f"{fmt.short(table.title)}: {corners}, colour: {coverage.title}{more}"
+    return "\n".join([first, "   ".join(marks)])
 
 
 def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
@@ -150,7 +166,7 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    name = "\n".join(textwrap.wrap(row.name, 21, max_lines=2, placeholder=" …"))
-    axes.set_title(literal(name), fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
+    name = literal(f"{fmt.wrapped(row.name, 21)} {row.mark}".strip())
+    axes.set_title(name, fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")
