@@ -22,12 +22,27 @@ def rows(text):
 
 def test_best_is_bold_and_second_underlined_within_a_table():
     records = [make_record(f"m{i}", scores=with_errors({"fid": (v, 0.2)})) for i, v in enumerate([5.0, 7.0, 6.0, 6.0])]
-    found = {row[0]: row[1] for row in rows(latex_tables(tables(records), False))}
-    assert found["m0"].startswith(r"\textbf{5.0}")
-    assert found["m2"].startswith(r"\underline{6.0}")
-    assert found["m3"].startswith(r"\underline{6.0}")
-    assert found["m1"].startswith("7.0 {")
-    assert r"$\pm$0.39" in found["m1"] or r"$\pm$0.4" in found["m1"]
+    found = {row[2]: row[3] for row in rows(latex_tables(tables(records), False))}
+    assert found["m0"] == r"\trilemmavalue{\textbf{5.0}}{$\pm$0.4}"
+    assert found["m2"] == found["m3"] == r"\trilemmavalue{\underline{6.0}}{$\pm$0.4}"
+    assert found["m1"] == r"\trilemmavalue{7.0}{$\pm$0.4}"
+
+
+def test_every_mark_is_explained_where_it_is_used_and_nowhere_else():
+    def timed(name, fid, recall=0.5):
+        speed = make_speed(1.0, 1, batch_size=1, raw_seconds=[1 + i / 1000 for i in range(20)])
+        return make_record(name, scores=with_errors({"fid": (fid, 0.3), "recall": (recall, 0.01)}), speed=speed)
+
+    text = latex_tables(tables([timed("best", 5.0), timed("near", 5.5, 0.49), timed("worse", 9.0)]), False)
+    found = {row[2]: row for row in rows(text)}
+    assert [found[name][1] for name in ("best", "near", "worse")] == [r"\trilemmafront", r"\trilemmanear", ""]
+    assert found["near"][3] == r"\trilemmavalue{\underline{5.5}\trilemmatied}{$\pm$0.6}"
+    (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
+    for words in ("bold", "no difference from the best", "Pareto front", "off the front", "interval"):
+        assert words in caption
+    (bare,) = re.findall(r"\\caption\{(.*)\}\n", latex_tables(tables([make_record("a")]), False))
+    for words in ("bold", "no difference from the best", "Pareto front", "off the front", "interval"):
+        assert words not in bare
 
 
 def test_of_two_rows_none_is_second_and_the_reference_is_nothing():
@@ -56,7 +71,7 @@ def test_long_tables_say_what_they_leave_out():
     (table,) = tables(many_records(100, 1))
     text = latex_tables([table], False)
     assert len(rows(text)) == MOST_ROWS + 1
-    assert "60 more rows are in results.csv" in text
+    assert f"{100 - MOST_ROWS} more rows are in table.csv" in text
 
 
 def test_published_numbers_are_a_table_of_their_own_without_marks():
@@ -82,7 +97,7 @@ def test_nothing_in_a_record_is_a_command():
 def test_latex_takes_it(tmp_path):
     hostile = make_record(HOSTILE, HOSTILE, HOSTILE, {f"fd_{HOSTILE}": 1.0}, missing={"recall": HOSTILE})
     write_report([*demo_records(), *many_records(6, 1), hostile], tmp_path, published=True)
-    head = r"\documentclass{article}\usepackage{booktabs,textcomp}\usepackage[T1]{fontenc}\begin{document}"
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx,textcomp}\usepackage[T1]{fontenc}\begin{document}"
     (tmp_path / "paper.tex").write_text(head + r"\input{table.tex}\end{document}")
     done = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"],
@@ -91,3 +106,5 @@ def test_latex_takes_it(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]
+    assert b"too wide" not in done.stdout
+    assert b"Float too large" not in done.stdout

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
+from trilemma_bench.report.notes import FRONT, NEAR
 from trilemma_bench.report.published import MEANING, Published, papers_beside, published_columns
 from trilemma_bench.report.table import Cell, Row, Table
 
-# a table that fits a page; what is beyond it is in results.csv
-MOST_ROWS = 40
+# a table that fits a page; what is beyond it is in table.csv
+MOST_ROWS = 30
 _LEFT_OUT = {"images_per_second", "latency_p95_seconds", "peak_memory_bytes", "training_images"}
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -21,12 +23,27 @@ _SPECIAL = {
     "≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "—": "---", "–": "--", "…": r"\ldots{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "é": r"\'e", "◆": r"$\diamond$", "²": r"$^2$",
 }  # fmt: skip
-_HEAD = (
-    "% Made by trilemma-bench report. Needs \\usepackage{booktabs} and, for quotation marks, \\usepackage{textcomp} "
-    "with \\usepackage[T1]{fontenc}.\n"
-    "% Bold: best, underlined: second, each within one table only: another dataset, protocol, number of samples or\n"
-    "% device is another table. Intervals are 95 %.\n"
-)
+_HEAD = r"""% Made by trilemma-bench report. Needs \usepackage{booktabs,graphicx} and, for quotation marks,
+% \usepackage{textcomp} with \usepackage[T1]{fontenc}. Other datasets, protocols, numbers of samples and devices are
+% other tables: marks compare within one only. A table wider than the line is made smaller. How a value and its interval
+% look, and the marks, can be defined differently before this file is read.
+\providecommand{\trilemmavalue}[2]{\begin{tabular}[t]{@{}r@{}}#1\\[-0.4ex]{\tiny #2}\end{tabular}}
+\providecommand{\trilemmatied}{\rlap{$^{\approx}$}}
+\providecommand{\trilemmafront}{$\bullet$}
+\providecommand{\trilemmanear}{$\circ$}
+"""
+_MARKS = {FRONT: r"\trilemmafront", NEAR: r"\trilemmanear", "": ""}
+_MEANINGS = {
+    r"\textbf": "Best in bold, second underlined",
+    r"\trilemmatied": r"$^{\approx}$: no difference from the best is shown",
+    r"\trilemmafront": r"\trilemmafront: on the Pareto front of quality, coverage and speed",
+    r"\trilemmanear": r"\trilemmanear: off the front by differences that are not shown to be real",
+    r"\trilemmavalue": r"Below a value: its 95\,\% interval, of a single run for other samples of the same trained "
+    "model, of several seeds for other trainings too",
+}
+_WORDS = {"", "Model", "Hardware", "Source"}
+# characters, before a name or a heading is broken into two lines
+_NAME, _TITLE, _SOURCE = 22, 10, 36
 
 
 def latex_tables(every: Sequence[Table], with_published: bool) -> str:
@@ -48,26 +65,37 @@ def _ascii(char: str) -> str:
 def _measured(table: Table, number: int) -> str:
     shown = [i for i in table.parts[0] if table.columns[i].key not in _LEFT_OUT] if table.parts else []
     rows = table.rows[:MOST_ROWS]
-    head = ["Model", *(_heading(table.columns[i]) for i in shown)]
-    body = [[_name(row), *(_cell(row.cells[i]) for i in shown)] for row in rows]
+    head = [r"\#", "", "Model", *(_heading(table.columns[i]) for i in shown)]
+    body = [[str(row.number), _MARKS[row.mark], _name(row), *(_cell(row.cells[i]) for i in shown)] for row in rows]
     used = sorted({row.cells[i].footnote or 0 for row in rows for i in shown} - {0})
     notes = [f"$^{{{mark}}}$~{latex(table.footnotes[mark - 1])}." for mark in used]
     if len(table.rows) > len(rows):
-        notes.append(f"{len(table.rows) - len(rows)} more rows are in results.csv.")
+        notes.append(f"{len(table.rows) - len(rows)} more rows are in table.csv.")
     group = table.group
     samples = (
         f"protocol {latex(group['protocol'])}, {group['samples measured']:,} samples, " if group["protocol"] else ""
     )
-    caption = f"{latex(table.title)}: {samples}{latex(table.device)}. Best in bold, second underlined."
+    trained = f"trained {latex(table.training)}, " if table.training else ""
+    cells = " ".join(cell for line in body for cell in line)
+    meanings = "".join(f" {text}." for mark, text in _MEANINGS.items() if mark in cells)
+    caption = f"{latex(table.title)}: {samples}{trained}{latex(table.device)}.{meanings}"
     return _table(head, body, caption, f"tab:trilemma-{number}", notes)
 
 
 def _heading(column: Column) -> str:
-    return latex(f"{column.title} {fmt.ARROWS[column.better]}".strip())
+    title = _stacked("b", "r", fmt.wrapped(column.title, _TITLE))
+    return f"{title}~{latex(fmt.ARROWS[column.better])}" if column.better else title
+
+
+def _stacked(place: str, side: str, text: str) -> str:
+    """The lines of `text` on top of one another."""
+    lines = [latex(line) for line in text.split("\n")]
+    joined = r"\\".join(lines)
+    return joined if len(lines) == 1 else rf"\begin{{tabular}}[{place}]{{@{{}}{side}@{{}}}}{joined}\end{{tabular}}"
 
 
 def _name(row: Row) -> str:
-    name = latex(row.name)
+    name = _stacked("t", "l", fmt.wrapped(row.name, _NAME))
     return rf"\emph{{{name}}} (reference)" if row.reference else name
 
 
@@ -76,35 +104,48 @@ def _cell(cell: Cell) -> str:
         return f"---$^{{{cell.footnote}}}$"
     text = latex(cell.text)
     marked = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.second else text
-    return f"{marked} {{\\scriptsize {latex(cell.detail)}}}" if cell.detail else marked
+    marked += r"\trilemmatied" * cell.tied
+    return rf"\trilemmavalue{{{marked}}}{{{latex(cell.detail)}}}" if cell.detail else marked
 
 
 def _published(rows: tuple[Published, ...]) -> str:
     columns = published_columns(rows)
     head = ["Model", *(_heading(column) for column in columns), "Hardware", "Source"]
     body = [
-        [latex(row.model), *(latex(row.text(column.key)) for column in columns),
-         *(latex(text or fmt.DASH) for text in (row.hardware, row.source))]
+        [
+            latex(row.model),
+            *(latex(row.text(column.key)) for column in columns),
+            _words(row.hardware),
+            _words(row.source),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     caption = f"Published numbers of {latex(rows[0].dataset)}. {latex(MEANING)}."
     return _table(head, body, caption, f"tab:published-{fmt.slug(rows[0].dataset)}", [])
 
 
+def _words(text: str) -> str:
+    return _stacked("t", "l", "\n".join(textwrap.wrap(text or fmt.DASH, _SOURCE)))
+
+
 def _table(head: Sequence[str], body: Sequence[Sequence[str]], caption: str, label: str, notes: Sequence[str]) -> str:
+    """Numbers to the right, names and words to the left."""
+    sides = "".join("l" if text in _WORDS else "r" for text in head)
     lines = [
         r"\begin{table}",
         r"\centering",
-        r"\small",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(head) - 1)}@{{}}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
         *(" & ".join(row) + r" \\" for row in body),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         *(rf"\par\smallskip\footnotesize {note}" for note in notes),
         r"\end{table}",
     ]
