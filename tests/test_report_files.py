@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from pages import Page
-from records import demo_records, failed_record, make_record, make_speed
+from records import demo_records, failed_record, make_record, make_speed, make_training, with_errors
 
 from trilemma_bench.report import write_report
 
@@ -28,7 +30,7 @@ def test_writes_everything(demo):
     assert figures == {*made, "made-by-report.txt"}  # none of digits: one row is nothing to compare
     assert (demo / "figures/1-gaussians25-trilemma.png").read_bytes().startswith(b"\x89PNG")
     assert (demo / "figures/1-gaussians25-trilemma.pdf").read_bytes().startswith(b"%PDF")
-    files = {"index.html", "report.md", "table.tex", "results.csv", "figures"}
+    files = {"index.html", "report.md", "table.tex", "table.csv", "results.csv", "figures"}
     assert {path.name for path in demo.iterdir()} == files
 
 
@@ -114,6 +116,28 @@ def test_the_largest_group_comes_first(tmp_path):
     assert [group["title"] for group in groups] == ["digits", "gaussians25"]
 
 
+def test_every_number_of_the_page_is_in_a_csv_with_its_interval(tmp_path):
+    records = [
+        make_record(scores=with_errors({"fid": (7.0 + i, 0.1)}), seed=i, id=str(i), speed=make_speed(1e-3 * (i + 1), 4),
+                    training=make_training(checkpoint_sha256=str(i)))
+        for i in range(3)
+    ]  # fmt: skip
+    write_report([*records, *demo_records()], tmp_path)
+    frame = pd.read_csv(tmp_path / "table.csv").set_index(["table", "row", "column"])
+    groups = Page((tmp_path / "index.html").read_text()).data["groups"]
+    for number, group in enumerate(groups, 1):
+        for row in group["rows"]:
+            for column, shown in zip(group["columns"], row["cells"], strict=True):
+                line = frame.loc[(number, row["number"], column["key"])]
+                wanted = [shown.get("value", math.nan), *shown.get("interval", (math.nan, math.nan))]
+                assert line[["value", "low", "high"]].tolist() == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+                assert line["model"] == row["name"]
+                assert line.fillna("")[["mark", "reason"]].tolist() == [shown.get("mark", ""), shown.get("reason", "")]
+    seeds = frame[frame["model"] == "ddgan, 3 seeds"]
+    assert set(seeds["seeds"]) == {3}
+    assert seeds.loc[:, :, "fid"]["value"].tolist() == [8.0]
+
+
 def test_the_csv_has_a_row_for_each_run(demo):
     with (demo / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -127,6 +151,10 @@ def test_no_name_in_the_csv_is_a_formula_and_numbers_stay_numbers(start, tmp_pat
     name = f'{start}HYPERLINK("http://x","y")'
     record = make_record(name, name, name, {name: -3.5, "fid": -1.0}, missing={f"{name}2": name})
     write_report([record], tmp_path)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert not any(
+            text.startswith(start) for line in csv.reader(file) for text in line if text not in ("-3.5", "-1.0")
+        )
     with (tmp_path / "results.csv").open(newline="") as file:
         head, row = csv.reader(file)
     assert not any(text.startswith(start) for text in [*head, *row] if text not in ("-3.5", "-1.0"))

@@ -123,8 +123,13 @@ def _score_column(name: str) -> str:
 
 
 def write_csv(records: Iterable[Record], path: Path, paths: Sequence[Path | None] | None = None) -> None:
-    """`to_frame` as a CSV file that a spreadsheet opens without running anything: no name in it begins a formula."""
-    frame = to_frame(records, paths)
+    """`to_frame` as a CSV file."""
+    save_csv(to_frame(records, paths), path)
+
+
+def save_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes `frame` so that a spreadsheet opens it without running anything: no name in it begins a formula."""
+    frame = frame.copy()
     texts = frame.select_dtypes(exclude="number").columns
     frame[texts] = frame[texts].map(_no_formula)
     frame.rename(columns=_no_formula).to_csv(path, index=False)

@@ -19,8 +19,9 @@ def write_report(
     paths: Sequence[Path | None] | None = None,
     published: bool = False,
 ) -> Path:
-    """Writes index.html, report.md, table.tex, results.csv and figures/ into `out`; returns the path of index.html.
+    """Writes index.html, report.md, table.tex, table.csv, results.csv and figures/ into `out`; returns the page.
 
+    table.csv has the numbers of the tables, a line for each row and column; results.csv has the runs, a row each.
     skipped: lines about files that could not be used, as `find_records` gives them. paths: of the records' files, in
     whose folders pictures and training curves are looked for. published: shows what papers state beside it. Files of
     an earlier report there are replaced. Raises OSError when `out` cannot be written.

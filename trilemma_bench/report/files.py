@@ -15,6 +15,7 @@ from trilemma_bench.report.figures import FigureSet, draw_figures
 from trilemma_bench.report.goals import VOLUME_MEANING, volumes
 from trilemma_bench.report.latex import latex_tables
 from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
+from trilemma_bench.report.numbers import write_numbers
 from trilemma_bench.report.ours import check_ours
 from trilemma_bench.report.page import page_html
 from trilemma_bench.report.page.content import page_content
@@ -37,6 +38,7 @@ def write(
     figures = draw_figures(every, out / "figures", with_published)
     (out / "report.md").write_text(_markdown(records, every, figures, skipped, with_published), encoding="utf-8")
     (out / "table.tex").write_text(latex_tables(every, with_published), encoding="utf-8")
+    write_numbers(every, out / "table.csv")
     write_csv(records, out / "results.csv", paths)
     return page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trilemma_bench.errors import UsageError
 
-FILES = ("index.html", "report.md", "table.tex", "results.csv")
+FILES = ("index.html", "report.md", "table.tex", "table.csv", "results.csv")
 GENERATOR = '<meta name="generator" content="trilemma-bench">'  # in the page: it is ours, and may be replaced
 
 
