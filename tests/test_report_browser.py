@@ -263,6 +263,20 @@ def test_400_pixels_are_wide_enough(browser, demo):
     assert found.complaints == []
 
 
+def test_a_window_that_changes_its_width_keeps_a_whole_plot(browser, demo):
+    found = Opened(browser, demo, width=400, height=800)
+    room = "(({ w, h, t }) => [w, h, t])(document.getElementById('plot')._fullLayout._size)"
+    wide = "document.getElementById('plot').clientWidth"
+    for width in (1200, 400):
+        found.page.set_viewport_size({"width": width, "height": 800})
+        found.until(lambda: found.page.evaluate(f"document.getElementById('plot')._fullLayout.width === {wide}"))
+        found.page.wait_for_timeout(500)
+        across, up, _ = found.page.evaluate(room)
+        assert across > 0.7 * found.page.evaluate(wide)
+        assert up > 200
+    assert found.page.evaluate("document.getElementById('plot')._fullLayout.margin.t") == found.page.evaluate(room)[2]
+
+
 def background(found):
     return found.page.evaluate("getComputedStyle(document.body).backgroundColor")
 

@@ -41,7 +41,8 @@ function flatView(state, width) {
     ...publishedTraces(state, colours),
     ...thinCurves(group).map((curve) => lineOf(curve, state, { color: colours.soft, width: 1 })),
     frontTrace(rows, x, y, columns, colours),
-    { ...marks(known), ...errorBars(known, x, y, colours), marker: {
+    // another trace where the bar is turned: plotly would keep the room of the old one
+    { ...marks(known), ...errorBars(known, x, y, colours), uid: narrow ? "bar-across" : "bar-up", marker: {
       size: small ? 7 : 12, line: outline(known), color: known.map((row) => valueOf(row, colour)), colorscale: "Cividis", showscale: differ(known.map((row) => valueOf(row, colour))),
       ...colourScale(columns[colour], known.map((row) => valueOf(row, colour))), colorbar: colourBar(columns[colour], narrow, colours),
     } },
@@ -60,7 +61,7 @@ function flatLayout({ x, y, group }, rows, others, narrow, colours) {
     const values = [...rows.map((row) => valueOf(row, index)), ...more];
     return values.length ? axis(group.columns[index], values, rows.flatMap((row) => row.cells[index].interval ?? []), colours) : {};
   };
-  return { margin: { l: narrow ? 58 : 80, r: narrow ? 12 : 84, t: narrow ? 64 : 14, b: 58 }, xaxis: place(x, others.x), yaxis: place(y, others.y), showlegend: false };
+  return { margin: { l: narrow ? 58 : 80, r: narrow ? 12 : 84, t: narrow ? 112 : 14, b: 58 }, xaxis: place(x, others.x), yaxis: place(y, others.y), showlegend: false };
 }
 
 /** Values of real data and of papers, which the axes must hold too. */
