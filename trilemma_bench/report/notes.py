@@ -19,9 +19,9 @@ LEGEND = {
     FRONT: "on the Pareto front of quality, coverage and speed: no row is as good in all three and better in one",
     NEAR: "off the Pareto front by differences that are not shown to be real",
     "± [ ]": "95 % intervals: of a single run they cover sampling only (other samples of the same trained model), of "
-    "several seeds training too. The interval of a time is about other runs on the same machine: by the spread of these "
-    f"runs and by the {100 * RUNS_SD:.0f} % by which runs of one model scatter, which is all that is known of a single "
-    "run",
+    "several seeds training too. The interval of a time is about other runs on the same machine: by the spread of "
+    f"these runs and by the {100 * RUNS_SD:.0f} % by which runs of one model scatter, which is all that is known of a "
+    "single run",
     fmt.DASH: "no value: the reason stands below the table",
 }
 

@@ -23,9 +23,9 @@ def figure_2(schedules: tuple[int, ...], path: Path) -> dict[int, float]:
     shares = {}
     for axes, steps in zip(figure.subplots(1, len(schedules), sharex=True), schedules, strict=True):
         index, step, shares[steps] = _worst(steps)
-        for x_t in (-0.6, 0.05, 0.6):
+        for x_t, line in ((-0.6, "-"), (0.05, "--"), (0.6, ":")):
             density = denoising(step, x_t)
-            axes.plot(GRID, density / density.max(), label=f"$x_t = {x_t}$")
+            axes.plot(GRID, density / density.max(), line, label=f"$x_t = {x_t}$")
         before = marginal(GRID, step.alpha_bar)
         axes.fill_between(GRID, before / before.max(), color=FAINT, alpha=0.35, linewidth=0)
         axes.set(title=f"T = {steps}, t = {index + 1}", xlabel="$x_{t-1}$", xlim=(-1.8, 1.8), yticks=[])

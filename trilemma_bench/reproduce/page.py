@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trilemma_bench.config import read_toml
+from trilemma_bench.report import format as fmt
 from trilemma_bench.reproduce.claims import Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,6 +67,7 @@ def render(facts: dict[str, object], out: Path) -> Path:
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=suffix == "html", undefined=StrictUndefined, trim_blocks=True
         )
-        text = environment.get_template(f"claims.{suffix}").render(facts, reasons=reasons)
+        shown = {**facts, "machine": fmt.device(facts["machine"]), "reasons": reasons}
+        text = environment.get_template(f"claims.{suffix}").render(shown)
         (out / f"claims.{suffix}").write_text(text, encoding="utf-8")
     return out / "claims.html"
