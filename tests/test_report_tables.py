@@ -10,7 +10,7 @@ from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import score_columns
 from trilemma_bench.report.notes import LEGEND
 from trilemma_bench.report.table import Table, tables
-from trilemma_bench.statistics import median_interval
+from trilemma_bench.statistics import time_interval
 
 
 def cell(table: Table, name: str, key: str):
@@ -285,7 +285,7 @@ def test_times_carry_their_intervals():
     times = [1.0, 1.1, 0.9, 1.2, 1.05, 0.95]
     speed = make_speed(1.025, 1, batch_size=1, raw_seconds=times)
     shown = cell(tables([make_record("a", speed=speed)])[0], "a", "seconds_per_image")
-    low, high = median_interval(times)
+    low, high = time_interval([speed], "seconds_per_image")
     assert (shown.text, shown.detail) == ("1.02 s", f"[{fmt.figure(low)}, {fmt.figure(high)}]")
 
 
