@@ -105,7 +105,7 @@ def seconds(value: float) -> str:
 def seconds_interval(value: float, interval: tuple[float, float]) -> str:
     """The interval of a time in the unit that `seconds` gives its value: '[2.73, 10.3]'; '' if no digit differs."""
     size, _ = _unit(value, _time_units(value))
-    shown, *ends = (figure(each / size) for each in (value, *interval))
+    shown, *ends = (figure(each / size).replace(",", "") for each in (value, *interval))  # a comma parts the ends
     return "" if ends == [shown, shown] else f"[{', '.join(ends)}]"
 
 
