@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from inputs import fails
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import frechet, frechet_jackknife
+from trilemma_bench.metrics import fd_infinity, frechet, frechet_jackknife
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.fd_infinity import FD_INFINITY, intercept_weights, nested_moments, subset_sizes
 from trilemma_bench.metrics.frechet import FD, SFID, Moments, frechet_distance, moments
 from trilemma_bench.metrics.reference import MomentsReference
+from trilemma_bench.statistics import Z95
 
 
 def gaussian(seed, dim):
@@ -229,6 +231,7 @@ def test_the_jackknife_is_that_of_distances_computed_anew(n, dim):
             rest = features[[k for k in range(n) if k not in (i, j)]]
             both = frechet_distance(*moments(rest), mean, covariance)
             squares.append((n * whole - (n - 1) * (without[i] + without[j]) + (n - 2) * both) ** 2)
+        assert found.bias == pytest.approx((n - 1) * (np.mean(without) - whole), rel=1e-5)
         assert found.second == pytest.approx(min((1 - dim / (2 * n)) * np.mean(squares) / 2, variance / 2), rel=1e-4)
 
 
@@ -332,20 +335,48 @@ def test_infinity_is_less_biased_than_the_plain_distance(mean, scale):
     assert 0.8 < error / spread < 1.25
 
 
-def test_infinity_of_few_samples_is_too_low_and_says_so():
-    reference = known(torch.zeros(32), torch.eye(32))
+def test_the_line_and_the_jackknife_together_know_the_second_order():
+    """Of distances c + a/n + b/n²."""
+    sizes, (c, a, b) = subset_sizes(500, 16), (3.0, 70.0, 2000.0)
+    plain, without_one = (c + a / n + b / n**2 for n in (500, 499))
+    n = torch.tensor(sizes, dtype=torch.float64)
+    weights = intercept_weights(sizes)
+    line = float(weights @ (c + a / n + b / n**2))
+    known_parts = frechet_jackknife.Jackknife(plain, 499 * (without_one - plain), 1.0, 1.0, "")
+    assert line < c - 0.01
+    assert fd_infinity._without_curvature(line, known_parts, sizes, weights)[0] == pytest.approx(c, abs=1e-9)
 
-    def draw(rng):
-        return torch.randn(128, 32, generator=rng)
 
-    value, spread, _ = spread_of(FD_INFINITY, draw, reference, 80)
-    assert value < -3 * spread / 80**0.5  # and the distance is 0
-    few, enough = (
-        FD_INFINITY.estimate(Comparison(torch.randn(n, 32, generator=torch.Generator().manual_seed(0)), reference))
-        for n in (639, 640)
+@pytest.mark.parametrize(("per_feature", "dim", "scale"), [(4, 32, 1.0), (10, 64, 1.0), (10, 64, 1.2)])
+def test_infinity_of_few_samples_is_too_low_and_its_interval_is_not(per_feature, dim, scale):
+    reference, truth = known(torch.zeros(dim), torch.eye(dim)), dim * (scale - 1) ** 2
+    found = [
+        FD_INFINITY.estimate(Comparison(scale * torch.randn(per_feature * dim, dim, generator=rng), reference))
+        for rng in (torch.Generator().manual_seed(seed) for seed in range(60))
+    ]
+    values = np.array([each.value for each in found])
+    assert values.mean() < truth - 3 * values.std() / 60**0.5
+    held = [each.interval[0] <= truth <= each.interval[1] for each in found]
+    assert np.mean(held) >= 0.95 - 2.5 * math.sqrt(0.05 * 0.95 / 60)
+
+
+def test_infinity_says_where_it_is_too_low_by_more_than_its_error():
+    reference = known(torch.zeros(64), torch.eye(64))
+    few, many = (
+        FD_INFINITY.estimate(Comparison(torch.randn(n, 64, generator=torch.Generator().manual_seed(0)), reference))
+        for n in (640, 12_800)
     )
-    assert few.note == "perhaps too low by more than its error: 639 samples are fewer than 20 for each of 32 features"
-    assert not enough.note
+    assert re.fullmatch(r"too low by about [2-9] standard errors: too few samples for each feature", few.note)
+    assert few.interval[1] > few.value + 2 * Z95 * few.standard_error
+    assert not many.note
+
+
+def test_infinity_of_a_collapsed_model_is_the_plain_distance():
+    """All samples alike: no bias, no error."""
+    reference = known(torch.zeros(3), torch.eye(3))
+    found = FD_INFINITY.estimate(Comparison(torch.ones(50, 3), reference))
+    assert (found.value, *found.interval) == pytest.approx((6.0, 6.0, 6.0), abs=1e-9)
+    assert not found.note
 
 
 def test_infinity_of_too_few_samples_says_how_many_are_needed():

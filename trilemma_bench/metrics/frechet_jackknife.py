@@ -31,10 +31,12 @@ LOG_RANGE = 30  # natural logarithms around the largest eigenvalue; what is left
 
 @dataclass(frozen=True)
 class Jackknife:
-    """value: the Fréchet distance. first: variance of its part of first order in the samples, None where unknown;
-    second: of the part of second order; method: how they were found, in words."""
+    """value: the Fréchet distance. bias: of it, to first order in 1/N (Quenouille 1949). first: variance of its part of
+    first order in the samples, None where that and the bias are unknown; second: of the part of second order; method:
+    how they were found, in words."""
 
     value: float
+    bias: float
     first: float | None
     second: float
     method: str
@@ -68,14 +70,16 @@ def jackknife(features: Tensor, reference: Moments) -> Jackknife:
     count, dim = features.shape
     fit = _fit(features, reference)
     if count < 4:
-        return Jackknife(fit.value, None, 0.0, "")
+        return Jackknife(fit.value, 0.0, None, 0.0, "")
     one, pair = _left_out(features, fit)
+    bias = (count - 1) * float(one.mean() - (fit.spread - 2 * fit.trace))
     total = (count - 1) / count * float((one - one.mean()).square().sum())
     if count <= dim:
-        return Jackknife(fit.value, total, 0.0, "delete-one jackknife")
+        return Jackknife(fit.value, bias, total, 0.0, "delete-one jackknife")
     # half of a pair's squared second difference estimates the second-order variance, which `total` holds twice
     second = min((1 - dim / (2 * count)) * float(pair.square().mean()) / 2, total / 2)
-    return Jackknife(fit.value, total - 2 * second, second, "delete-one jackknife, corrected for its second order")
+    method = "delete-one jackknife, corrected for its second order"
+    return Jackknife(fit.value, bias, total - 2 * second, second, method)
 
 
 def _fit(features: Tensor, reference: Moments) -> _Fit:
