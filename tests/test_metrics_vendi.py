@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from inputs import fails, no_reference
 
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.vendi import vendi
+from trilemma_bench.seeding import permutation
 
 
 def score(features: torch.Tensor):
@@ -53,6 +55,28 @@ def test_equals_its_definition_whichever_matrix_is_smaller(count, dim):
     assert score(x).value == pytest.approx(by_definition(x), rel=1e-10)
 
 
+@pytest.mark.parametrize(("count", "dim"), [(12, 5), (13, 13), (4, 12), (8, 12), (9, 1)])
+def test_the_jackknife_is_that_of_entropies_computed_anew(count, dim):
+    """Each sample left out in turn, and each pair of the fixed order for the second differences."""
+    x = features(count, dim)
+
+    def entropy_without(*left_out: int) -> float:
+        return math.log(by_definition(x[[i for i in range(count) if i not in left_out]]))
+
+    whole, one = entropy_without(), np.array([entropy_without(i) for i in range(count)])
+    order = permutation(count, "vendi-jackknife").tolist()
+    differences = [
+        count * whole - (count - 1) * (one[i] + one[j]) + (count - 2) * entropy_without(i, j)
+        for i, j in zip(order[::2], order[1::2], strict=False)
+    ]
+    total = (count - 1) ** 2 / count * one.var(ddof=1)
+    variance = total - min(np.var(differences, ddof=1) / 2, total / 2)
+    found = score(x)
+    assert found.standard_error == pytest.approx(math.exp(whole) * math.sqrt(variance), rel=1e-4, abs=1e-9)
+    more = math.exp(-(count - 1) * (one.mean() - whole)) - 1
+    assert (f"{100 * more:.0f} % more" in found.note) == (more > 0.1)
+
+
 def test_both_routes_agree_on_the_error():
     wide = torch.nn.functional.pad(features(60, 40), (0, 40))  # the same cosines, by the other matrix
     narrow = wide[:, :40]
@@ -60,11 +84,28 @@ def test_both_routes_agree_on_the_error():
     assert score(wide).standard_error == pytest.approx(score(narrow).standard_error, rel=1e-9)
 
 
-@pytest.mark.parametrize(("count", "dim"), [(300, 5), (400, 40), (100, 150)])
-def test_standard_error_is_the_spread_over_draws(count, dim):
-    draws = [score(features(count, dim, seed)) for seed in range(150)]
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+@pytest.mark.parametrize(("count", "dim"), [(300, 5), (400, 40), (100, 100), (40, 150)])
+def test_standard_error_is_the_spread_over_draws(count, dim, shift):
+    """Also of isotropic features, whose entropy no single sample changes: all of it comes from pairs."""
+    draws = [score(features(count, dim, seed, shift)) for seed in range(150)]
     spread = np.std([draw.value for draw in draws], ddof=1)
-    assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
+    assert 0.85 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
+
+
+@pytest.mark.parametrize(("count", "dim"), [(400, 40), (60, 40), (20, 200)])
+def test_isotropic_samples_score_pages_mean_entropy(count, dim):
+    """Σ 1/k over k = max + 1 … N·D, less (min − 1) / 2 max (Page 1993), here of real features: to the leading order."""
+    mean = np.mean([math.log(score(features(count, dim, seed, 0.0)).value) for seed in range(30)])
+    few, many = sorted((count, dim))
+    assert mean == pytest.approx(math.log(few) - few / (2 * many), abs=0.02)
+
+
+def test_a_note_says_how_much_more_infinitely_many_samples_would_score():
+    few, enough, many = (score(features(count, 40, shift=0.0)) for count in (20, 80, 4000))
+    assert re.fullmatch(r"grows with N: infinitely many samples score at least \d+ % more", few.note)
+    assert re.fullmatch(r"grows with N: infinitely many samples score about 2\d % more", enough.note)  # √e⁰·⁵ − 1
+    assert not many.note
 
 
 def test_a_sample_without_a_direction_is_refused():
@@ -72,8 +113,9 @@ def test_a_sample_without_a_direction_is_refused():
         score(torch.cat([features(5, 3), torch.zeros(1, 3)]))
 
 
-def test_one_sample_has_no_error():
-    assert score(features(1, 3)).standard_error is None
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_samples_have_no_error(count):
+    assert score(features(count, 3)).standard_error is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
