@@ -107,7 +107,7 @@ def check_search(generated, reference, block):
         assert torch.equal(found, naive_nearest(points, 5))
         check_neighbours(points, found, block)
     radii = nearest[0][:, 2], nearest[0][:, 4], nearest[1][:, 2]
-    distances, group = naive_distances(generated, reference), (torch.arange(len(generated)) % 20)[:, None]
+    distances, group = naive_distances(generated, reference), torch.arange(len(generated)) % 20
     index, least = search.nearest_others(generated, reference, block)
     assert torch.equal(least, distances.amin(dim=1))
     assert torch.equal(index, torch.where(distances == least[:, None], torch.arange(len(reference)), 999).amin(dim=1))
@@ -121,11 +121,10 @@ def check_search(generated, reference, block):
         assert torch.equal(found.precise, inside[0].any(dim=1))
         assert torch.equal(found.density, inside[1].sum(dim=1))
         for groups, hits in ((found.covered, inside[1]), (found.recalled, inside[2])):
-            assert torch.equal(groups[0], torch.where(hits, group, 20).amin(dim=0))
-            assert torch.equal(groups[1], torch.where(hits, group, -1).amax(dim=0))
+            assert torch.equal(groups, torch.stack([hits[group == each].any(dim=0) for each in range(20)]))
         for left_out, radius in enumerate(grown_radii(generated, nearest[1][:, 2:])):
             hits = distances <= radius[:, None] if closed[0] else distances < radius[:, None]
-            hit = (found.recalled[1] >= 0) & (found.recalled != left_out).any(dim=0) | found.regained[left_out]
+            hit = (found.recalled & (torch.arange(20) != left_out)[:, None]).any(dim=0) | found.regained[left_out]
             assert torch.equal(hit, hits.any(dim=0))
 
 

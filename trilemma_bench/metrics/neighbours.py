@@ -13,7 +13,13 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics.intervals import normal_interval, share_estimate, standard_error_of, wilson_interval
+from trilemma_bench.metrics.intervals import (
+    normal_interval,
+    share_estimate,
+    standard_error_of,
+    student_interval,
+    wilson_interval,
+)
 from trilemma_bench.metrics.search import close_pairs
 from trilemma_bench.statistics import Z95
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
 
 GROUPS = 20  # of generated samples, for the jackknife
+FREEDOM = 6  # degrees, of its error: that is as uncertain, 0.3 of itself in simulations
 FURTHER = 2  # neighbours beyond the k-th that are known: a group seldom has more among the nearest
 
 
@@ -92,17 +99,16 @@ def balls(
     device = generated.device
     precise = torch.zeros(len(generated), dtype=torch.bool, device=device)
     density = torch.zeros(len(generated), dtype=torch.int64, device=device)
-    covered, recalled = (_no_groups(len(reference), device) for _ in range(2))
-    regained = torch.zeros(GROUPS, len(reference), dtype=torch.bool, device=device)
+    covered, recalled, regained = torch.zeros(3, GROUPS, len(reference), dtype=torch.bool, device=device)
     for i, j, distance in close_pairs(
         generated, reference, around_generated.of_all, torch.stack(around_reference), block
     ):
         precise[i[_inside(distance, for_precision[j], closed[0])]] = True
         dense = _inside(distance, for_density[j], closed[1])
         density.add_(torch.bincount(i[dense], minlength=len(density)))
-        _note_groups(covered, j[dense], i[dense])
+        covered[i[dense] % GROUPS, j[dense]] = True
         found = _inside(distance, for_recall[i], closed[0])
-        _note_groups(recalled, j[found], i[found])
+        recalled[i[found] % GROUPS, j[found]] = True
         near = (~found & _inside(distance, widest[i], closed[0])).nonzero()[:, 0]
         i, j, distance = i[near], j[near], distance[near]
         for group, radius in enumerate(around_generated.without):
@@ -112,15 +118,6 @@ def balls(
 
 def _inside(distance: Tensor, radius: Tensor, closed: bool) -> Tensor:
     return distance <= radius if closed else distance < radius
-
-
-def _no_groups(count: int, device: torch.device) -> Tensor:
-    return torch.tensor([[GROUPS], [-1]], device=device).repeat(1, count)
-
-
-def _note_groups(groups: Tensor, reference: Tensor, generated: Tensor) -> None:
-    groups[0].scatter_reduce_(0, reference, generated % GROUPS, "amin")
-    groups[1].scatter_reduce_(0, reference, generated % GROUPS, "amax")
 
 
 def precision(comparison: Comparison) -> Estimate:
@@ -180,21 +177,38 @@ def coverage(comparison: Comparison) -> Estimate:
 def _jackknifed(groups: Tensor, generated: int, regained: Tensor | None = None) -> Estimate:
     """The share of reference samples that any group hits, and its error by leaving out one group after the other.
 
-    groups: as in `Balls`; regained: what is hit without a group and not with it. Such errors are on average no less
-    than the true one (Efron & Stein 1981), but 0 where no reference sample hangs on one group alone. With so many as
-    Wilson's interval then allows, Z95² where each is as likely as the others, the error is Z95 reference samples; it is
-    never reported as less.
+    groups: as in `Balls`; regained: what is hit without a group and not with it. The error is 0 where no reference
+    sample hangs on one group alone. With so many as Wilson's interval then allows, Z95² where each is as likely as the
+    others, it is Z95 reference samples, and never reported as less.
     """
-    least, greatest = groups
-    value = float((greatest >= 0).double().mean())
-    method = f"jackknife over {(used := min(GROUPS, generated))} groups of the generated samples"
+    groups, count = groups[: min(GROUPS, generated)], groups.sum(dim=0)
+    value = float((count > 0).double().mean())
+    method = f"jackknife over {(used := len(groups))} groups of the generated samples, corrected for its higher orders"
     if used < 2:
         return Estimate(value, method=method)
-    left_out = torch.arange(used, device=groups.device)[:, None]
-    hit = (greatest >= 0) & ((least != left_out) | (greatest != left_out))
+    hit = count > groups.long()  # by another group
     hits = (hit if regained is None else hit | regained[:used]).sum(dim=1).double()
-    error = math.sqrt((used - 1) / used * float((hits - hits.mean()).square().sum()))
-    return Estimate(value, max(error, Z95) / len(least), method)
+    variance = (used - 1) / used * _scatter(hits) * _counted_once(groups)
+    error = max(math.sqrt(variance), Z95) / groups.shape[1]
+    return Estimate(value, error, method, student_interval(value, error, FREEDOM, (0.0, 1.0)))
+
+
+def _counted_once(groups: Tensor) -> float:
+    """The share of a jackknife's variance J that there is, as far as balls stay as they are: J / (J + second).
+
+    J counts what depends on k groups together k times (Efron & Stein 1981), and `second`, of the second differences of
+    all pairs of groups, k (k − 1) / 2 times. Of reference samples that λ generated ones hit by chance, J holds λ where
+    there is 1 − exp(−λ), which is nearly, and never more than, λ / (1 + λ/2); and `second` is λ/2 of J.
+    """
+    count = groups.sum(dim=0)
+    one, two = (groups[:, count == number].double() for number in (1, 2))  # what hangs on so many groups
+    pairs = (two @ two.mT)[tuple(torch.triu_indices(len(groups), len(groups), 1, device=groups.device))]
+    first, second = (len(groups) - 1) / len(groups) * _scatter(one.sum(dim=1)), _scatter(pairs)
+    return first / (first + second) if first else 1.0
+
+
+def _scatter(values: Tensor) -> float:
+    return float((values - values.mean()).square().sum())
 
 
 def _require(metric: str, k: int, side: str, count: int) -> None:
