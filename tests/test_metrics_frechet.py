@@ -19,6 +19,7 @@ from trilemma_bench.metrics import fd_infinity, frechet, frechet_jackknife
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.fd_infinity import FD_INFINITY, intercept_weights, nested_moments, subset_sizes
 from trilemma_bench.metrics.frechet import FD, SFID, Moments, frechet_distance, moments
+from trilemma_bench.metrics.intervals import ratio_interval
 from trilemma_bench.metrics.reference import MomentsReference
 from trilemma_bench.statistics import Z95
 
@@ -248,6 +249,26 @@ def test_standard_error_is_the_spread_over_draws(n, dim, mean, scale):
 
     _, spread, error = spread_of(FD, draw, reference, 150)
     assert 0.8 < error / spread < 1.25
+
+
+@pytest.mark.parametrize(("dim", "mean", "scale"), [(2, 0.0, 1.0), (2, 0.05, 1.05), (2, 0.3, 1.3), (8, 0.0, 1.0)])
+def test_intervals_hold_the_mean_of_all_draws_in_95_percent(dim, mean, scale):
+    """Less 2.5 standard deviations of so few draws: also of few features, where a small distance has a small error."""
+    reference = known(torch.zeros(dim), torch.eye(dim))
+    draws = (mean + scale * torch.randn(300, dim, generator=torch.Generator().manual_seed(i)) for i in range(400))
+    found = [FD.estimate(Comparison(draw, reference)) for draw in draws]
+    middle = np.mean([each.value for each in found])
+    held = [each.interval[0] <= middle <= each.interval[1] for each in found]
+    assert np.mean(held) >= 0.95 - 2.5 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_the_interval_of_a_large_distance_is_symmetric_and_that_of_none_is_not():
+    assert ratio_interval(100.0, 1.0) == pytest.approx((100 - Z95, 100 + Z95), abs=0.03)
+    assert ratio_interval(0.0, 1.0) == (0.0, Z95)
+    assert ratio_interval(0.0, 0.0) == (0.0, 0.0)
+    low, high = ratio_interval(1.0, 0.5)
+    assert low * high == pytest.approx(1.0)
+    assert ratio_interval(1e-9, 1.0)[1] == pytest.approx(Z95)
 
 
 @pytest.mark.parametrize("per_feature", [1.1, 1.5, 2.0])

@@ -105,6 +105,16 @@ def test_standard_errors_are_the_spread_over_draws(metric, settings, shift):
     assert 0.8 < np.mean([draw.standard_error for draw in draws]) / spread < 1.25
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize("dim", [2, 16])
+def test_intervals_of_cmmd_hold_the_mean_of_all_draws_in_95_percent(shift, dim):
+    """Less 2.5 standard deviations of so few draws."""
+    reference = features(200, dim, seed=1000)
+    found = [cmmd(Comparison(features(200, dim, shift, seed), reference)) for seed in range(150)]
+    mean = np.mean([each.value for each in found])
+    assert np.mean([each.interval[0] <= mean <= each.interval[1] for each in found]) >= 0.905
+
+
 def test_too_few_samples():
     x = features(10)
     with fails("kid needs at least 2 samples on each side, got 1 generated and 10 reference"):

@@ -19,6 +19,7 @@ from torch import Tensor
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.environment import free_memory
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.intervals import ratio_interval
 
 if TYPE_CHECKING:
     from trilemma_bench.metrics.comparison import Comparison
@@ -158,7 +159,9 @@ def fd(comparison: Comparison) -> Estimate:
     jackknife = comparison.frechet
     few = min(len(comparison.generated), len(comparison.reference)) <= comparison.reference.dim
     note = f"strongly biased: no more samples than the {comparison.reference.dim} feature dimensions" if few else ""
-    return Estimate(jackknife.value, jackknife.standard_error(), jackknife.method, note=note)
+    error = jackknife.standard_error()
+    interval = None if error is None else ratio_interval(jackknife.value, error)
+    return Estimate(jackknife.value, error, jackknife.method, interval, note)
 
 
 def name_on(distance: str) -> Callable[[str], str]:

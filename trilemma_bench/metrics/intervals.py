@@ -26,6 +26,16 @@ def normal_interval(value: float, error: float, limits: tuple[float, float]) -> 
     return max(limits[0], value - Z95 * error), min(limits[1], value + Z95 * error)
 
 
+def ratio_interval(value: float, error: float) -> tuple[float, float]:
+    """95 % interval of a squared distance, whose error grows with it: value · exp(±1.96 error/value) (delta method).
+
+    Where the distributions are alike it is a sum of squares, as skewed as few features make it; no sum of squares of
+    normal variables has an error of more than √2 of its mean.
+    """
+    factor = math.exp(Z95 * min(error / value, math.sqrt(2))) if value else 1.0
+    return value / factor, max(value * factor, value + Z95 * error)
+
+
 def student_interval(value: float, error: float, freedom: int, limits: tuple[float, float]) -> tuple[float, float]:
     """95 % interval of a mean whose error was found from freedom + 1 values, inside the values that it can take."""
     half = float(special.stdtrit(freedom, 0.975)) * error

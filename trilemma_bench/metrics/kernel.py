@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trilemma_bench.contracts import Estimate, Metric
 from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.metrics.intervals import ratio_interval
 from trilemma_bench.protocol import KID_SUBSETS_SEED, Protocol
 
 if TYPE_CHECKING:
@@ -207,7 +208,9 @@ def cmmd(comparison: Comparison) -> Estimate:
     value = CMMD_SCALE * sums.biased(itself=1.0)
     influence = (sums.influence - sums.influence.mean()) / len(x)
     error = _standard_error(influence, sums.interaction, 1, len(x))
-    return Estimate(value, None if error is None else CMMD_SCALE * error, _METHOD)
+    if error is None:
+        return Estimate(value, method=_METHOD)
+    return Estimate(value, CMMD_SCALE * error, _METHOD, ratio_interval(value, CMMD_SCALE * error))
 
 
 def _least_of_kid(protocol: Protocol, dim: int) -> tuple[int, int]:
