@@ -166,6 +166,15 @@ def test_ada_moves_points(chosen, drawn, point):
     assert where(chosen(augmenting._affine, IMAGES, **drawn)) == pytest.approx(point, abs=1e-6)
 
 
+def test_autocast_changes_nothing_of_adas():
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(ada_augment(IMAGES, torch.tensor(0.7)))
+    assert torch.equal(*found)
+
+
 def test_ada_moves_its_images_by_its_maps_and_then_changes_colours(chosen):
     drawn = {"rotation": 0.3, "normal": -0.5}
     maps = chosen(augmenting._affine, IMAGES, **drawn)

@@ -57,6 +57,16 @@ def test_each_is_done_as_often_as_asked_and_mirroring_half_the_time():
     assert done[:, 0].std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_autocast_changes_nothing():
+    images, found = torch.randn(16, 3, 8, 8), []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found += [edm_augment(images, 0.5)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_with_no_chance_images_are_mirrored_at_most():
     images = torch.randn(16, 3, 8, 8)
     moved, told = edm_augment(images, 0.0)
