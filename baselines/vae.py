@@ -84,6 +84,9 @@ class VAE(Trainable):
         optimizers["network"].step()
         return {"loss": loss.detach(), "reconstruction": reconstruction.detach(), "kl": divergence.detach()}
 
+    def compiled_parts(self) -> list[nn.Module]:
+        return [self.encoder, self.network.decoder]  # training goes through the prior the other way
+
     def step_kind(self, step: int) -> Hashable:
         return "all"
 

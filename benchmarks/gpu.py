@@ -2,8 +2,9 @@
 
     python benchmarks/gpu.py --out results/gpu [--minutes 9.5] [--parts checks speed fast throughput trilemma]
 
-Made to be run in pieces: each finding is a file below --out, and the same command goes on with what is missing; no
-piece is begun after --minutes. `summary.md` has the tables so far. On a CPU: --dataset stacked_digits --budget 20s.
+Made to be run in pieces: each finding is a file below --out, and the same command goes on with what is missing, or of
+code that has changed since; no piece is begun after --minutes. `summary.md` has the tables so far. On a CPU: --dataset
+stacked_digits --budget 20s.
 Compiling takes minutes a model: `--ways plain uncompiled` leaves it out of the throughput, and the same command without
 it measures the rest; `--set training.compile=true` brings it into the trilemma, outside of the budgets.
 """
@@ -43,6 +44,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import to_float
 from trilemma_bench.precision import arithmetic, in_fast_format
 from trilemma_bench.sampling import draw_samples, drawing
+from trilemma_bench.source import source_digest
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,21 @@ TRILEMMA: dict[str, dict[str, Any]] = {
     "flow-matching": {"solver": "euler", "sampling_steps": 50},
 }
 PARTS = ("checks", "speed", "fast", "throughput", "trilemma")
-STEPS = 3  # of training, in a check
+STEPS, CHECKED = 3, 64  # of training, and samples in each, in a check: whether it works needs no full batch
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One finding: the file that it goes to, what finds it, and what it has to have, above what was found before."""
+    """One finding: the file that it goes to, what finds it, and what it has to have, above what was found before.
+
+    source: of the code that it is about; what was found of other code is found anew.
+    """
 
     part: str
     name: str
     find: Callable[..., dict[str, Any]]
     keys: Sequence[str] = ()
+    source: str = ""
 
     def path(self, out: Path) -> Path:
         return out / self.part / f"{self.name}.json"
@@ -108,7 +114,8 @@ def check(name: str, dataset: str, device: torch.device) -> dict[str, Any]:
     """Whether a model trains some steps as its recipe has it, and samples, replayed as not, with finite results."""
     model, settings = build(name, dataset, device, few_steps(name))
     optimizers = model.optimizers()
-    batch = in_fast_format(to_float(random_images(spec_of(dataset))[: settings.training.batch_size]).to(device))
+    count = min(settings.training.batch_size, CHECKED)
+    batch = in_fast_format(to_float(random_images(spec_of(dataset))[:count]).to(device))
     with arithmetic(settings.training.precision, device):
         losses = [model.training_step(batch, step, optimizers) for step in range(STEPS)]
     numbers = [{key: float(loss) for key, loss in each.items()} for each in losses]
@@ -177,7 +184,11 @@ def pieces(options: argparse.Namespace) -> Iterator[Piece]:
     }
     for part in options.parts:
         keys = options.ways if part == "throughput" else ()
-        yield from (Piece(part, name, find, keys) for name, find in finders[part].items())
+        yield from (Piece(part, name, find, keys, source_of(name)) for name, find in finders[part].items())
+
+
+def source_of(model: str) -> str:
+    return source_digest(registry.models.get(model).__module__) or ""
 
 
 def work(options: argparse.Namespace) -> None:
@@ -186,7 +197,7 @@ def work(options: argparse.Namespace) -> None:
     for piece in pieces(options):
         path = piece.path(options.out)
         known = json.loads(path.read_text()) if path.exists() else {}
-        known = {} if "error" in known else known
+        known = {} if "error" in known or known.get("source", "") != piece.source else known
         missing = [key for key in piece.keys if key not in known]
         if known and not missing:
             continue
@@ -199,7 +210,7 @@ def work(options: argparse.Namespace) -> None:
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found | {"machine": machine()}, indent=1) + "\n")
+        path.write_text(json.dumps(found | {"machine": machine(), "source": piece.source}, indent=1) + "\n")
         outcome = found.get("error", "done")
         print(f"{piece.part} {piece.name}: {outcome} ({time.perf_counter() - start:.0f} s)", flush=True)
         write_summary(options.out)

@@ -41,6 +41,7 @@ from trilemma_bench.training.log import LOG_FILE
 from trilemma_bench.training.trainer import Place, Trainer
 
 IMAGES = 4096  # random images that are trained on
+COUNTED = 16  # samples at most in a step whose FLOPs are counted: those of one hardly depend on it
 WARM_UP = 2  # steps before the clock starts, in which libraries choose their algorithms; the first has lazy penalties
 Overrides = Mapping[str, Any]
 NONE: Overrides = MappingProxyType({})
@@ -200,7 +201,8 @@ def throughput(
 ) -> dict[str, Any]:
     """The rates of one model in these WAYS; where two are the same on this device, measured once."""
     model, plain = build(name, dataset, device, {**WAYS["plain"], **overrides})
-    flops, rates = step_flops(model, plain.training.batch_size, spec_of(dataset), device), dict[str, Any]()
+    counted = min(plain.training.batch_size, COUNTED)
+    flops, rates = step_flops(model, counted, spec_of(dataset), device), dict[str, Any]()
     for way in ways:
         settings = WAYS[way]
         chosen = config.resolve(

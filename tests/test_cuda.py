@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import IMAGES, POINTS, TRAINABLE, tiny_settings
+from models import IMAGES, POINTS, TRAINABLE, tiny_settings, wake
 from training import tiny_trainer
 
 from trilemma_bench import registry
@@ -43,7 +43,7 @@ def complain(text):
 def built(name, spec, **settings):
     model_class = registry.models.get(name)
     torch.manual_seed(0)
-    model = model_class(spec, **tiny_settings(model_class) | settings).to(CUDA)
+    model = wake(model_class(spec, **tiny_settings(model_class) | settings)).to(CUDA)
     return model.to(memory_format=torch.channels_last) if spec.is_image else model
 
 
@@ -86,9 +86,10 @@ def test_replayed_steps_in_bf16_are_finite(name, tmp_path):
     assert all(bool(value.isfinite().all()) for value in run.model.state_dict().values() if value.is_floating_point())
 
 
-def test_compiled_steps_are_replayed_and_learn_the_same(tmp_path):
-    plain, _ = trained("vae", tmp_path / "plain", cuda_graphs=False)
-    compiled, recorded = trained("vae", tmp_path / "compiled", compile=True)
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_compiled_steps_are_replayed_and_learn_the_same(name, tmp_path):
+    plain, _ = trained(name, tmp_path / "plain", cuda_graphs=False)
+    compiled, recorded = trained(name, tmp_path / "compiled", compile=True)
     assert recorded.replays > 0
     assert_equal(plain, compiled, atol=2e-3)
 

@@ -123,6 +123,16 @@ def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monk
     assert "Failed" not in (options.out / "summary.md").read_text()
 
 
+def test_what_was_found_of_other_code_is_found_anew(options, monkeypatch):
+    for source in ("older", "newer", "newer"):
+        found = {"code": source}
+        monkeypatch.setattr(gpu, "pieces", lambda _, f=found, s=source: [gpu.Piece("checks", "one", lambda: f, (), s)])
+        gpu.work(options)
+        found["code"] = "never"
+    assert json.loads((options.out / "checks" / "one.json").read_text())["code"] == "newer"
+    assert gpu.source_of("ddgan") == gpu.source_of("siddm") != gpu.source_of("vae")
+
+
 def test_nothing_is_begun_when_the_time_is_up(options, monkeypatch):
     options.minutes = 0.0
     monkeypatch.setattr(gpu, "pieces", lambda _: [gpu.Piece("checks", "one", lambda: {})])

@@ -89,6 +89,18 @@ def test_a_step_changes_the_network_and_returns_losses_that_carry_no_gradient(na
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
+def test_all_that_is_compiled_is_called_in_training(name, spec):
+    """What a step calls otherwise than by its forward would run as it is."""
+    model, called = tiny_model(name, spec), set()
+    for part in model.compiled_parts():
+        part.register_forward_pre_hook(lambda part, _: called.add(part))
+    optimizers = model.optimizers()
+    for step in range(2):
+        model.training_step(to_float(tiny_data(spec, 16)), step, optimizers)
+    assert called == set(model.compiled_parts()) != set()
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_a_trained_model_has_a_lower_loss_and_samples_nearer_to_the_data(name, spec, tmp_path):
     """The mean distance of a sample to its nearest neighbour in the data falls: coarse, but no model may miss it.
 
@@ -164,7 +176,7 @@ def test_a_compiled_model_trains_as_an_uncompiled_one(name, tmp_path, monkeypatc
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=aot_autograd(fw_compiler=uncoded)))
     for compiled in (False, True):
         run = tiny_run(name, IMAGES, tmp_path / str(compiled), steps=4, compile=compiled)
-        for network in run._networks():
+        for network in run.model.compiled_parts():
             network.apply(without_dropout)
         run.place = replace(run.place, say=said.append)
         run.run()

@@ -178,6 +178,14 @@ def test_a_run_by_time_takes_that_time(tmp_path):
     assert header.steps == run.step > 1
 
 
+def test_every_kind_of_step_that_comes_soon_is_rehearsed(tmp_path, monkeypatch):
+    """A generator's after five of its critic, say; one that comes late is not waited for."""
+    for kinds, expected in (("a", 2), ("aaaab", 5), ("ab", 2), ("aaaaaaaaaaab", 2)):
+        run = line_run(tmp_path / kinds)
+        monkeypatch.setattr(run.model, "step_kind", lambda step, kinds=kinds: kinds[step % len(kinds)])
+        assert run._rehearsals() == expected
+
+
 def test_the_steps_of_the_warm_up_are_taken_back(tmp_path):
     plain, warm = line_run(tmp_path / "plain"), line_run(tmp_path / "warm")
     torch.manual_seed(0)

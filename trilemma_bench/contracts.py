@@ -191,6 +191,12 @@ class Trainable(GenerativeModel):
         """
         return {}
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The modules that `training_step` calls, for `training.compile`: by default the children that learn, such as
+        a generator and a discriminator.
+        """
+        return [part for part in self.children() if any(True for _ in part.parameters())]
+
     def step_kind(self, step: int) -> Hashable:
         """Steps of one kind do the same work on other numbers, so on CUDA they are recorded once and replayed; a lazy
         penalty, say, makes another kind. None, the default, for a step that is not to be recorded: one that waits for

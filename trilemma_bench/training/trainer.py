@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from trilemma_bench import distributed
@@ -30,6 +30,7 @@ from trilemma_bench.training.previews import Previews
 from trilemma_bench.training.step import GRADIENT, TrainingStep
 
 LOG_SECONDS = 2.0
+SOON = 8  # steps, in which a kind of step is rehearsed before the clock starts
 ESTIMATE_AFTER_SECONDS = 3.0
 
 
@@ -169,16 +170,15 @@ class Trainer:
         self._stop = True
 
     def _warm_up(self) -> None:
-        """Two steps that are taken back, before the clock starts: networks are compiled in them, and libraries choose
-        their algorithms. Lazy penalties come in the first of a fresh run. Where compiling fails, networks run as they
-        are.
+        """Steps that are taken back, before the clock starts: networks are compiled in them, and libraries choose their
+        algorithms. Where compiling fails, networks run as they are.
         """
         before = copy.deepcopy(self._state())
         if self.settings.compile is True:
-            for network in self._networks():
-                network.compile(dynamic=False)
+            for part in self.model.compiled_parts():
+                part.compile(dynamic=False)
         try:
-            for _ in range(2):
+            for _ in range(self._rehearsals()):
                 self._step(self._progress())
         except Exception as error:
             if self.settings.compile is not True:
@@ -188,13 +188,16 @@ class Trainer:
         self.trace.clear()
         self._put(before)
 
-    def _run_eager(self) -> None:
-        for network in self._networks():
-            network._compiled_call_impl = None
+    def _rehearsals(self) -> int:
+        """Two steps, or as many as show every kind that comes soon: a critic's before the generator's, say. Lazy
+        penalties come in the first of a fresh run.
+        """
+        kinds = [self.model.step_kind(step) for step in range(self.step, self.step + SOON)]
+        return max(2, *(kinds.index(kind) + 1 for kind in kinds))
 
-    def _networks(self) -> list[nn.Module]:
-        """The parts of the model that learn: a generator and a discriminator, say."""
-        return [part for part in self.model.children() if any(True for _ in part.parameters())]
+    def _run_eager(self) -> None:
+        for part in self.model.compiled_parts():
+            part._compiled_call_impl = None
 
     def _write_log(self, bar: tqdm) -> float:
         """A line of the mean losses and the images a second, which it returns; a NaN since the last stops the run."""
