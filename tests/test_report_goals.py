@@ -4,62 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from records import demo_records, make_record, make_speed, make_training, many_records, with_errors
 
 from trilemma_bench import statistics
 from trilemma_bench.record import ModelPart
 from trilemma_bench.report.goals import VOLUME_MEANING, curves, volumes
 from trilemma_bench.report.table import tables
-from trilemma_bench.statistics import hypervolume
-
-gains = st.lists(st.tuples(*[st.floats(0, 1)] * 3), max_size=12)
-
-
-@pytest.mark.parametrize(
-    ("points", "volume"),
-    [
-        ([[2.0]], 2.0),
-        ([[2.0, 3.0]], 6.0),
-        ([[1.0, 2.0], [2.0, 1.0]], 3.0),
-        ([[1.0, 2.0, 3.0]], 6.0),
-        ([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]], 4.0),
-        ([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]], 1.0),  # the dominated and the equal add nothing
-        ([[1.0, 0.0, 1.0], [np.nan, 1.0, 1.0], [-1.0, 2.0, 2.0]], 0.0),
-        (np.empty((0, 3)), 0.0),
-    ],
-)
-def test_volumes_with_known_answers(points, volume):
-    assert hypervolume(points) == pytest.approx(volume)
-
-
-def test_a_stack_of_sets_has_the_volume_of_each():
-    sets = np.random.default_rng(0).normal(0.5, 0.4, (4, 9, 3))
-    sets[1, 2, 0] = np.nan
-    assert hypervolume(sets) == pytest.approx([float(hypervolume(each)) for each in sets])
-    assert hypervolume(np.empty((2, 0, 3))).tolist() == [0, 0]
-
-
-def test_a_volume_is_what_random_points_say():
-    rng = np.random.default_rng(0)
-    points, darts = rng.random((30, 3)), rng.random((20_000, 3))
-    share = np.mean([(points >= dart).all(axis=1).any() for dart in darts])
-    assert hypervolume(points) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / len(darts)))
-
-
-@settings(max_examples=40, deadline=None)
-@given(gains, gains)
-def test_more_rows_never_have_less_volume_nor_more_than_both(one, other):
-    first, second, both = (hypervolume(np.reshape(rows, (-1, 3))) for rows in (one, other, one + other))
-    assert max(first, second) - 1e-12 <= both <= first + second + 1e-12
-
-
-@settings(max_examples=20, deadline=None)
-@given(gains)
-def test_neither_the_order_of_rows_nor_of_goals_counts(rows):
-    points = np.reshape(rows, (-1, 3))
-    assert hypervolume(points[::-1, [2, 0, 1]]) == pytest.approx(hypervolume(points), abs=1e-12)
 
 
 def alone(records):

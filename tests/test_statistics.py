@@ -1,4 +1,4 @@
-"""What may be ranked together, and which rows no other row beats."""
+"""What may be ranked together, which runs make one row, and the errors of both."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from records import make_protocol, make_record, make_speed, make_training, of_code
 from scipy import stats
 
@@ -19,54 +17,10 @@ from trilemma_bench.statistics import (
     is_reference,
     median_error,
     over_seeds,
-    pareto_front,
     time_interval,
 )
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
-
-
-def test_front_of_the_textbook_example():
-    cost_and_gain = [[1, 1], [2, 3], [3, 2], [3, 4], [4, 4]]
-    assert pareto_front(cost_and_gain, ["lower", "higher"]).tolist() == [True, True, False, True, False]
-
-
-def test_directions_turn_the_front_round():
-    rows = [[1, 1], [2, 2]]
-    assert pareto_front(rows, ["lower", "lower"]).tolist() == [True, False]
-    assert pareto_front(rows, ["higher", "higher"]).tolist() == [False, True]
-    assert pareto_front(rows, ["lower", "higher"]).tolist() == [True, True]
-
-
-def test_three_dimensions_save_a_row_that_two_condemn():
-    assert pareto_front([[1, 1], [2, 2]], ["lower", "lower"]).tolist() == [True, False]
-    assert pareto_front([[1, 1, 0.1], [2, 2, 0.9]], ["lower", "lower", "higher"]).all()
-
-
-def test_equal_rows_stay_together():
-    assert pareto_front([[1, 5], [1, 5], [2, 6]], ["lower", "lower"]).tolist() == [True, True, False]
-
-
-def test_a_missing_value_is_never_on_the_front_and_beats_nobody():
-    assert pareto_front([[np.nan, 0], [1, 1]], ["lower", "lower"]).tolist() == [False, True]
-
-
-def test_no_rows_and_one_row():
-    assert pareto_front([], ["lower", "higher"]).tolist() == []
-    assert pareto_front([[3, 4]], ["lower", "higher"]).tolist() == [True]
-
-
-points = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12)
-
-
-@given(points)
-def test_front_is_what_nobody_dominates_and_covers_everything(rows):
-    mask = pareto_front(rows, ["higher"] * 3)
-    front = [row for row, kept in zip(rows, mask, strict=True) if kept]
-    better = lambda a, b: a != b and all(x >= y for x, y in zip(a, b, strict=True))  # noqa: E731
-    assert front
-    for row, kept in zip(rows, mask, strict=True):
-        assert any(better(other, row) for other in front) == (not kept)
 
 
 def test_equal_conditions_share_a_group():

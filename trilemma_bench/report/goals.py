@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trilemma_bench.fronts import hypervolume, pareto_front
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column
 from trilemma_bench.report.table import Row, Table
-from trilemma_bench.statistics import Z95, hypervolume, pareto_front
+from trilemma_bench.statistics import Z95
 
 Floats = NDArray[np.float64]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trilemma_bench.contrasts import LEVEL
+from trilemma_bench.fronts import dominance, pareto_front
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import (
@@ -35,10 +36,8 @@ from trilemma_bench.statistics import (
     Group,
     Runs,
     comparable,
-    dominance,
     is_reference,
     over_seeds,
-    pareto_front,
     repeats,
 )
 
