@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from trilemma_bench import weights
+from trilemma_bench.features.cifar_resnet import ResNet
 
 
 def install(name: str, content: Any) -> str:
@@ -21,6 +22,20 @@ def install(name: str, content: Any) -> str:
     made = replace(weight, sha256=weights.sha256_of(weight.path), size=weight.path.stat().st_size)
     weights.WEIGHTS[name] = made
     return made.sha256
+
+
+def install_cifar_resnet() -> nn.Module:
+    """The network with the weights that are installed, in the published format; its batch norms differ."""
+    torch.manual_seed(0)
+    network = ResNet(blocks=9)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None
+            nn.init.uniform_(module.weight, 0.2, 0.6)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    install("cifar-resnet56", {"state_dict": state, "best_prec1": 10.0})
+    return network.eval()
 
 
 def install_inception() -> nn.Module:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from seeded_weights import install
+from seeded_weights import install_cifar_resnet
 
 from trilemma_bench import weights
 from trilemma_bench.contracts import DataSpec, FeatureExtractor
@@ -264,16 +264,7 @@ def test_digit_classifiers_refuse_other_data():
 
 @pytest.fixture
 def seeded_resnet():
-    """A weights file in the published format, made from a seed, in the place of the real one."""
-    torch.manual_seed(0)
-    network = ResNet(blocks=9)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.2, 0.6)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    state = {f"module.{key}": value for key, value in network.state_dict().items()}
-    install("cifar-resnet56", {"state_dict": state, "best_prec1": 10.0})
-    return network.eval()
+    return install_cifar_resnet()
 
 
 def test_resnet56_has_the_papers_size():
