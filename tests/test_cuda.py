@@ -11,11 +11,13 @@ from training import tiny_trainer
 
 from trilemma_bench import registry
 from trilemma_bench.config import SamplingSettings
+from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.timing import measure_speed
-from trilemma_bench.training.trainer import Trainer
+from trilemma_bench.training.checkpoint import WEIGHTS_FILE, read_header
+from trilemma_bench.training.trainer import Interrupted, Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")
@@ -111,6 +113,46 @@ def test_pictures_and_checkpoints_between_replays_change_nothing(tmp_path, monke
     assert_equal(plain, watched)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("ddgan", {}), ("edm", {"augment": 0.5}), ("stylegan2", {"augment": "ada", "ada_kimg": 0.2})]
+)
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(name, settings, tmp_path, monkeypatch):
+    """After half of its steps, of which the last ones were replayed, as those after it are."""
+    whole, _ = trained(name, tmp_path / "whole", settings=settings)
+    step = Trainer._step
+
+    def stopping(run, progress):
+        step(run, progress)
+        run._stop = run.step == STEPS // 2
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", stopping)
+        with pytest.raises(Interrupted, match=f"after {STEPS // 2} steps"):
+            trained(name, tmp_path / "first", settings=settings)
+    resumed, recorded = trained(name, tmp_path / "resumed", settings=settings, resume=tmp_path / "first")
+    assert recorded.replays > 0
+    assert resumed.step == STEPS
+    assert_equal(whole, resumed)
+
+
+def test_a_replayed_step_that_is_not_finite_stops_training_and_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    whole, _ = trained("ddgan", tmp_path / "whole")
+    step = Trainer._step
+
+    def poisoned(run, progress):
+        if run.step == 12:
+            next(run.model.network.parameters()).data.fill_(torch.nan)
+        step(run, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", poisoned)
+        with pytest.raises(TrilemmaError, match=r"became NaN or infinite in step 13; .*is kept in"):
+            trained("ddgan", tmp_path / "bad", checkpoint_seconds=1e-9)
+    header = read_header(tmp_path / "bad" / WEIGHTS_FILE)
+    assert (header.steps, header.cuda_graphs) == (12, True)
+    assert_equal(whole, trained("ddgan", tmp_path / "more", resume=tmp_path / "bad")[0])
+
+
 @pytest.mark.parametrize(("name", "spec", "settings"), [*((name, IMAGES, {}) for name in TRAINABLE), *VARIANTS[:4]])
 def test_replayed_samples_are_those_of_the_plain_network(name, spec, settings):
     model, samples = built(name, spec, **settings), []
@@ -118,6 +160,22 @@ def test_replayed_samples_are_those_of_the_plain_network(name, spec, settings):
         with drawing(model, SamplingSettings(cuda_graphs=graphs), CUDA):
             samples.append(draw_samples(model, 6, 0, chunk_size=4, device=CUDA, progress=False))
     assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_compiled_samples_are_those_of_the_plain_network(name):
+    """But for the rounding of float32, which moves a value over the edge between two levels here and there."""
+    model, samples = built(name, IMAGES), []
+    for facts in ({"cuda_graphs": False}, {"cuda_graphs": False, "compile": True}, {"compile": True}):
+        with drawing(model, SamplingSettings(**facts), CUDA) as replay:
+            samples.append(draw_samples(model, 64, 0, chunk_size=64, device=CUDA, progress=False).int())
+        assert (replay is not None) == ("cuda_graphs" not in facts)
+        assert replay is None or (replay.works and replay._graphs)
+    plain, *compiled = samples
+    assert plain.unique().numel() > 16
+    for each in compiled:
+        assert (each - plain).abs().max() <= 1
+        assert (each != plain).float().mean() < 0.01
 
 
 def test_peak_memory_is_the_models():
