@@ -96,6 +96,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     def features() -> float:
         return float(sum(extract(extractor, side, device=options.device).mean() for side in (first, second)))
 
+    features()  # untimed: libraries choose their algorithms
     found = medians(
         {
             "torch-fidelity": lambda: theirs(first, second, size, options.device),
@@ -103,6 +104,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
             "ours, both sides' features alone": features,
         },
         options.repeats,
+        warm_up=False,
     )
     print_table(f"{options.images} images a side", found)
 

@@ -199,7 +199,10 @@ def throughput(
     overrides: Overrides = NONE,
     ways: Sequence[str] = tuple(WAYS),
 ) -> dict[str, Any]:
-    """The rates of one model in these WAYS; where two are the same on this device, measured once."""
+    """The rates of one model in these WAYS; where two are the same on this device, measured once.
+
+    A way whose steps the device's memory does not hold is said to have `failed`.
+    """
     model, plain = build(name, dataset, device, {**WAYS["plain"], **overrides})
     counted = min(plain.training.batch_size, COUNTED)
     flops, rates = step_flops(model, counted, spec_of(dataset), device), dict[str, Any]()
@@ -210,9 +213,12 @@ def throughput(
         ).on(device, spec_of(dataset).is_image)
         facts = _way(chosen, device)
         same = [each for each in rates.values() if facts.items() <= each.items()]
-        rates[way] = same[0] if same else asdict(
-            training_rate(name, dataset, device, seconds, flops, {**settings, **overrides})
-        )  # fmt: skip
+        try:
+            rates[way] = same[0] if same else asdict(
+                training_rate(name, dataset, device, seconds, flops, {**settings, **overrides})
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            rates[way] = {"failed": f"out of memory at batches of {chosen.training.batch_size}"}
     return {"model": name, **rates, "peaks": peaks_of(device)}
 
 
@@ -220,7 +226,9 @@ def throughput_table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| model | GFLOP an image | " + " | ".join(f"{way} images/s" for way in WAYS) + " | the last is | times |"]
     lines.append("| --- | ---: |" + " ---: |" * len(WAYS) + " --- | ---: |")
     for row in rows:
-        measured = [row[way] for way in WAYS if way in row]
+        measured = [row[way] for way in WAYS if "flops" in row.get(way, {})]
+        if not measured:
+            continue
         first, last = measured[0], measured[-1]
         rates = " | ".join(_rate_cell(row[way]) if way in row else "" for way in WAYS)
         how = f"{last['precision']}{', compiled' * last['compiled']}{', replayed' * last['replayed']}"
@@ -230,7 +238,7 @@ def throughput_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _rate_cell(rate: dict[str, Any]) -> str:
-    return f"{rate['images_per_second']:,.1f} ({rate['share']:.1%})"
+    return rate["failed"] if "failed" in rate else f"{rate['images_per_second']:,.1f} ({rate['share']:.1%})"
 
 
 def speed_table(rows: Sequence[dict[str, Any]], first: str = "ddgan") -> str:

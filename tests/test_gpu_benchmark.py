@@ -106,6 +106,24 @@ def test_ways_that_are_missing_are_measured_beside_those_that_are_known(options,
     assert json.loads(path.read_text()) == found
 
 
+def test_a_way_that_the_memory_does_not_hold_leaves_the_others(options, two_models, monkeypatch):
+    rate = model_rates.training_rate
+
+    def little_memory(name, dataset, device, seconds, flops, overrides):
+        if overrides.get("training.precision") == "float32":
+            raise torch.OutOfMemoryError("of 139 GiB none is free")
+        return rate(name, dataset, device, seconds, flops, overrides)
+
+    monkeypatch.setattr(model_rates, "training_rate", little_memory)
+    options.parts, options.ways, options.seconds = ["throughput"], ["plain", "default"], 0.1
+    gpu.work(options)
+    found = json.loads((options.out / "throughput" / "vae.json").read_text())
+    assert found["plain"]["failed"].startswith("out of memory at batches of ")
+    assert f"| {found['plain']['failed']} |  | {found['default']['images_per_second']:,.1f} (" in (
+        options.out / "summary.md"
+    ).read_text()
+
+
 def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monkeypatch):
     calls = []
 
