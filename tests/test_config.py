@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from baselines.ddpm import DDIM
 from ddgan.model import DDGAN
@@ -130,6 +131,15 @@ class TestSettingsHandedOn:
 
     def test_settings_that_are_not_handed_on_do_not(self):
         assert model_schema(self.Closed)().model_dump() == {"depth": 2}
+
+
+@pytest.mark.parametrize(
+    ("budget", "compiled"), [("10m", False), ("30m", True), ("100kimg", False), ("2Mimg", True), ("50Mimg", True)]
+)
+def test_only_what_trains_long_on_a_gpu_is_compiled(budget, compiled):
+    settings = ddgan(overrides={"training.precision": "float32"}, budget=budget)
+    assert settings.on(torch.device("cuda"), is_image=True).training.compile == compiled
+    assert not settings.on(torch.device("cpu"), is_image=True).training.compile
 
 
 @pytest.mark.parametrize("key", ["training.compile", "sampling.cuda_graphs"])

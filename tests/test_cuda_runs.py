@@ -70,12 +70,12 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
 
 
 def test_a_batch_that_the_memory_does_not_hold_fails_in_one_line_and_harms_no_later_run(tmp_path):
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(tb.TrilemmaError, match=r"lower sampling\.timing_batch, now 10{11}$"):
         go_on_gpu(tmp_path, timing_batch=10**11)
     (file,) = tmp_path.rglob("record.json")
     failed = read_record(file)
     assert failed.status == "failed"
-    assert "CUDA out of memory" in failed.error
+    assert failed.error.startswith("timing: cuda has too little memory (")
     assert "\n" not in failed.error
     again, said = go_on_gpu(tmp_path)
     assert "nothing is trained" in said

@@ -119,9 +119,10 @@ def test_a_way_that_the_memory_does_not_hold_leaves_the_others(options, two_mode
     gpu.work(options)
     found = json.loads((options.out / "throughput" / "vae.json").read_text())
     assert found["plain"]["failed"].startswith("out of memory at batches of ")
-    assert f"| {found['plain']['failed']} |  | {found['default']['images_per_second']:,.1f} (" in (
-        options.out / "summary.md"
-    ).read_text()
+    assert (
+        f"| {found['plain']['failed']} |  | {found['default']['images_per_second']:,.1f} ("
+        in (options.out / "summary.md").read_text()
+    )
 
 
 def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -14,7 +15,7 @@ import trilemma_bench as tb
 from trilemma_bench import pipeline, registry
 from trilemma_bench.config import SamplingSettings, model_schema
 from trilemma_bench.datasets.points import Gaussians25
-from trilemma_bench.job import Options, open_folder, prepare
+from trilemma_bench.job import STAGES, Options, open_folder, prepare
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
@@ -222,6 +223,28 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
         go(tmp_path, settings={"lr_generator": 1e30})
     (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
     assert read_record(folder / "record.json").status == "failed"
+
+
+def test_a_lack_of_memory_says_what_to_lower(tmp_path):
+    """10¹⁴ samples are more than addresses reach."""
+    with pytest.raises(tb.TrilemmaError) as failure:
+        go(tmp_path, settings={"timing_batch": 10**14})
+    (file,) = tmp_path.rglob("record.json")
+    assert read_record(file).error == str(failure.value)
+    assert re.fullmatch(
+        r"timing: cpu has too little memory \(\d+ bytes more were asked for\): lower sampling.timing_batch, now 10{14}",
+        str(failure.value),
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("lacks", [lambda: torch.empty(10**15), lambda: bytearray(10**15)], ids=["torch", "python"])
+def test_every_stage_says_what_needs_less_memory(stage, lacks):
+    job = prepare(Options(model="ddgan", dataset="gaussians25"))
+    message = rf"^{stage}: cpu has too little memory.*: (lower \w|measure fewer)"
+    with pytest.raises(tb.TrilemmaError, match=message), job.timed(stage):
+        lacks()
+    assert stage in job.durations
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ else:
 if TYPE_CHECKING:
     import torch
 
-COMPILED_FROM_SECONDS = 1800.0
+COMPILED_FROM_SECONDS, COMPILED_FROM_IMAGES = 1800.0, 2e6  # which take DDGAN 37 minutes on an H200
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "img": 1.0, "kimg": 1e3, "Mimg": 1e6}
 
 
@@ -53,6 +53,13 @@ class Budget:
         amount = float(match[1]) * _UNITS[match[2]]
         return cls(text.strip(), images=amount) if match[2].endswith("img") else cls(text.strip(), seconds=amount)
 
+    @property
+    def long(self) -> bool:
+        """Whether minutes of compiling pay."""
+        if math.isfinite(self.images):
+            return self.images >= COMPILED_FROM_IMAGES
+        return self.seconds >= COMPILED_FROM_SECONDS
+
     def progress(self, images: int, seconds: float) -> float:
         """The share of the budget that is used up: 0 at the start, 1 or more at the end."""
         return max(images / self.images, seconds / self.seconds)
@@ -68,9 +75,9 @@ class TrainingSettings(_Settings):
     batch_size: of all processes together. lr_final: share of each learning rate left at the end of a cosine; lr_floor:
     or this much of it, if that is more. flip: random horizontal flips. precision: of the networks; 'auto' is 'bf16' on
     CUDA devices that have it, else 'float32'. compile: the networks by torch.compile, where that works, which takes
-    minutes itself; 'auto' is true on CUDA for budgets of half an hour and more. cuda_graphs: on CUDA, in one process,
-    steps that the model says are alike are recorded once and replayed, without gaps between their kernels; 'auto' where
-    that works.
+    minutes itself; 'auto' is true on CUDA for budgets from half an hour or two million images on. cuda_graphs: on CUDA,
+    in one process, steps that the model says are alike are recorded once and replayed, without gaps between their
+    kernels; 'auto' where that works.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
     two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
@@ -129,9 +136,8 @@ class Settings:
         from trilemma_bench.precision import resolved
 
         training, sampling = self.training, self.sampling
-        long = Budget.parse(training.budget).seconds >= COMPILED_FROM_SECONDS
         on_cuda = device.type == "cuda"
-        compiled = on_cuda and long if training.compile == "auto" else training.compile
+        compiled = on_cuda and Budget.parse(training.budget).long if training.compile == "auto" else training.compile
         graphs = training.cuda_graphs if on_cuda else False
         decided = {
             "precision": resolved(training.precision, device, is_image),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,13 @@ from trilemma_bench.record import Training
 from trilemma_bench.source import source_digest
 from trilemma_bench.training import checkpoint
 
+# The stages of a run, and the setting that decides its memory, or what else to do.
+STAGES = {
+    "training": "training.batch_size",
+    "timing": "sampling.timing_batch",
+    "sampling": "sampling.chunk_size",
+    "evaluation": "measure fewer samples, or choose --device cpu",
+}
 _BEGUN = itertools.count()  # a number for each run of this process
 
 
@@ -106,11 +114,28 @@ class Job:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Around one of `STAGES`. Raises TrilemmaError where the memory does not hold what it does."""
         start = time.perf_counter()
         try:
             yield
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+            more = f" ({asked[1]} more were asked for)" if asked else ""
+            raise TrilemmaError(f"{stage}: {self.device} has too little memory{more}: {self._less(stage)}") from error
         finally:
             self.durations[stage] = self.durations.get(stage, 0.0) + time.perf_counter() - start
+
+    def _less(self, stage: str) -> str:
+        """What a stage needs less memory with."""
+        table, _, key = STAGES[stage].partition(".")
+        return f"lower {table}.{key}, now {getattr(getattr(self.settings, table), key)}" if key else STAGES[stage]
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it says that memory is lacking; torch has no type of its own for a CPU's."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def prepare(options: Options) -> Job:

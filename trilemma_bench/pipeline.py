@@ -81,7 +81,8 @@ def sample(options: Options, path: Path) -> Path:
         raise UsageError(f"{path}: samples are written as .npz; name the file so")
     _check_finite_source(job)
     model = existing_model(job)
-    samples, _ = _draw(job, model)
+    with job.timed("sampling"):
+        samples, _ = _draw(job, model)
     name, array = ("images", samples.permute(0, 2, 3, 1)) if job.dataset.spec.is_image else ("points", samples)
     if is_main():
         save_npz(path, **{name: array.contiguous().numpy()})

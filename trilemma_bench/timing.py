@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import resource
 import statistics
 import sys
@@ -121,6 +122,7 @@ def _held_by_others(model: GenerativeModel, device: torch.device) -> int:
     """Bytes that are allocated on the device for anything but the model, such as extractors; 0 on a CPU."""
     if device.type != "cuda":
         return 0
+    gc.collect()  # a training that has ended is in cycles: it must not go between this reading and the peak
     own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     return torch.cuda.memory_allocated(device) - own
 
