@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 GROUPS = 20  # of generated samples, for the jackknife
 FREEDOM = 6  # degrees, of its error: that is as uncertain, 0.3 of itself in simulations
+GROWN = 2**16  # pairs compared with the radii of all groups at a time, 20 MiB
 FURTHER = 2  # neighbours beyond the k-th that are known: a group seldom has more among the nearest
 
 
@@ -96,24 +97,25 @@ def balls(
     """
     for_precision, for_density = around_reference
     for_recall, widest = around_generated.of_all[0], around_generated.of_all[-1]
-    device = generated.device
-    precise = torch.zeros(len(generated), dtype=torch.bool, device=device)
-    density = torch.zeros(len(generated), dtype=torch.int64, device=device)
-    covered, recalled, regained = torch.zeros(3, GROUPS, len(reference), dtype=torch.bool, device=device)
+    (count, others), device = (len(generated), len(reference)), generated.device
+    density = torch.zeros(count, dtype=torch.int64, device=device)
+    precise = torch.zeros(count + 1, dtype=torch.bool, device=device)  # the last takes the pairs that are outside:
+    covered, recalled, regained = torch.zeros(3, GROUPS, others + 1, dtype=torch.bool, device=device)  # no list of them
     for i, j, distance in close_pairs(
         generated, reference, around_generated.of_all, torch.stack(around_reference), block
     ):
-        precise[i[_inside(distance, for_precision[j], closed[0])]] = True
+        group = i % GROUPS
+        precise[torch.where(_inside(distance, for_precision[j], closed[0]), i, count)] = True
         dense = _inside(distance, for_density[j], closed[1])
-        density.add_(torch.bincount(i[dense], minlength=len(density)))
-        covered[i[dense] % GROUPS, j[dense]] = True
+        density.index_add_(0, i, dense.long())
+        covered[group, torch.where(dense, j, others)] = True
         found = _inside(distance, for_recall[i], closed[0])
-        recalled[i[found] % GROUPS, j[found]] = True
+        recalled[group, torch.where(found, j, others)] = True
         near = (~found & _inside(distance, widest[i], closed[0])).nonzero()[:, 0]
-        i, j, distance = i[near], j[near], distance[near]
-        for group, radius in enumerate(around_generated.without):
-            regained[group, j[_inside(distance, radius[i], closed[0])]] = True
-    return Balls(precise, density, covered, recalled, regained)
+        for some in near.split(GROWN):
+            grown = _inside(distance[some], around_generated.without[:, i[some]], closed[0])
+            regained.scatter_(1, torch.where(grown, j[some], others), True)
+    return Balls(precise[:-1], density, covered[:, :-1], recalled[:, :-1], regained[:, :-1])
 
 
 def _inside(distance: Tensor, radius: Tensor, closed: bool) -> Tensor:
