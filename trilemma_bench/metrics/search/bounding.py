@@ -97,6 +97,8 @@ class Search:
 
     def chosen_distances(self, pairs: Pairs) -> Tensor:
         """The distances of a tile's pairs; of many among a few samples, those of all of these that are no copies."""
+        if not len(pairs.first):
+            return pairs.upper
         rows, i = pairs.first.unique(return_inverse=True)
         columns, j = pairs.second.unique(return_inverse=True)
         if len(i) <= ALL * len(rows) * len(columns):

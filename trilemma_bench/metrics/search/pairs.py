@@ -17,6 +17,9 @@ class Pairs(NamedTuple):
     upper: Tensor
 
     def at(self, chosen: Tensor) -> Pairs:
+        """Some of them, by index or by bool mask."""
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero()[:, 0]  # once, and not for each column: a device is waited for
         return Pairs(*(column[chosen] for column in self))
 
 
@@ -51,7 +54,7 @@ def nearest_of_each(pairs: Pairs, values: Tensor, nearest: Tensor) -> tuple[Tens
 def first_of_each(pairs: Pairs, values: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k pairs of each sample with the smallest values: samples, indices of the pairs, and ranks."""
     owner, order, rank = _ranked(torch.cat([pairs.first, pairs.second]), values.repeat(2))
-    chosen = rank < k
+    chosen = (rank < k).nonzero()[:, 0]
     return owner[chosen], order[chosen] % len(values), rank[chosen]
 
 
