@@ -14,7 +14,8 @@ from torch import Tensor
 
 SINGLE = 2.0**-24  # relative error of rounding to float32's precision, above 2⁻¹⁰²²
 DROPPED = 29  # bits of float64's significand that float32's has not
-DIRECT = 2**18  # float64 coordinates of single pairs held at a time, 2 MiB; 8 times as many on a device
+DIRECT = 2**18  # coordinates of single pairs' either side held at a time, of float32 6 MiB in all
+DEVICE_DIRECT = 2**23  # 192 MiB: a device needs many at a time to be busy
 
 
 def in_single(distances: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def in_single(distances: Tensor) -> Tensor:
 
 def direct_distances(x: Tensor, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Distances of single pairs, float64 P, for x: N×D, y: M×D and indices int64 P of both."""
-    size = max(1, (DIRECT if x.device.type == "cpu" else 8 * DIRECT) // x.shape[1])
+    size = max(1, (DIRECT if x.device.type == "cpu" else DEVICE_DIRECT) // x.shape[1])
     rows, others = _DoubleRows(x), _DoubleRows(y)
     result = torch.empty(len(first), dtype=torch.float64, device=x.device)
     for i, j, found in zip(first.split(size), second.split(size), result.split(size), strict=True):
