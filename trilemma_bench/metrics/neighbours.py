@@ -99,18 +99,19 @@ def balls(
     for_recall, widest = around_generated.of_all[0], around_generated.of_all[-1]
     (count, others), device = (len(generated), len(reference)), generated.device
     density = torch.zeros(count, dtype=torch.int64, device=device)
-    precise = torch.zeros(count + 1, dtype=torch.bool, device=device)  # the last takes the pairs that are outside:
-    covered, recalled, regained = torch.zeros(3, GROUPS, others + 1, dtype=torch.bool, device=device)  # no list of them
+    # One place more, for the pairs that are outside: a list of those inside is a wait for the device.
+    precise = torch.zeros(count + 1, dtype=torch.bool, device=device)
+    covered, recalled, regained = torch.zeros(3, GROUPS, others + 1, dtype=torch.bool, device=device)
     for i, j, distance in close_pairs(
         generated, reference, around_generated.of_all, torch.stack(around_reference), block
     ):
-        group = i % GROUPS
-        precise[torch.where(_inside(distance, for_precision[j], closed[0]), i, count)] = True
+        row = i % GROUPS * (others + 1)
+        precise.scatter_(0, torch.where(_inside(distance, for_precision[j], closed[0]), i, count), True)
         dense = _inside(distance, for_density[j], closed[1])
         density.index_add_(0, i, dense.long())
-        covered[group, torch.where(dense, j, others)] = True
+        covered.view(-1).scatter_(0, row + torch.where(dense, j, others), True)
         found = _inside(distance, for_recall[i], closed[0])
-        recalled[group, torch.where(found, j, others)] = True
+        recalled.view(-1).scatter_(0, row + torch.where(found, j, others), True)
         near = (~found & _inside(distance, widest[i], closed[0])).nonzero()[:, 0]
         for some in near.split(GROWN):
             grown = _inside(distance[some], around_generated.without[:, i[some]], closed[0])

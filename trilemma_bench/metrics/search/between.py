@@ -44,8 +44,7 @@ def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tens
         j = search.y.order[j]
         found = nearest.scatter_reduce(0, i, distance, "amin")
         index[found < nearest] = len(y)
-        best = distance == found[i]
-        index.scatter_reduce_(0, i[best], j[best], "amin")
+        index.scatter_reduce_(0, i, torch.where(distance == found[i], j, len(y)), "amin")
         nearest = found
     where = torch.empty_like(index)
     where[search.x.order] = torch.arange(count, device=device)
