@@ -54,7 +54,7 @@ def crowded(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> bool:
 
 def reaching(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of the scores that reach the row's or the column's cut: few groups have one that does."""
-    size = math.gcd(8, scores.shape[1])
+    size = math.gcd(16, scores.shape[1])
     parts, cuts = scores.unflatten(1, (size, -1)), cut_y.view(size, -1)  # a group's columns lie far apart: faster
     i, group = (parts.amax(dim=1) >= torch.minimum(cut_x[:, None], cuts.amin(dim=0))).nonzero().unbind(dim=1)
     found, part = (parts[i, :, group] >= torch.minimum(cut_x[i, None], cuts.mT[group])).nonzero().unbind(dim=1)

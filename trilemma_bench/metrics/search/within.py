@@ -151,8 +151,8 @@ class _OneSet(Search):
     def _scores_once(self, rows: slice, columns: slice) -> Scores:
         """The scores of a tile, in which a pair counts once: where its second index is the greater one."""
         scores = self.product.scores(rows, columns)
-        if columns.start < rows.stop:
-            scores.values.masked_fill_(tiles.past(scores.values, rows, columns), self.product.lowest)
+        square = scores.values[:, : max(0, rows.stop - columns.start)]
+        square.masked_fill_(tiles.past(square, rows, columns), self.product.lowest)
         return scores
 
     def _bounded(self, scores: Scores, rows: slice, columns: slice, nearest: Tensor, trust: float) -> Tensor:
