@@ -31,6 +31,14 @@ def test_a_record_reached_twice_counts_once(tmp_path):
     assert len(find_records([tmp_path, tmp_path / "gaussians25", tmp_path]).records) == 1
 
 
+def test_links_to_runs_and_folders_are_followed_and_circles_end(tmp_path):
+    store(tmp_path / "elsewhere", make_record())
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "runs")
+    assert [record for _, record in find_records([tmp_path / "runs"]).records] == [make_record()]
+
+
 def test_a_record_can_be_named_itself(tmp_path):
     path = write_record(make_record(), tmp_path / "record.json")
     assert find_records([path]).records == [(path, make_record())]

@@ -168,5 +168,6 @@ def runs_at(path: Path | str) -> Runs:
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))
         what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"
-        raise UsageError(f"{path}: its runs differ in more than the seed ({what}): name the folder of one")
+        advice = "name one, or a folder with links to those of one row"
+        raise UsageError(f"{path}: its runs differ in more than the seed ({what}): {advice}")
     return first

@@ -34,7 +34,12 @@ def _candidates(path: Path) -> Iterator[Path]:
     """The record files below `path`, or `path` itself when it is a file."""
     if path.is_file():
         yield path
-    for folder, _, names in os.walk(path):
+    seen = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()  # links may lead in circles
+            continue
+        seen.add(real)
         if RECORD_NAME in names:
             yield Path(folder, RECORD_NAME)
 
