@@ -34,6 +34,17 @@ class Mine(Trainable):
         return self.network(torch.randn(count, 2, generator=rng))
 """
 
+ABSENT = """
+from trilemma_bench import Dataset, DataSpec
+from trilemma_bench.errors import TrilemmaError
+
+class Absent(Dataset):
+    name, spec, default_protocol = "absent", DataSpec((2,)), "points"
+
+    def load(self, split):
+        raise TrilemmaError("put them there")
+"""
+
 
 def check(tmp_path, code):
     plugin = tmp_path / "mine.py"
@@ -54,6 +65,15 @@ def test_evaluations_that_are_not_counted_have_to_be_stated(tmp_path):
         folder.mkdir()
     assert check(folders[0], stated).exit_code == 0
     assert "call it, or state them" in check(folders[1], stated.replace("return 1\n", "return None\n")).output
+
+
+def test_missing_data_are_no_fault_of_the_model(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(GOOD + ABSENT)
+    done = call("check-model", "--model", f"{plugin}:Mine", "--dataset", f"{plugin}:Absent")
+    assert done.exit_code == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 2
+    assert done.stderr == "error: put them there\n"
 
 
 @pytest.mark.parametrize(

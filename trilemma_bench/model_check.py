@@ -24,11 +24,21 @@ from trilemma_bench.training import checkpoint
 from trilemma_bench.training.trainer import Interrupted, Place, Trainer
 
 SAMPLES, BATCH, STEPS, STOP_AFTER = 6, 16, 4, 2
+_Checks = tuple[tuple[str, Callable[[Job, Path], None]], ...]
 
 
 def check_model(job: Job) -> Iterator[tuple[str, str]]:
-    """(what is asked of the model, what is wrong with it or '') for each check; any other exception passes through."""
-    checks = CHECKS if job.trainable else CHECKS[:1]
+    """(what is asked of the model, what is wrong with it or '') for each check; any other exception passes through.
+
+    Raises TrilemmaError where the data to train on cannot be had, after the checks that need none.
+    """
+    yield from _faults(job, WITHOUT_DATA if job.trainable else WITHOUT_DATA[:1])
+    if job.trainable:
+        job.dataset.load(TRAIN_SPLIT)  # if it is missing, the model is not at fault
+        yield from _faults(job, WITH_DATA)
+
+
+def _faults(job: Job, checks: _Checks) -> Iterator[tuple[str, str]]:
     for what, check in checks:
         with TemporaryDirectory() as folder:
             try:
@@ -101,9 +111,11 @@ def _saved_weights_sample_alike(job: Job, folder: Path) -> None:
         raise TrilemmaError("sampling needs more than self.network: put into it what is learned, for no more is saved")
 
 
-CHECKS: tuple[tuple[str, Callable[[Job, Path], None]], ...] = (
+WITHOUT_DATA: _Checks = (
     ("samples have the data's shape and repeat with their seed", _samples_repeat),
     ("network evaluations are as stated", _evaluations_are_as_stated),
+)
+WITH_DATA: _Checks = (
     ("a few training steps move the network", _training_moves_the_network),
     ("training that is interrupted and resumed gives the same weights", _training_resumes),
     ("saved weights draw the same samples", _saved_weights_sample_alike),
