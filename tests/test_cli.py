@@ -366,3 +366,11 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
     assert (mine / "index.html").read_text() == "my page"
     for _ in range(2):
         succeeds(*records, "--out", tmp_path / "report")
+
+
+def test_a_plugin_file_that_registers_nothing_is_noticed(tmp_path):
+    (tmp_path / "flow.py").write_text("class Flow: pass\n")
+    arguments = ["settings", "--model", "flow", "--dataset", "digits", "--plugin", tmp_path / "flow.py"]
+    lines = refuses(2, "unknown model 'flow'", *arguments)
+    assert lines[0].startswith("warning: ")
+    assert "flow.py registers nothing: @register_model" in lines[0]

@@ -107,6 +107,11 @@ class Registry:
         entry = self.entry(name)
         return entry.package, entry.version
 
+    @property
+    def is_extended(self) -> bool:
+        """Whether anything was registered here by decorator, as plugin files do."""
+        return bool(self._local)
+
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """What is registered in the block is forgotten after it."""
@@ -194,6 +199,7 @@ datasets = Registry("dataset", f"{CONTRACTS}:Dataset")
 extractors = Registry("extractor", f"{CONTRACTS}:FeatureExtractor")
 metrics = Registry("metric", f"{CONTRACTS}:Metric", classes=False)
 protocols = Registry("protocol", "trilemma_bench.protocol:Protocol", classes=False)
+REGISTRIES = (models, datasets, extractors, metrics, protocols)
 
 register_model = models.register
 register_dataset = datasets.register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,7 +50,7 @@ REFERENCES = click.option(
 FEATURE_PRECISION = click.option(
     "--feature-precision",
     type=click.Choice(FEATURE_PRECISIONS),
-    help="Of the extractors: below float32 faster, but not comparable.",
+    help="Of the extractors: below float32 faster on a GPU, but not comparable.",
 )
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws.")
 DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
@@ -117,7 +118,10 @@ def apply_places(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_plugins(files: tuple[Path, ...]) -> None:
-    from trilemma_bench.registry import load_file
+    from trilemma_bench.registry import REGISTRIES, load_file
 
     for file in files:
         load_file(file)
+    if files and not any(registry.is_extended for registry in REGISTRIES):
+        names = ", ".join(map(str, files))
+        warnings.warn(f"{names} registers nothing: @register_model('name') above a class would", stacklevel=2)
