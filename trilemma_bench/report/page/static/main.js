@@ -73,7 +73,8 @@ function open(number) { openRow(current.group, current.group.rows[number - 1]); 
 
 function refresh() {
   current.rows = filteredRows();
-  byId("shown").textContent = `${current.rows.length} of ${current.group.rows.length} rows`;
+  const all = current.group.rows.length, fewer = current.rows.length < all;
+  byId("shown").textContent = `${current.rows.length} of ${all} rows${fewer ? `; best, ≈, ◆ and ◇ are of all ${all}` : ""}`;
   drawTable();
   drawPlot(current, open);
   gallery("samples", "samples", "Samples");
