@@ -81,6 +81,8 @@ def test_a_value_is_as_exact_as_its_interval(value, interval, shown):
         (0.82, (0.77, 0.87), 4, ("0.82", "±0.05")),
         (483.3, (-16.0, 983.0), 1, ("483", "±500")),
         (9.9999, (9.999, 10.0), 1, ("10.0", "")),
+        (0.0, (0.0, 9.6e-5), 4, ("0.0000", "")),
+        (0.00002, (0.0, 0.00013), 4, ("0.0000", "[0.0000, 0.0001]")),
     ],
 )
 def test_no_more_decimals_than_can_be_counted(value, interval, finest, shown):

@@ -37,7 +37,7 @@ def measured(value: float, interval: tuple[float, float], finest: int | None = N
     if half <= 0:
         return figure(value), ""
     largest = max(abs(low), abs(high))
-    if not 1e-4 <= largest < 1e9:
+    if finest is None and not 1e-4 <= largest < 1e9:
         return figure(value), f"±{half:.1e}" if _symmetric(value, low, high) else f"[{low:.1e}, {high:.1e}]"
     # two digits of the value however unsure it is, five however sure; of what is 0 but for rounding, the interval's
     digits = 1 - math.floor(math.log10(abs(value) if abs(value) > 1e-6 * largest else largest))
