@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from commands import call, refuses
@@ -27,6 +28,7 @@ def test_one_checkpoint_gives_a_row_for_each_number_of_steps(tmp_path):
     assert sorted(record.speed.nfe for record in records) == [2, 5, 10]
     assert len({record.training.run_id for record in records}) == 1
     assert all(f"{steps} steps" in result.output for steps in (2, 5, 10))
+    assert {tmp_path / record.place for record in records} == set(map(Path, result.stdout.splitlines()[-3:]))
 
 
 def test_any_sampling_setting_can_be_varied(tmp_path):

@@ -60,7 +60,9 @@ def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
     if (steps is None) == (vary is None):
         raise UsageError("say what to sweep over: either --steps 5,10,20 or --vary KEY=VALUE,VALUE")
     knob = sweeping.Knob.parse(vary or f"{sweeping.STEPS}={steps}")
-    click.echo(terminal_table(sweeping.sweep(to_options(options), knob)))
+    records = sweeping.sweep(to_options(options), knob)
+    places = "\n".join(str(options["out"] / record.place) for record in records)
+    click.echo(f"{terminal_table(records)}\n\n{places}")
 
 
 @main.command()
