@@ -334,6 +334,18 @@ def test_a_sweep_shows_what_was_swept_and_no_more():
     assert names == {"ddim (5 steps), eta=0.0", "ddim (5 steps), eta=0.5", "ddim (5 steps), eta=1.0", "ddim (9 steps)"}
 
 
+def test_a_setting_that_an_older_record_lacks_tells_apart_only_where_nothing_else_does():
+    def trained(schedule, settings):
+        training = make_training(checkpoint_sha256=schedule, settings={"lr_schedule": schedule})
+        part = make_record("ddim", "5 steps").model.model_copy(update={"settings": settings})
+        return make_record("ddim", id=schedule, training=training).model_copy(update={"model": part})
+
+    (table,) = tables([trained("constant", {}), trained("cosine", {"augment": 0.0})])
+    assert {row.name for row in table.rows} == {f"ddim (5 steps), lr_schedule={s}" for s in ("constant", "cosine")}
+    (table,) = tables([swept(0.0), swept(0.0, id="older").model_copy(update={"model": trained("x", {}).model})])
+    assert {row.name for row in table.rows} == {"ddim (5 steps)", "ddim (5 steps), eta=0.0"}
+
+
 def test_settings_and_budget_tell_apart_together_where_neither_does_alone():
     records = [
         swept(eta, training=make_training(budget=budget, checkpoint_sha256=budget), id=f"{eta}{budget}")

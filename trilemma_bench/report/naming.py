@@ -46,10 +46,14 @@ def _kinds(texts: Sequence[Sequence[str]]) -> int:
 
 
 def _differing(rows: Sequence[Runs]) -> Iterator[Callable[[Runs], str]]:
-    """Budget, settings and the like, then the seed, and the id for rows that differ in nothing else."""
+    """Budget, settings and the like, then the seed, and the id for rows that differ in nothing else.
+
+    What all rows have comes before what some lack, such as settings that are younger than a record.
+    """
     facts = {id(runs): _facts(runs) for runs in rows}
     names = dict.fromkeys(name for each in facts.values() for name in each)
-    for name in sorted(names, key=lambda name: (name != _BUDGET, _TABLES.index(name.split(BELOW)[0]))):
+    lacking = {name for name in names if any(name not in each for each in facts.values())}
+    for name in sorted(names, key=lambda name: (name != _BUDGET, name in lacking, _TABLES.index(name.split(BELOW)[0]))):
         yield partial(_fact, facts, name)
     yield lambda runs: f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
     yield lambda runs: fmt.plain(runs.record.id)[-16:]
