@@ -316,6 +316,16 @@ def test_a_busy_machine_takes_away_the_verdict_on_times_only():
         Limit.parse("seconds_per_image>1.1").broken_by(comparison)
 
 
+def test_a_gpu_that_others_used_takes_away_the_verdict_on_times_only():
+    comparison = compare_runs(timed([1.0] * 8, others_memory_bytes=0), timed([2.2] * 8, others_memory_bytes=77 * 2**30))
+    assert comparison["seconds_per_image"].contrast.reason.startswith(
+        "B was timed on a shared GPU: other programs held 77.0 GiB of it"
+    )
+    assert comparison["fid"].verdict == "no difference shown"
+    alone = compare_runs(timed([1.0] * 8), timed([2.2] * 8, others_memory_bytes=2**29))
+    assert alone["seconds_per_image"].verdict == "A is better"
+
+
 @pytest.mark.parametrize("share", [0.9, 1.0, None])
 def test_a_machine_that_was_not_busy_or_does_not_tell_has_a_verdict(share):
     comparison = compare_runs(timed([1.0] * 8, processor_share=1.0), timed([2.2] * 8, processor_share=share))
@@ -324,9 +334,9 @@ def test_a_machine_that_was_not_busy_or_does_not_tell_has_a_verdict(share):
 
 def test_a_single_busy_seed_makes_the_times_of_all_doubtful():
     records = [
-        make_record(seed=seed, training=None, speed=make_speed(1.0, 4, processor_share=share))
-        for seed, share in enumerate((1.0, 0.5, None))
+        make_record(seed=seed, training=None, speed=make_speed(1.0, 4, processor_share=share, others_memory_bytes=held))
+        for seed, (share, held) in enumerate([(1.0, None), (0.5, 3), (None, 2)])
     ]
     (runs,) = over_seeds(records)
-    assert runs.record.speed.processor_share == 0.5
+    assert (runs.record.speed.processor_share, runs.record.speed.others_memory_bytes) == (0.5, 3)
     assert "A was timed on a busy machine" in time_ratio(runs, timed([1.0] * 8), "latency_seconds").reason

@@ -16,7 +16,7 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
-from trilemma_bench.timing import measure_speed
+from trilemma_bench.timing import held_by_other_programs, measure_speed
 from trilemma_bench.training.checkpoint import WEIGHTS_FILE, read_header
 from trilemma_bench.training.trainer import Interrupted, Trainer
 
@@ -188,6 +188,13 @@ def test_peak_memory_is_the_models():
     assert measure_speed(model, settings, CUDA, 0).peak_memory_bytes == pytest.approx(alone, rel=0.2)
     assert alone > sum(parameter.nbytes for parameter in model.parameters())
     del others
+
+
+def test_what_this_process_holds_is_not_taken_for_another_programs():
+    before = held_by_other_programs(CUDA)
+    mine = torch.empty(2**31, dtype=torch.uint8, device=CUDA)
+    assert abs(held_by_other_programs(CUDA) - before) < 2**30
+    del mine
 
 
 def test_what_is_collected_while_a_model_samples_is_not_taken_off_its_peak(monkeypatch):

@@ -12,7 +12,7 @@ from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import Outside, draw_samples
-from trilemma_bench.timing import measure_speed
+from trilemma_bench.timing import held_by_other_programs, measure_speed
 
 CPU = torch.device("cpu")
 QUICK = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_seconds=0.01)
@@ -172,6 +172,16 @@ def test_the_warm_up_that_is_recorded_was_done(seconds, warmup):
     settings = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_warmup=3, timing_seconds=seconds)
     assert measure_speed(model, settings, CPU, 0).warmup == warmup
     assert drawn.count(4) == warmup + 3
+
+
+@pytest.mark.parametrize(("free", "held"), [(40, 0), (59, 0), (32, 7), (0, 39)])
+def test_what_is_neither_free_nor_ours_is_held_by_other_programs(free, held, monkeypatch):
+    """Of 60 GiB this process has 20 in tensors, and up to 1 beside them."""
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * gib, 60 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 20 * gib)
+    assert held_by_other_programs(torch.device("cuda")) == held * gib
+    assert held_by_other_programs(CPU) is None
 
 
 def test_points_that_float32_cannot_hold_are_no_samples():

@@ -14,6 +14,7 @@ SCHEMA = "trilemma-bench/record/1"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 JSONDict = dict[str, Any]
+SHARED_FROM_BYTES = 2**30  # of a GPU's memory; a desktop holds some too
 BUSY_BELOW = 0.9  # share of the processor; the times of two processes differ by some percent anyway
 
 
@@ -136,7 +137,7 @@ class Speed(_Part):
     peak_memory_bytes: on CUDA of the model and what it allocates; on a CPU of all that the process holds, also of what
     runs before this one left. compiled: the network by torch.compile; cuda_graphs: its kernels were recorded and
     replayed. processor_share: on a CPU, of the time in which the process was ready to run, the share in which it ran;
-    None where the system does not tell.
+    None where the system does not tell. others_memory_bytes: of a GPU's memory, what other programs held then, about.
     """
 
     nfe: float | None = Field(ge=0, allow_inf_nan=False)
@@ -155,13 +156,18 @@ class Speed(_Part):
     peak_memory_bytes: int | None = None
     peak_memory_kind: str = ""
     processor_share: float | None = Field(default=None, ge=0, le=1)
+    others_memory_bytes: int | None = Field(default=None, ge=0)
 
     @property
     def busy_note(self) -> str:
         """What to say of times that others on the machine made longer; '' where nothing shows that they did."""
-        if self.processor_share is None or self.processor_share >= BUSY_BELOW:
-            return ""
-        return f"timed on a busy machine: it got {100 * self.processor_share:.0f} % of the processor time it could use"
+        if self.processor_share is not None and self.processor_share < BUSY_BELOW:
+            share = 100 * self.processor_share
+            return f"timed on a busy machine: it got {share:.0f} % of the processor time it could use"
+        if self.others_memory_bytes is not None and self.others_memory_bytes >= SHARED_FROM_BYTES:
+            held = self.others_memory_bytes / 2**30
+            return f"timed on a shared GPU: other programs held {held:.1f} GiB of it, and may have slowed it down"
+        return ""
 
 
 class Training(_Part):

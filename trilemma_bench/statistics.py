@@ -204,7 +204,7 @@ def _side_error(score: Score, up: bool) -> float:
 
 def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
     """The raw times of all `speeds`, which were measured in the same way, and the geometric means of their medians; the
-    smallest share of the processor.
+    smallest share of the processor, and the most that others held of the GPU.
     """
     if not speeds:
         return None
@@ -223,6 +223,7 @@ def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
         "latency_seconds": _geometric_mean([speed.latency_seconds for speed in speeds]),
         "nfe": float(np.mean(evaluations)) if evaluations else None,
         "peak_memory_bytes": max((s.peak_memory_bytes for s in speeds if s.peak_memory_bytes), default=None),
+        "others_memory_bytes": max((s.others_memory_bytes for s in speeds if s.others_memory_bytes), default=None),
         "processor_share": min((s.processor_share for s in speeds if s.processor_share is not None), default=None),
     }
     return first.model_copy(update=changes)

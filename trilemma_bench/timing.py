@@ -23,6 +23,8 @@ from trilemma_bench.record import Speed
 from trilemma_bench.sampling import check_count, drawing
 from trilemma_bench.seeding import generator
 
+BESIDE_TENSORS = 2**30  # bytes that this process holds at most beside torch's: the driver's, libraries' and kernels
+
 
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done all that was asked of it: before every reading of the clock."""
@@ -84,6 +86,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         memory, kind = peak_memory(device)
         _, latency, of_one = _timed(model, 1, settings, generator(device, "timing", seed))
         processor_share = processor.read() if device.type == "cpu" else None
+        others_memory = held_by_other_programs(device)
     seconds = statistics.median(raw) / batch
     nfe, note = evaluations(model, counted)
     if counted != of_one:
@@ -105,6 +108,7 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         peak_memory_bytes=memory - others,
         peak_memory_kind=kind,
         processor_share=processor_share,
+        others_memory_bytes=others_memory,
     )
 
 
@@ -125,6 +129,17 @@ def _held_by_others(model: GenerativeModel, device: torch.device) -> int:
     gc.collect()  # a training that has ended is in cycles: it must not go between this reading and the peak
     own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     return torch.cuda.memory_allocated(device) - own
+
+
+def held_by_other_programs(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that this process does not hold, about; None on a CPU.
+
+    A GPU tells every program how much is free, and only who is privileged how busy it is.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, total - free - torch.cuda.memory_reserved(device) - BESIDE_TENSORS)
 
 
 def reset_peak_memory(device: torch.device) -> None:
