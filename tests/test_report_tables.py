@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from records import demo_records, make_record, make_scores, make_speed, make_training, of_code, with_errors
@@ -186,6 +188,13 @@ def test_times_of_a_busy_machine_are_noted_under_their_row():
     speeds = {"a": make_speed(1e-3, 4, processor_share=0.454), "b": make_speed(1e-3, 4, processor_share=0.99)}
     (table,) = tables([make_record(name, speed=speed) for name, speed in speeds.items()])
     assert "a: Timed on a busy machine: it got 45 % of the processor time it could use" in table.notes
+
+
+def test_trainings_and_times_on_a_shared_gpu_are_noted_under_their_row():
+    training, speed = (make(others_memory_bytes=3 * 2**29) for make in (make_training, partial(make_speed, 1e-3, 4)))
+    (table,) = tables([make_record("a", training=training, speed=speed), make_record("b")])
+    held = "on a shared GPU: other programs held 1.5 GiB of it, and may have slowed it down"
+    assert {f"a: Trained {held}", f"a: Timed {held}"} <= set(table.notes)
 
 
 def test_unequal_training_is_noted_and_equal_training_is_not():

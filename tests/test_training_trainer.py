@@ -53,6 +53,14 @@ class Gambler(Line):
         )
 
 
+def test_the_most_that_others_held_of_the_gpu_is_kept(tmp_path, monkeypatch):
+    seen = iter([None, 5, 9, 2])
+    monkeypatch.setattr("trilemma_bench.training.trainer.held_by_other_programs", lambda device: next(seen))
+    header = line_run(tmp_path, steps=3, checkpoint_seconds=1e-9).run()
+    assert list(seen) == []
+    assert header.others_memory_bytes == checkpoint.read_header(tmp_path / WEIGHTS_FILE).others_memory_bytes == 9
+
+
 def test_draws_of_numpy_and_python_go_on_after_an_interruption(tmp_path):
     def gambling(folder, **options):
         seed_everything(0)

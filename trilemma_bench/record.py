@@ -164,15 +164,12 @@ class Speed(_Part):
         if self.processor_share is not None and self.processor_share < BUSY_BELOW:
             share = 100 * self.processor_share
             return f"timed on a busy machine: it got {share:.0f} % of the processor time it could use"
-        if self.others_memory_bytes is not None and self.others_memory_bytes >= SHARED_FROM_BYTES:
-            held = self.others_memory_bytes / 2**30
-            return f"timed on a shared GPU: other programs held {held:.1f} GiB of it, and may have slowed it down"
-        return ""
+        return _on_shared_gpu("timed", self.others_memory_bytes)
 
 
 class Training(_Part):
     """images: training samples seen; parameters: of everything that was trained; seconds: training only. cuda_graphs:
-    steps were replayed so.
+    steps were replayed so. others_memory_bytes: of a GPU's memory, the most that other programs were seen to hold.
     """
 
     images: int
@@ -187,6 +184,18 @@ class Training(_Part):
     run_id: str = Field(description="the run that trained it")
     device: str = ""
     cuda_graphs: bool = False
+    others_memory_bytes: int | None = Field(default=None, ge=0)
+
+    @property
+    def busy_note(self) -> str:
+        """What to say of a training that others on the machine made slower; '' where nothing shows that they did."""
+        return _on_shared_gpu("trained", self.others_memory_bytes)
+
+
+def _on_shared_gpu(done: str, held: int | None) -> str:
+    if held is None or held < SHARED_FROM_BYTES:
+        return ""
+    return f"{done} on a shared GPU: other programs held {held / 2**30:.1f} GiB of it, and may have slowed it down"
 
 
 class Record(_Part):

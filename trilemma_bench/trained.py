@@ -185,6 +185,7 @@ def _training_part(header: checkpoint.Header, path: Path) -> Training:
         run_id=header.run_id,
         device=header.device,
         cuda_graphs=header.cuda_graphs,
+        others_memory_bytes=header.others_memory_bytes,
     )
 
 

@@ -89,14 +89,19 @@ def _notes_of(record: Record) -> list[str]:
     notes = [f"Data: {record.dataset.note}"] if record.dataset.note else []
     notes += [f"Samples: {record.samples_note}"] if record.samples_note else []
     notes += [f"missing: {note}" for note in missing_notes(record)]
+    notes += _sentence(record.training.busy_note) if record.training else []
     for name, score in record.scores.items():
         notes += [f"{score_title(name)}: {note}" for note in _score_notes(score)]
     if record.speed and not is_reference(record):
-        notes += [record.speed.busy_note.capitalize()] if record.speed.busy_note else []
+        notes += _sentence(record.speed.busy_note)
         notes += [f"NFE: {record.speed.nfe_note}"] if record.speed.nfe_note else []
         compiled = ", compiled" * record.speed.compiled + ", CUDA graphs" * record.speed.cuda_graphs
         notes.append(f"Timed in batches of {record.speed.batch_size:,} in {record.speed.precision}{compiled}")
     return notes
+
+
+def _sentence(text: str) -> list[str]:
+    return [text[0].upper() + text[1:]] if text else []
 
 
 def _score_notes(score: Score) -> list[str]:

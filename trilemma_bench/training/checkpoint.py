@@ -47,6 +47,7 @@ class Header:
     training: dict[str, Any] | None = None
     device: str = ""
     cuda_graphs: bool = False
+    others_memory_bytes: int | None = None
     continues: str = ""
     format: str = FORMAT
 

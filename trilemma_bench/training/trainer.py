@@ -20,7 +20,7 @@ from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import random_state, restore_random_state
-from trilemma_bench.timing import Queue, synchronize
+from trilemma_bench.timing import Queue, held_by_other_programs, synchronize
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.batches import Batches
 from trilemma_bench.training.clock import Clock, human_rate, human_time
@@ -243,7 +243,9 @@ class Trainer:
         """Leaves a checkpoint, unless a number since the last one was not finite: then it raises TrilemmaError."""
         self.trace.check()
         self.header = replace(self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete)
-        self.header = replace(self.header, cuda_graphs=self.training_step.replayed)
+        held = [self.header.others_memory_bytes, held_by_other_programs(self.place.device)]
+        others = max((each for each in held if each is not None), default=None)
+        self.header = replace(self.header, cuda_graphs=self.training_step.replayed, others_memory_bytes=others)
         if not distributed.is_main():
             return
         folder = self.place.folder
