@@ -7,19 +7,11 @@ import pytest
 from matplotlib.colors import to_hex
 from records import demo_records, make_record, make_speed, many_records, with_errors
 
+from trilemma_bench.report.annotate import LEADER, NAMED_OF_MANY, NAMED_ROWS
+from trilemma_bench.report.axes import FAINT, axis_title
 from trilemma_bench.report.goals import goodness
 from trilemma_bench.report.labels import place
-from trilemma_bench.report.plots import (
-    FAINT,
-    LEADER,
-    NAMED_OF_MANY,
-    NAMED_ROWS,
-    NEAR_TEXT,
-    axis_title,
-    left_out,
-    papers_of,
-    scatter,
-)
+from trilemma_bench.report.plots import NEAR_TEXT, left_out, papers_of, scatter
 from trilemma_bench.report.table import tables
 from trilemma_bench.report.trilemma import triangles, trilemma
 

@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib
-import matplotlib.patheffects
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import LOG_FROM, Column
+from trilemma_bench.report.annotate import TOLD_APART, label_points, names_of, numbered
+from trilemma_bench.report.axes import (
+    FAINT,
+    INK,
+    SOFT,
+    axis_title,
+    literal,
+    look,
+    new_axes,
+    new_figure,
+    scale,
+    style,
+    title,
+)
+from trilemma_bench.report.columns import Column
 from trilemma_bench.report.goals import Curve, Floats, values
-from trilemma_bench.report.labels import place
 from trilemma_bench.report.published import Published, published
 from trilemma_bench.report.table import Row, Table, front_of, near_front
 
-MARKERS = "osD^vPX<>"
-INK, SOFT, FAINT = "#222222", "#555555", "#8a8a8a"
-# the text width of ICLR's and NeurIPS's styles, in inches
-WIDTH, HEIGHT = 5.5, 3.5
-# beyond this many rows only the front is named, and of that so many, and the others have their numbers in the table;
-# beyond that many all look alike, without intervals and numbers
-NAMED_ROWS, NAMED_OF_MANY, TOLD_APART = 12, 12, 40
-LABEL_WIDTH = 28  # characters, before a label is broken into two lines
 MOST_CURVES = 10
-LEADER = 4  # the zorder of the line from a point to its label: above all marks
 REFERENCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
 _FRONT = "Pareto front: none as good in both, better in one"
 NEAR_TEXT = "off it by differences not shown to be real"
 
 _RING: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.8}
-
-Axis = Literal["x", "y"]
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Our look, for this block only; SVGs come out the same each time."""
-    look = {**seaborn.axes_style("whitegrid"), **seaborn.plotting_context("paper", font_scale=0.9)}
-    fixed: dict[str, Any] = {
-        "svg.hashsalt": "trilemma",
-        "pdf.fonttype": 42,  # letters stay letters
-        "axes.edgecolor": FAINT,
-        "grid.color": "#e4e4e4",
-        "axes.axisbelow": True,
-    }
-    everything: Any = {**look, **fixed, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(everything):
-        yield
-
-
-def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """A figure of width × height inches that no global state knows of."""
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def new_axes(figure: Figure, width: float = 0.855) -> Axes:
-    """Axes in a fixed place, with room for titles and the legend: to search for the best takes longer than to draw."""
-    return figure.add_axes((0.125, 0.225, width, 0.645))
-
-
-def literal(text: str) -> str:
-    """`text` as matplotlib is to print it: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
-
-
-def look(number: int) -> tuple[Any, str]:
-    """The colour and marker of a table's row: both differ, so that either alone tells rows apart."""
-    palette = seaborn.color_palette("colorblind")
-    return palette[(number - 1) % len(palette)], MARKERS[(number - 1) % len(MARKERS)]
 
 
 def shown_rows(table: Table, x: Column, y: Column) -> list[Row]:
@@ -145,25 +102,6 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
     return figure
 
 
-def names_of(rows: Sequence[Row], front: NDArray[np.bool_]) -> list[str]:
-    """What is written beside the points: names; of too many rows, those of the front, evenly where it is long."""
-    if len(rows) <= NAMED_ROWS:
-        return [fmt.wrapped(row.name, LABEL_WIDTH) for row in rows]
-    on_front = np.flatnonzero(front)  # the best quality first, which is always among them
-    named = set(on_front[np.linspace(0, len(on_front) - 1, min(NAMED_OF_MANY, len(on_front))).round().astype(int)])
-    return [fmt.wrapped(row.name, LABEL_WIDTH) if i in named else "" for i, row in enumerate(rows)]
-
-
-def title(axes: Axes, table: Table, text: str) -> None:
-    # at a stated height: matplotlib's own search for one takes a tenth of the time of a figure
-    axes.set_title(literal(fmt.short(f"{table.title}: {text}", 80)), loc="left", fontsize=9.5, y=1.075, pad=0)
-    measured = f"{table.group['samples measured']:,} samples"
-    training = table.training and f"trained {table.training}"
-    facts = [f"protocol {table.group['protocol']}", measured, training, table.device]
-    subtitle = literal(fmt.short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
-    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7, color=SOFT)
-
-
 def set_axes(
     axes: Axes, table: Table, rows: Sequence[Row], x: Column, y: Column, papers: Sequence[Published] = ()
 ) -> None:
@@ -173,7 +111,7 @@ def set_axes(
         beside = [] if reference is None else [reference]
         beside += [paper.values[column.key] for paper in _shown_papers(papers, x, y)]
         numbers = np.append(values(rows, column), beside)
-        _scale(axes, axis, column, numbers, _interval_ends(rows, column))  # type: ignore[arg-type]
+        scale(axes, axis, column, numbers, _interval_ends(rows, column))  # type: ignore[arg-type]
         getattr(axes, f"set_{axis}label")(literal(axis_title(column)))
 
 
@@ -181,57 +119,6 @@ def _interval_ends(rows: Sequence[Row], column: Column) -> Floats:
     """(value, end) for both ends of each interval: K×2."""
     intervals = ((column.value(row.record), column.interval(row.runs)) for row in rows)
     return np.array([(value, end) for value, ends in intervals if ends for end in ends], dtype=float).reshape(-1, 2)
-
-
-def axis_title(column: Column) -> str:
-    """'Time per image (lower is better)': what it is and where the good end is."""
-    unit = f", {column.unit}" if column.unit else ""
-    return f"{column.title}{unit} ({column.better} is better)"
-
-
-def _scale(axes: Axes, axis: Axis, column: Column, numbers: Floats, ends: Floats) -> None:
-    """Logarithmic for times, and for what may and does span more than LOG_FROM; a zero makes it linear near zero.
-
-    ends: K×2, a value and an end of its interval. They widen the limits, unless one is far wider than the others.
-    """
-    positive = numbers[numbers > 0]
-    wide = len(positive) > 0 and (column.is_time or (column.log and positive.max() > LOG_FROM * positive.min()))
-    ticks = getattr(axes, f"{axis}axis")
-    set_scale = getattr(axes, f"set_{axis}scale")
-    least = 0.02 * float(np.abs(numbers).max()) or 0.05
-    if wide and len(positive) == len(numbers):
-        set_scale("log")
-        least = 0.35
-        ends = ends[ends[:, 1] > 0]
-    elif wide:
-        set_scale("symlog", linthresh=positive.min())
-        least = 0.35 * positive.min()
-    transform = ticks.get_transform()
-    low, high = _padded(transform.transform(numbers), transform.transform(ends.ravel()).reshape(-1, 2), least)
-    if ticks.get_scale() == "log":
-        low, high = np.clip((low, high), -307, 308)  # what a float can hold
-    getattr(axes, f"set_{axis}lim")(*transform.inverted().transform(np.array([low, high])))
-    if wide:
-        _wide_ticks(ticks, column, dense=ticks.get_scale() == "log" and high - low < 2.5)
-
-
-def _wide_ticks(ticks: Any, column: Column, dense: bool) -> None:
-    if dense:
-        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ticks.set_minor_formatter(NullFormatter())
-    text = fmt.brief_seconds if column.is_time else (lambda value: f"{value:.6g}")
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: "" if value < 0 else text(value)))
-
-
-def _padded(numbers: Floats, ends: Floats, least: float) -> tuple[float, float]:
-    low, high = float(numbers.min()), float(numbers.max())
-    if len(ends):
-        usual = float(np.median(np.abs(ends[:, 1] - ends[:, 0])))
-        room = max(high - low, 3 * usual)
-        reached = np.append(ends[:, 1].clip(low - room, high + room), numbers)
-        low, high = float(reached.min()), float(reached.max())
-    pad = max(0.14 * (high - low), least)
-    return low - pad, high + pad
 
 
 def _draw_front(axes: Axes, rows: Sequence[Row], front: NDArray[np.bool_], x: Column, y: Column) -> None:
@@ -339,7 +226,7 @@ def legend(
     elif any(known):
         axes.plot([], [], **REFERENCE_LINE, label="real data")
     rows = shown_rows(table, x, y)
-    if _numbered(rows):
+    if numbered(rows):
         axes.plot([], [], linestyle="none", marker="$1$", markersize=4, color=SOFT, label="row of the table")
     if len(rows) <= TOLD_APART and any(column.interval(row.runs) for row in rows for column in (x, y)):
         axes.plot([], [], color=SOFT, linewidth=0.9, marker="|", markersize=5, label="95 % interval")
@@ -349,86 +236,3 @@ def legend(
     # the two long texts stand below one another
     columns = 2 if near and len(axes.get_legend_handles_labels()[0]) < 5 else 3
     axes.figure.legend(loc="lower center", ncols=columns, frameon=False, fontsize=7, columnspacing=1.2)
-
-
-def _numbered(rows: Sequence[Row]) -> bool:
-    """Whether rows without a name are told apart by their numbers."""
-    return NAMED_ROWS < len(rows) <= TOLD_APART
-
-
-def label_points(
-    axes: Axes, rows: Sequence[Row], names: Sequence[str], x: Column, y: Column, radii: Floats, front: NDArray[np.bool_]
-) -> None:
-    """Writes `names` beside the points without overlap, then the numbers of the others where rows are told apart by
-    them; a thin line leads to what is not right beside its point. radii: of the marks, in points.
-    """
-    points = np.stack([values(rows, x), values(rows, y)], axis=1).reshape(-1, 2)
-    taken = _write(axes, names, points, radii, front, np.empty((0, 4)), inside=len(rows) > NAMED_ROWS)
-    if _numbered(rows):
-        numbers = ["" if box.any() else str(row.number) for row, box in zip(rows, taken, strict=True)]
-        _write(axes, numbers, points, radii, np.zeros_like(front), taken[taken.any(axis=1)], inside=True)
-
-
-def _write(
-    axes: Axes,
-    texts: Sequence[str],
-    points: Floats,
-    radii: Floats,
-    strong: NDArray[np.bool_],
-    taken: Floats,
-    inside: bool,
-) -> Floats:
-    """Writes `texts` beside `points`; returns their boxes in pixels: N×4, zeros where nothing was written.
-
-    taken: boxes that are to be kept free. inside: what does not fit into the axes is left out.
-    """
-    figure: Any = axes.figure
-    scale = figure.dpi / 72
-    pixels, radii = axes.transData.transform(points), radii * scale
-    named = np.array([bool(text) for text in texts], dtype=bool)
-    drawn = [_text_at(axes, text, at, on) for text, at, on in zip(texts, points, strong, strict=True) if text]
-    sizes = np.array([text.get_window_extent().size for text in drawn]).reshape(-1, 2) + np.array([4, 2])
-    frame = np.array(axes.get_window_extent().extents)
-    marks = np.concatenate([pixels - radii[:, None], pixels + radii[:, None]], axis=1)[~named]
-    centres = place(pixels[named], sizes, radii[named], frame, np.concatenate([_obstacles(axes), marks, taken]))
-    boxes = np.zeros((len(points), 4))
-    boxes[named] = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
-    for i, text, centre, size in zip(np.flatnonzero(named), drawn, centres, sizes, strict=True):
-        if inside and not ((boxes[i, :2] >= frame[:2]) & (boxes[i, 2:] <= frame[2:])).all():
-            text.remove()
-            boxes[i] = 0
-            continue
-        text.set_position((centre - pixels[i]) / scale)
-        _leader(axes, pixels, pixels[i], centre, size, radii[i])
-    return boxes
-
-
-def _text_at(axes: Axes, name: str, at: Floats, strong: bool) -> Any:
-    return axes.annotate(
-        literal(name), (at[0], at[1]), (0, 0), textcoords="offset points", ha="center", va="center",
-        fontsize=5.5 if name.isdecimal() else 7, linespacing=1.0, color=INK if strong else SOFT, zorder=5,
-        annotation_clip=False, path_effects=[matplotlib.patheffects.withStroke(linewidth=1.5, foreground="white")],
-    )  # fmt: skip
-
-
-def _obstacles(axes: Axes) -> Floats:
-    """Boxes in pixels around the lines that are drawn, so that labels keep off them; all run along one of the axes."""
-    boxes = [np.empty((0, 4))]
-    for line in axes.lines:
-        points = np.asarray(line.get_path().transformed(line.get_transform()).vertices)
-        low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
-        boxes.append(np.concatenate([low - 1, high + 1], axis=1))
-    return np.concatenate(boxes)
-
-
-def _leader(axes: Axes, points: Floats, anchor: Floats, centre: Floats, size: Floats, radius: float) -> None:
-    """A line from the point at `anchor` to its label, unless that is right beside it and beside no other point."""
-    nearest = np.clip(points, centre - size / 2, centre + size / 2)
-    gaps = np.hypot(*(nearest - points).T)
-    own = np.clip(anchor, centre - size / 2, centre + size / 2)
-    gap = float(np.hypot(*(own - anchor)))
-    if gap < radius + 4 and (gaps < gap + 10).sum() < 2:
-        return
-    # in many pieces, so that what is written later keeps off each of them
-    line = axes.transData.inverted().transform(anchor + np.linspace(0, 1, 20)[:, None] * (own - anchor))
-    axes.plot(*line.T, color=INK, linewidth=0.5, zorder=LEADER)

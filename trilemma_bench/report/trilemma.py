@@ -13,32 +13,20 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from trilemma_bench.report import format as fmt
+from trilemma_bench.report.annotate import NAMED_ROWS, TOLD_APART, label_points, names_of
+from trilemma_bench.report.axes import FAINT, INK, SOFT, WIDTH, axis_title, literal, new_axes, new_figure, style, title
 from trilemma_bench.report.columns import Column, family
 from trilemma_bench.report.goals import Floats, goals_of, reached, values
 from trilemma_bench.report.notes import FRONT, NEAR
 from trilemma_bench.report.plots import (
-    FAINT,
-    INK,
-    NAMED_ROWS,
     NEAR_TEXT,
-    SOFT,
-    TOLD_APART,
-    WIDTH,
-    axis_title,
     draw_intervals,
     draw_near,
     draw_papers,
     draw_reference,
-    label_points,
     legend,
-    literal,
-    names_of,
-    new_axes,
-    new_figure,
     set_axes,
     shown_rows,
-    style,
-    title,
 )
 from trilemma_bench.report.published import Published
 from trilemma_bench.report.table import Row, Table
