@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from trilemma_bench.contrasts import LEVEL, TIMES
+from trilemma_bench.grouping import over_seeds
 from trilemma_bench.results import find_records
-from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD, over_seeds
+from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD
 
 Floats = NDArray[np.float64]
 SHARES = (0.1, 0.5, 0.9)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trilemma_bench.grouping import over_seeds
 from trilemma_bench.record import DatasetPart, ModelPart, ProtocolPart, Record, Score, Speed, Training
-from trilemma_bench.statistics import Runs, over_seeds
+from trilemma_bench.runs import Runs
 
 SCORE_FACTS: dict[str, tuple[str | None, str, str]] = {
     "fd": ("lower", "", "Fréchet distance"),

@@ -14,7 +14,7 @@ from trilemma_bench.comparing import compare_runs
 from trilemma_bench.errors import UsageError
 from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
-from trilemma_bench.statistics import Runs
+from trilemma_bench.runs import Runs
 
 
 @pytest.fixture

@@ -16,10 +16,12 @@ from trilemma_bench import statistics
 from trilemma_bench.comparing import compare_runs
 from trilemma_bench.contrasts import TIMES, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError
+from trilemma_bench.grouping import over_seeds
 from trilemma_bench.limits import Limit
 from trilemma_bench.report.compare import comparison_text
 from trilemma_bench.results import find_records
-from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD, Runs, over_seeds
+from trilemma_bench.runs import Runs
+from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import reference
+from trilemma_bench.grouping import comparable
 from trilemma_bench.metrics import frechet
 from trilemma_bench.metrics.reference import subset_rows
 from trilemma_bench.protocol import Protocol, Use
 from trilemma_bench.record import ProtocolPart, read_record
 from trilemma_bench.report.notes import protocol_facts
-from trilemma_bench.statistics import comparable
 from trilemma_bench.weights import sha256_of
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -9,16 +9,9 @@ import pytest
 from records import make_protocol, make_record, make_speed, make_training, of_code
 from scipy import stats
 
+from trilemma_bench.grouping import comparable, is_reference, over_seeds
 from trilemma_bench.record import Score
-from trilemma_bench.statistics import (
-    RUNS_FREEDOM,
-    RUNS_SD,
-    comparable,
-    is_reference,
-    median_error,
-    over_seeds,
-    time_interval,
-)
+from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD, median_error, time_interval
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
 

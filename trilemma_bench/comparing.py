@@ -9,17 +9,10 @@ from typing import Any, Literal
 
 from trilemma_bench.contrasts import LEVEL, TIMES, Contrast, Time, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError, unknown_name
+from trilemma_bench.grouping import differences, is_reference, measured_on, over_seeds, repeats, seed_conditions
 from trilemma_bench.record import Record
 from trilemma_bench.results import RECORD_NAME, find_records
-from trilemma_bench.statistics import (
-    Runs,
-    differences,
-    is_reference,
-    measured_on,
-    over_seeds,
-    repeats,
-    seed_conditions,
-)
+from trilemma_bench.runs import Runs
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from trilemma_bench.grouping import differences, is_reference
 from trilemma_bench.record import Score
-from trilemma_bench.statistics import (
-    MANY,
-    RUNS_FREEDOM,
-    RUNS_SD,
-    Error,
-    Runs,
-    Time,
-    differences,
-    half_width,
-    is_reference,
-    time_errors,
-    too_coarse,
-)
+from trilemma_bench.runs import Runs
+from trilemma_bench.statistics import MANY, RUNS_FREEDOM, RUNS_SD, Error, Time, half_width, time_errors, too_coarse
 
 LEVEL = 0.05
 Floats = NDArray[np.float64]

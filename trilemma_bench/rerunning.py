@@ -16,11 +16,11 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.evaluation.extractors import Extractors
 from trilemma_bench.evaluation.facts import protocol_part
+from trilemma_bench.grouping import differences, measured_on
 from trilemma_bench.job import Job, Options, model_source, prepare, training_digest
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 from trilemma_bench.record import DatasetPart, JSONDict, ModelPart, ProtocolPart, Record, RecordError, read_record
 from trilemma_bench.results import RECORD_NAME
-from trilemma_bench.statistics import differences, measured_on
 from trilemma_bench.weights import sha256_of
 
 

@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 
 from trilemma_bench.contrasts import Contrast, difference, time_ratio
+from trilemma_bench.grouping import is_reference
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
-from trilemma_bench.statistics import Runs, Time, is_reference, time_interval
+from trilemma_bench.runs import Runs
+from trilemma_bench.statistics import Time, time_interval
 
 # an axis whose values span more than this factor is logarithmic where its column says that it may be
 LOG_FROM = 10

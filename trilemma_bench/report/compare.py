@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trilemma_bench.contrasts import LEVEL
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import FACTS, Column, score_columns
-from trilemma_bench.statistics import Runs
+from trilemma_bench.runs import Runs
 
 if TYPE_CHECKING:
     from trilemma_bench.comparing import Finding, RunComparison

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from trilemma_bench.grouping import BELOW, UNRECORDED, seed_conditions
 from trilemma_bench.report import format as fmt
-from trilemma_bench.statistics import BELOW, UNRECORDED, Runs, seed_conditions
+from trilemma_bench.runs import Runs
 
 Facts = dict[str, str]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from trilemma_bench.grouping import BELOW, Group, is_reference
 from trilemma_bench.record import Record, Score
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column, score_title
-from trilemma_bench.statistics import BELOW, RUNS_SD, Group, Runs, is_reference
+from trilemma_bench.runs import Runs
+from trilemma_bench.statistics import RUNS_SD
 
 FRONT, NEAR = "◆", "◇"
 LEGEND = {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trilemma_bench.contrasts import LEVEL
 from trilemma_bench.fronts import dominance, pareto_front
+from trilemma_bench.grouping import Group, comparable, is_reference, over_seeds, repeats
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import (
@@ -32,14 +33,7 @@ from trilemma_bench.report.notes import (
     training_note,
     training_span,
 )
-from trilemma_bench.statistics import (
-    Group,
-    Runs,
-    comparable,
-    is_reference,
-    over_seeds,
-    repeats,
-)
+from trilemma_bench.runs import Runs
 
 
 @dataclass(frozen=True)
