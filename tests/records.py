@@ -166,6 +166,12 @@ def _toy(model: str, variant: str, seconds: float, nfe: float, *values: float) -
     return make_record(model, variant, scores=scores, speed=make_speed(seconds, nfe))
 
 
+def trained(seed, value=0.5, weights=None, **changes):
+    training = make_training(checkpoint_sha256=weights or f"{seed:064}", **changes.pop("training", {}))
+    scores = {"recall": value, "modes": 20 + seed}
+    return make_record(scores=scores, seed=seed, id=f"{seed}", training=training, **changes)
+
+
 def demo_records() -> list[Record]:
     """What the demo suite leaves: the paper's toy experiment, then ddgan on digits."""
     real = {"fd_features": 0.00021, "precision": 0.981, "recall": 0.982, "density": 0.998, "coverage": 0.971}
