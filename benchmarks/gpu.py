@@ -43,8 +43,10 @@ from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import to_float
 from trilemma_bench.precision import arithmetic, in_fast_format
+from trilemma_bench.record import SHARED_FROM_BYTES
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.source import source_digest
+from trilemma_bench.timing import held_by_other_programs
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,9 @@ def work(options: argparse.Namespace) -> None:
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found | {"machine": machine(), "source": piece.source}, indent=1) + "\n")
+        others = held_by_other_programs(resolve_device(options.device)) or 0
+        facts = {"machine": machine(), "source": piece.source, "others_memory_bytes": others}
+        path.write_text(json.dumps(found | facts, indent=1) + "\n")
         outcome = found.get("error", "done")
         print(f"{piece.part} {piece.name}: {outcome} ({time.perf_counter() - start:.0f} s)", flush=True)
         write_summary(options.out)
@@ -219,12 +223,6 @@ def work(options: argparse.Namespace) -> None:
 def write_summary(out: Path) -> None:
     """`summary.md`: the tables of all that has been found."""
     found = {part: _findings(out / part) for part in PARTS}
-    failed = [
-        f"- {part} {name}: {facts['error']}"
-        for part, rows in found.items()
-        for name, facts in rows.items()
-        if "error" in facts
-    ]
     good = {part: [facts for facts in rows.values() if "error" not in facts] for part, rows in found.items()}
     machines = sorted({facts["machine"] for rows in found.values() for facts in rows.values()})
     text = [f"# Measured on {', '.join(machines)}", ""]
@@ -235,8 +233,26 @@ def write_summary(out: Path) -> None:
     if good["trilemma"]:
         text += ["", "## The trilemma, equal budgets (the records have the budget, times and intervals)", ""]
         text += [trilemma_table(good["trilemma"])]
-    text += ["", "## Failed", "", *failed] if failed else []
+    for title, tell in (
+        ("Beside other programs, which held so much of the GPU: too slow", _shared),
+        ("Failed", _error),
+    ):
+        text += ["", f"## {title}", "", *told] if (told := _lines(found, tell)) else []
     (out / "summary.md").write_text("\n".join(text) + "\n")
+
+
+def _lines(found: Mapping[str, Mapping[str, Any]], tell: Callable[[dict[str, Any]], str]) -> list[str]:
+    """A line for each finding of which there is something to tell."""
+    return [f"- {part} {name}: {text}" for part in found for name, each in found[part].items() if (text := tell(each))]
+
+
+def _error(facts: dict[str, Any]) -> str:
+    return str(facts.get("error", ""))
+
+
+def _shared(facts: dict[str, Any]) -> str:
+    held = facts.get("others_memory_bytes", 0)
+    return f"{held / 2**30:.1f} GiB" if held >= SHARED_FROM_BYTES else ""
 
 
 def trilemma_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -125,6 +125,15 @@ def test_a_way_that_the_memory_does_not_hold_leaves_the_others(options, two_mode
     )
 
 
+def test_what_was_found_beside_other_programs_is_said_to_be_too_slow(options, monkeypatch):
+    held = iter([3 * 2**30, 2**20])
+    monkeypatch.setattr(gpu, "held_by_other_programs", lambda device: next(held))
+    monkeypatch.setattr(gpu, "pieces", lambda _: [gpu.Piece("checks", name, dict) for name in ("beside", "alone")])
+    gpu.work(options)
+    assert "too slow\n\n- checks beside: 3.0 GiB\n" in (options.out / "summary.md").read_text() + "\n"
+    assert "alone" not in (options.out / "summary.md").read_text()
+
+
 def test_what_was_found_is_not_looked_for_again_and_what_failed_is(options, monkeypatch):
     calls = []
 
