@@ -15,17 +15,22 @@ MAX_NAME_BYTES = 200  # file systems take 255
 
 def cache_dir() -> Path:
     """The user's cache folder, or `TRILEMMA_CACHE_DIR`."""
-    return Path(os.environ.get("TRILEMMA_CACHE_DIR") or user_cache_dir("trilemma-bench"))
+    return _folder("TRILEMMA_CACHE_DIR") or Path(user_cache_dir("trilemma-bench"))
 
 
 def data_dir() -> Path:
     """Where data sets are looked for and downloaded to: `TRILEMMA_DATA_DIR`, or a folder in the cache."""
-    return Path(os.environ.get("TRILEMMA_DATA_DIR") or cache_dir() / "data")
+    return _folder("TRILEMMA_DATA_DIR") or cache_dir() / "data"
 
 
 def weights_dir() -> Path:
     """Where weights are looked for and downloaded to: `TRILEMMA_WEIGHTS_DIR`, or a folder in the cache."""
-    return Path(os.environ.get("TRILEMMA_WEIGHTS_DIR") or cache_dir() / "weights")
+    return _folder("TRILEMMA_WEIGHTS_DIR") or cache_dir() / "weights"
+
+
+def _folder(variable: str) -> Path | None:
+    text = os.environ.get(variable)
+    return Path(text).expanduser() if text else None  # no shell has seen what a container or a service sets
 
 
 def as_text(text: str) -> str:
