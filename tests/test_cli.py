@@ -374,3 +374,18 @@ def test_a_plugin_file_that_registers_nothing_is_noticed(tmp_path):
     lines = refuses(2, "unknown model 'flow'", *arguments)
     assert lines[0].startswith("warning: ")
     assert "flow.py registers nothing: @register_model" in lines[0]
+
+
+def test_a_reader_who_closes_the_pipe_hears_nothing():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trilemma_bench", "list", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+
+
+def test_a_folder_in_a_variable_may_begin_with_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRILEMMA_DATA_DIR", "~/kept")
+    assert f"Data in {tmp_path}/kept " in succeeds("doctor").stdout

@@ -37,7 +37,7 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             _fail(ctx, "interrupted", 1)
@@ -46,7 +46,7 @@ class Main(click.Group):
         except TrilemmaError as error:
             _fail(ctx, str(error), 1)
         except OSError as error:
-            _fail(ctx, f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+            _fail(ctx, f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}", 1)
         except Exception as error:
             place, ours = place_of(error)
             theirs = ", ".join(loaded_plugins())
