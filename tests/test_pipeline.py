@@ -331,6 +331,7 @@ def test_a_checkpoint_of_another_model_is_refused(first, tmp_path):
         go(tmp_path, model="gan", checkpoint=path)
     with pytest.raises(tb.TrilemmaError, match=r"makes samples of shape \(2,\).*'digits'"):
         go(tmp_path, dataset="digits", checkpoint=path)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(tb.TrilemmaError, match="does not fit this model's settings"):
         go(tmp_path, checkpoint=path, settings={"hidden": 17})
 

@@ -151,13 +151,25 @@ def prepare(options: Options) -> Job:
         budget=options.budget,
     )
     protocol = resolve_protocol(options.protocol, dataset, options.samples, options.feature_precision)
-    if options.checkpoint:
-        checkpoint.read_header(options.checkpoint)
     device = resolve_device(options.device)
     distributed.start(device)
     if not distributed.is_main():
         options = replace(options, progress=False, say=lambda text: None)
-    return Job(options, settings.on(device, dataset.spec.is_image), dataset, protocol, device, model_class)
+    job = Job(options, settings.on(device, dataset.spec.is_image), dataset, protocol, device, model_class)
+    if options.checkpoint:
+        _check_checkpoint(job, options.checkpoint)
+    return job
+
+
+def _check_checkpoint(job: Job, path: Path) -> None:
+    header = checkpoint.read_header(path)
+    if header.model != job.trained_as:
+        raise UsageError(f"checkpoint {path} is of model '{header.model}', not '{job.trained_as}': name that model")
+    if header.shape != job.dataset.spec.shape:
+        raise UsageError(
+            f"checkpoint {path} makes samples of shape {header.shape}, dataset '{job.dataset.name}' "
+            f"has {job.dataset.spec.shape}: name the dataset it was trained on ('{header.dataset}')"
+        )
 
 
 def open_folder(job: Job) -> None:

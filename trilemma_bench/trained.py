@@ -156,15 +156,8 @@ def _devices(device: torch.device) -> str:
 
 
 def _use_checkpoint(job: Job, model: Trainable, path: Path) -> None:
-    """Loads `path` into `model` after checking that it was trained as this model on data of this shape."""
+    """Loads `path`, of this model on data of this shape, into `model`."""
     header = checkpoint.read_header(path)
-    if header.model != job.trained_as:
-        raise TrilemmaError(f"checkpoint {path} is of model '{header.model}', not '{job.trained_as}': name that model")
-    if header.shape != job.dataset.spec.shape:
-        raise TrilemmaError(
-            f"checkpoint {path} makes samples of shape {header.shape}, dataset '{job.dataset.name}' "
-            f"has {job.dataset.spec.shape}: name the dataset it was trained on ('{header.dataset}')"
-        )
     if not header.complete:
         job.options.say(f"note: {path} is from an unfinished training run ({header.images:,} images)")
     checkpoint.load_weights(model.network, path)
