@@ -294,7 +294,16 @@ class Buggy(Trainable):
     [
         ("1e-3", "return self.netwrok(batch)", "has no attribute 'netwrok', in flow.py:15, training_step (--debug"),
         ("1e-3", "return batch.mean()", "Buggy.training_step must return its losses by name, a dict"),
-        ("1e-3", "return {}\n\n    def optimizers(self):\n        return []", "(this is a bug, ours or of flow.py"),
+        (
+            "1e-3",
+            "return {}\n\n    def before_step(self, *_):\n        return 3",
+            "(this is a bug, ours or of flow.py",
+        ),
+        (
+            "1e-3",
+            "return {}\n\n    def optimizers(self):\n        return []",
+            "returned list, expected {name: opt",
+        ),
         ("float('nan')", "return {}", "has no optimisers with these settings (Invalid learning rate: nan)"),
     ],
 )
@@ -303,7 +312,7 @@ def test_a_plugins_mistake_is_shown_where_it_is(lr, result, message, tmp_path):
     plugin.write_text(BUGGY.replace("LR", lr).replace("RESULT", result))
     model = f"{plugin}:Buggy"
     arguments = ["run", "--model", model, "--dataset", "gaussians25", *FAST[:7], "--out", tmp_path / "out"]
-    lines = refuses(2 if "nan" in lr else 1, message, *arguments)
+    lines = refuses(2 if "nan" in lr or "opt" in message else 1, message, *arguments)
     assert not any("(this is a bug;" in line for line in lines)
     assert "Traceback" in call(*arguments, "--debug").stderr
 

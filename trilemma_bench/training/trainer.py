@@ -217,7 +217,7 @@ class Trainer:
         if math.isfinite(self.budget.images):
             cost = human_time(self.budget.images / rate)
             self.place.say(
-                f"training takes about {cost} on this device at {human_rate(rate)} images/s; --budget shortens it"
+                f"training takes about {cost} on this device at {human_rate(rate)} images/s, with a smaller budget less"
             )
 
     def _bar(self) -> tqdm:
@@ -281,9 +281,12 @@ class Trainer:
 
 def _optimizers_of(model: Trainable, name: str) -> dict[str, torch.optim.Optimizer]:
     try:
-        return model.optimizers()
+        found = model.optimizers()
     except ValueError as error:
         raise UsageError(f"model '{name}' has no optimisers with these settings ({error}): see --set") from error
+    if not (isinstance(found, dict) and all(isinstance(each, torch.optim.Optimizer) for each in found.values())):
+        raise UsageError(f"model '{name}': optimizers() returned {type(found).__name__}, expected {{name: optimiser}}")
+    return found
 
 
 def _largest(data: Tensor) -> float:
