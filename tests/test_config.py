@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from baselines.ddpm import DDIM
 from ddgan.model import DDGAN
@@ -131,6 +132,19 @@ class TestSettingsHandedOn:
 
     def test_settings_that_are_not_handed_on_do_not(self):
         assert model_schema(self.Closed)().model_dump() == {"depth": 2}
+
+
+class Unannotated:
+    def __init__(self, data, *, steps=2, sigma=1, rate=1e-3, kind="a", deep=True, other=None): ...
+
+
+def test_a_setting_without_an_annotation_takes_what_its_default_is():
+    schema = model_schema(Unannotated)
+    found = schema(steps=3, sigma=0.5, rate=1, kind="b", deep=False, other="x").model_dump()
+    assert found == {"steps": 3, "sigma": 0.5, "rate": 1.0, "kind": "b", "deep": False, "other": "x"}
+    for wrong in ({"steps": "x"}, {"rate": "fast"}, {"kind": 3}, {"deep": "maybe"}):
+        with pytest.raises(ValidationError):
+            schema(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 COMPILED_FROM_SECONDS, COMPILED_FROM_IMAGES = 1800.0, 2e6  # which take DDGAN 37 minutes on an H200
+_UNANNOTATED: dict[type, Any] = {bool: bool, int: int | float, float: float, str: str}
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "img": 1.0, "kimg": 1e3, "Mimg": 1e6}
 
 
@@ -185,6 +186,7 @@ def model_schema(model_class: type) -> type[BaseModel]:
     """The keyword-only arguments of the class's `__init__`, as a validating schema.
 
     An `__init__` that ends in `**settings` hands them on: those of the next class in the method order belong to it too.
+    One without an annotation takes what its default is.
     """
     fields: dict[str, Any] = {}
     for owner in [each for each in model_class.__mro__ if "__init__" in vars(each)]:
@@ -193,7 +195,7 @@ def model_schema(model_class: type) -> type[BaseModel]:
         for parameter in parameters:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in fields:
                 default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-                fields[parameter.name] = (hints.get(parameter.name, Any), default)
+                fields[parameter.name] = (hints.get(parameter.name, _UNANNOTATED.get(type(default), Any)), default)
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             break
     forbid = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
