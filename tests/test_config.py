@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from baselines.ddpm import DDIM
@@ -145,15 +144,6 @@ def test_a_setting_without_an_annotation_takes_what_its_default_is():
     for wrong in ({"steps": "x"}, {"rate": "fast"}, {"kind": 3}, {"deep": "maybe"}):
         with pytest.raises(ValidationError):
             schema(**wrong)
-
-
-@pytest.mark.parametrize(
-    ("budget", "compiled"), [("10m", False), ("30m", True), ("100kimg", False), ("2Mimg", True), ("50Mimg", True)]
-)
-def test_only_what_trains_long_on_a_gpu_is_compiled(budget, compiled):
-    settings = ddgan(overrides={"training.precision": "float32"}, budget=budget)
-    assert settings.on(torch.device("cuda"), is_image=True).training.compile == compiled
-    assert not settings.on(torch.device("cpu"), is_image=True).training.compile
 
 
 @pytest.mark.parametrize("key", ["training.compile", "sampling.cuda_graphs"])

@@ -35,7 +35,7 @@ def test_auto_is_decided_by_the_device_before_anything_is_recorded(monkeypatch, 
     assert (chosen.training.precision, chosen.sampling.precision) == ("bf16", "float32")
 
 
-@pytest.mark.parametrize(("budget", "compiled"), [("5m", False), ("30m", True), ("100kimg", True)])
+@pytest.mark.parametrize(("budget", "compiled"), [("5m", False), ("30m", True), ("1999kimg", False), ("2Mimg", True)])
 def test_only_long_training_on_a_gpu_is_worth_compiling(budget, compiled):
     settings = Settings({}, TrainingSettings(budget=budget, precision="float32"), SamplingSettings())
     assert settings.on(torch.device("cuda"), is_image=True).training.compile is compiled
