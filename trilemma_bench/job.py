@@ -119,7 +119,7 @@ class Job:
         try:
             yield
         except Exception as error:
-            if not lacks_memory(error):
+            if not _lacks_memory(error):
                 raise
             asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
             more = f" ({asked[1]} more were asked for)" if asked else ""
@@ -133,7 +133,7 @@ class Job:
         return f"lower {table}.{key}, now {getattr(getattr(self.settings, table), key)}" if key else STAGES[stage]
 
 
-def lacks_memory(error: Exception) -> bool:
+def _lacks_memory(error: Exception) -> bool:
     """Whether it says that memory is lacking; torch has no type of its own for a CPU's."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 

@@ -242,10 +242,12 @@ class Trainer:
     def _save(self, complete: bool) -> None:
         """Leaves a checkpoint, unless a number since the last one was not finite: then it raises TrilemmaError."""
         self.trace.check()
-        self.header = replace(self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete)
         held = [self.header.others_memory_bytes, held_by_other_programs(self.place.device)]
-        others = max((each for each in held if each is not None), default=None)
-        self.header = replace(self.header, cuda_graphs=self.training_step.replayed, others_memory_bytes=others)
+        self.header = replace(
+            self.header, images=self.images, steps=self.step, seconds=self.seconds, complete=complete,
+            cuda_graphs=self.training_step.replayed,
+            others_memory_bytes=max((each for each in held if each is not None), default=None),
+        )  # fmt: skip
         if not distributed.is_main():
             return
         folder = self.place.folder
