@@ -137,7 +137,6 @@ def test_values_that_do_not_vary_say_nothing_of_their_error():
     found = difference(seeds([25, 25, 25]), seeds([24, 24, 24]), "fid")
     assert (found.value, found.p, found.interval) == (-1, None, None)
     assert "do not vary" in found.reason
-    assert difference(seeds([25, 25]), seeds([25, 25]), "fid").p == 1
 
 
 def test_without_an_error_there_is_a_difference_and_no_verdict():
@@ -145,6 +144,15 @@ def test_without_an_error_there_is_a_difference_and_no_verdict():
     (finding,) = compare_runs(one(), bare).scores
     assert (finding.contrast.value, finding.verdict) == (1, "")
     assert finding.contrast.reason == "no error is known of B"
+
+
+def test_the_same_samples_on_both_sides_have_no_error_of_sampling():
+    first, again, other = (Runs((make_record(samples_sha256=each * 64),)) for each in "aab")
+    (finding, *_) = compare_runs(first, again).scores
+    assert (finding.contrast.value, finding.contrast.interval, finding.verdict) == (0, None, "")
+    assert finding.contrast.reason == "A and B are the same samples, bit for bit"
+    assert compare_runs(first, other).scores[0].contrast.interval
+    assert difference(seeds([25, 25]), seeds([25, 25]), "fid").p == 1  # records without a hash of their samples
 
 
 def test_a_score_that_one_side_lacks_says_why():
