@@ -6,7 +6,7 @@ import os
 import signal
 import warnings
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -24,7 +24,10 @@ class Main(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         debug = [argument for argument in args if argument == "--debug"]
-        return super().parse_args(ctx, debug[:1] + [argument for argument in args if argument != "--debug"])
+        try:
+            return super().parse_args(ctx, debug[:1] + [argument for argument in args if argument != "--debug"])
+        except click.UsageError as error:
+            _refuse(ctx, error)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As `SECTIONS` has them; click would have them by name."""
@@ -37,6 +40,8 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _refuse(ctx, error)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -54,7 +59,14 @@ class Main(click.Group):
             _fail(ctx, f"{type(error).__name__}: {error}, in {place} ({whose}--debug shows more)", 1)
 
 
-def _fail(ctx: click.Context, message: str, code: int) -> None:
+def _refuse(ctx: click.Context, error: click.UsageError) -> NoReturn:
+    """In one line what click would say in four."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    _fail(ctx, f"{error.format_message()} ({(error.ctx or ctx).command_path} --help)", 2)
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.params.get("debug"):
         import traceback
 
