@@ -301,11 +301,12 @@ def test_no_place_for_the_cache_is_a_warning(counting, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "file"))
     found = reference(Toy(), "train", counting)
-    with pytest.warns(UserWarning, match="not cached"):
+    with pytest.warns(UserWarning, match="not cached") as first:
         assert torch.equal(found.moments.mean, moments(pixels()).mean)
-    with pytest.warns(UserWarning, match="not cached"):
+    with pytest.warns(UserWarning, match="not cached") as then:
         assert torch.equal(found.nearest(3), nearest_distances(pixels(), 3))
     assert counting.seen == SIZE
+    assert len({str(warning.message) for warning in (*first, *then)}) == 1  # which Python shows once
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):

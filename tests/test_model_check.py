@@ -96,3 +96,9 @@ def test_a_fault_is_said_in_a_sentence(old, new, fault, tmp_path):
     assert done.exit_code == 1
     assert fault in done.output
     assert "this is a bug" not in done.output
+
+
+def test_a_fault_that_fails_several_checks_is_said_once(tmp_path):
+    done = check(tmp_path, GOOD.replace("torch.randn(count, 2,", "torch.randn(count + 1, 2,"))
+    assert done.output.count("returned 7×2") == 1
+    assert done.stdout.count("FAILED") > done.stdout.count(": as above") > 0

@@ -74,9 +74,10 @@ def check_model_(**options: Any) -> None:
     from trilemma_bench.job import prepare
     from trilemma_bench.model_check import check_model
 
-    faults = 0
+    faults: list[str] = []
     for what, fault in check_model(prepare(to_options({**options, "device": "cpu"}))):
-        click.echo(f"FAILED  {what}: {fault}" if fault else f"ok      {what}")
-        faults += bool(fault)
+        said = "as above" if fault in faults else fault
+        click.echo(f"FAILED  {what}: {said}" if fault else f"ok      {what}")
+        faults += [fault] if fault else []
     if faults:
-        raise TrilemmaError(f"{options['model']} fails {faults} check{'s' if faults > 1 else ''}")
+        raise TrilemmaError(f"{options['model']} fails {len(faults)} check{'s' if len(faults) > 1 else ''}")

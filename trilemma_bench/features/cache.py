@@ -63,7 +63,7 @@ def stored(
     except OSError as error:
         if (found := read(facts)) is not None and enough(found):
             return found  # a cache that others fill, which this process may only read
-        warnings.warn(f"reference {facts['kind']} are not cached: {error}", stacklevel=2)
+        _warn_uncached(error.strerror or str(error))
         return compute()
     with held:
         if (found := read(facts)) is not None and enough(found):
@@ -123,7 +123,12 @@ def write(facts: Facts, tensors: Tensors) -> None:
     try:
         atomic(path_of(facts), lambda temporary: save(temporary, facts, tensors), alone=True)
     except TrilemmaError as error:
-        warnings.warn(f"reference {facts['kind']} are not cached: {error}", stacklevel=3)
+        _warn_uncached(getattr(error.__cause__, "strerror", None) or str(error))
+
+
+def _warn_uncached(why: str) -> None:
+    """In the same words for every file, so that it is said once."""
+    warnings.warn(f"references are not cached in {folder()}: {why}", stacklevel=1)
 
 
 def save(path: Path, facts: Facts, tensors: Tensors) -> None:
