@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -61,3 +62,14 @@ def scene(width: int, height: int, seed: int = 0) -> torch.Tensor:
 def blobs(seed: int, n: int, dim: int, shift: float = 0.0) -> torch.Tensor:
     """Normal samples about `shift`, n×dim."""
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+@contextlib.contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """A disk that takes no file of more than `count` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-
 import numpy as np
 import pytest
 import torch
+from inputs import room_for
 from safetensors.torch import save_file
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.files import atomic, save_npz
 from trilemma_bench.images import save_grid, save_scatter
-
-
-@contextlib.contextmanager
-def room_for(count):
-    """A disk that takes no file of more than `count` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 
 NOISE = torch.randint(256, (16, 3, 30, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

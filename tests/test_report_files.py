@@ -10,9 +10,11 @@ import sys
 
 import pandas as pd
 import pytest
+from inputs import room_for
 from pages import Page
 from records import demo_records, failed_record, make_record, make_speed, make_training, with_errors
 
+from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.report import write_report
 
 
@@ -32,6 +34,17 @@ def test_writes_everything(demo):
     assert (demo / "figures/1-gaussians25-trilemma.pdf").read_bytes().startswith(b"%PDF")
     files = {"index.html", "report.md", "table.tex", "table.csv", "results.csv", "figures"}
     assert {path.name for path in demo.iterdir()} == files
+
+
+def test_a_full_disk_is_named_and_keeps_the_page_that_was_there(tmp_path):
+    page = write_report(demo_records(), tmp_path)
+    before = page.read_bytes()
+    with (
+        room_for(10_000),
+        pytest.raises(TrilemmaError, match=r"could not write .*index.html: .*was there before is kept"),
+    ):
+        write_report(demo_records()[:1], tmp_path)
+    assert page.read_bytes() == before
 
 
 def test_the_page_needs_nothing_else(demo):

@@ -42,6 +42,11 @@ def atomic(path: Path, write: Callable[[Path], object], alone: bool = False) -> 
     return path
 
 
+def save_text(path: Path, text: str) -> Path:
+    """Writes text in UTF-8, whole or not at all. Returns `path`. Raises TrilemmaError where writing fails."""
+    return atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def _new_file_beside(path: Path) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from trilemma_bench.files import atomic
+from trilemma_bench.files import atomic, save_text
 from trilemma_bench.record import Record, RecordError, Score, Speed, Training, read_record
 
 RECORD_NAME = "record.json"
@@ -27,7 +28,7 @@ def write_record(record: Record, path: Path) -> Path:
     """Writes `record` to `path`, whole or not at all. Raises FileExistsError when one is there: it is written once."""
     if path.exists():
         raise FileExistsError(f"{path}: a record is written once and never changed")
-    return atomic(path, lambda temporary: temporary.write_text(record.to_json(), encoding="utf-8"))
+    return save_text(path, record.to_json())
 
 
 def _candidates(path: Path) -> Iterator[Path]:
@@ -137,7 +138,7 @@ def save_csv(frame: pd.DataFrame, path: Path) -> None:
     frame = frame.copy()
     texts = frame.select_dtypes(exclude="number").columns
     frame[texts] = frame[texts].map(_no_formula)
-    frame.rename(columns=_no_formula).to_csv(path, index=False)
+    atomic(path, partial(frame.rename(columns=_no_formula).to_csv, index=False))
 
 
 def _no_formula(value: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from trilemma_bench.files import atomic, save_text
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.axes import style
 from trilemma_bench.report.goals import curves
@@ -113,7 +114,8 @@ def _save(figure: Figure, stem: Path) -> None:
         for suffix in SUFFIXES:
             # without the date, the same records give the same file
             metadata = {} if suffix == ".png" else {"Date": None} if suffix == ".svg" else {"CreationDate": None}
-            figure.savefig(f"{stem}{suffix}", dpi=PNG_DPI, facecolor="white", metadata=metadata)
+            save = partial(figure.savefig, dpi=PNG_DPI, facecolor="white", metadata=metadata)
+            atomic(stem.with_name(f"{stem.name}{suffix}"), save)
 
 
 def _forget_earlier(folder: Path, names: Sequence[str]) -> None:
@@ -125,4 +127,4 @@ def _forget_earlier(folder: Path, names: Sequence[str]) -> None:
         # the file may have been edited: nothing but a figure right in this folder is removed
         if name not in files and re.fullmatch(r"[A-Za-z0-9-]+\.(svg|pdf|png)", name):
             (folder / name).unlink(missing_ok=True)
-    listing.write_text("".join(f"{name}\n" for name in files), encoding="utf-8")
+    save_text(listing, "".join(f"{name}\n" for name in files))

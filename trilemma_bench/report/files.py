@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from trilemma_bench.files import save_text
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.figures import FigureSet, draw_figures
@@ -34,10 +35,10 @@ def write(
     check_ours(out)
     every = sorted(tables(records), key=lambda table: -len(table.competitors))  # a reader meets the largest first
     page = out / "index.html"
-    page.write_text(page_html(page_content(records, paths, every, skipped, with_published)), encoding="utf-8")
+    save_text(page, page_html(page_content(records, paths, every, skipped, with_published)))
     figures = draw_figures(every, out / "figures", with_published)
-    (out / "report.md").write_text(_markdown(records, every, figures, skipped, with_published), encoding="utf-8")
-    (out / "table.tex").write_text(latex_tables(every, with_published), encoding="utf-8")
+    save_text(out / "report.md", _markdown(records, every, figures, skipped, with_published))
+    save_text(out / "table.tex", latex_tables(every, with_published))
     write_numbers(every, out / "table.csv")
     write_csv(records, out / "results.csv", paths)
     return page

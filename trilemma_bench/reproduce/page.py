@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trilemma_bench.config import read_toml
+from trilemma_bench.files import save_text
 from trilemma_bench.report import format as fmt
 from trilemma_bench.reproduce.claims import Verdict
 
@@ -53,7 +54,7 @@ class Outcome:
 def write(outcome: Outcome, out: Path) -> Path:
     """Writes claims.json, claims.md and claims.html into `out`; returns the page."""
     facts = outcome.facts()
-    (out / "claims.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_text(out / "claims.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return render(facts, out)
 
 
@@ -69,5 +70,5 @@ def render(facts: dict[str, object], out: Path) -> Path:
         )
         shown = {**facts, "machine": fmt.device(facts["machine"]), "reasons": reasons}
         text = environment.get_template(f"claims.{suffix}").render(shown)
-        (out / f"claims.{suffix}").write_text(text, encoding="utf-8")
+        save_text(out / f"claims.{suffix}", text)
     return out / "claims.html"
