@@ -203,6 +203,10 @@ def test_axes_can_be_chosen(opened):
     title = opened.page.evaluate("document.getElementById('plot').layout.xaxis.title.text")
     assert title == "NFE (lower is better)"
     assert opened.points() == 6
+    opened.page.check("input[value=radar]")
+    assert not opened.page.is_visible("#axis-x")  # a radar's are those of the trilemma
+    opened.page.check("input[value=flat]")
+    assert opened.page.is_visible("#axis-x")
 
 
 def test_models_sampled_in_several_ways_are_curves(browser, tmp_path):
@@ -212,6 +216,7 @@ def test_models_sampled_in_several_ways_are_curves(browser, tmp_path):
     lines = [trace["x"] for trace in traces if trace["mode"] == "lines+markers"]
     assert [len(line) for line in lines] == [10] * 8
     assert all(line == sorted(line) for line in lines)
+    assert [found.page.is_visible(f"#axis-{key}") for key in ("x", "y", "colour")] == [True, True, False]
 
 
 def test_groups_are_chosen_and_winners_named(opened):

@@ -14,6 +14,7 @@ function drawPlot(state, open) {
     paper_bgcolor: colours.page, plot_bgcolor: colours.page, font: { color: colours.ink, family: "system-ui, sans-serif", size: 13 },
     hovermode: "closest", dragmode: layout.dragmode ?? "zoom", modebar: { bgcolor: "transparent", color: colours.soft, activecolor: colours.ink },
   });
+  for (const key of ["x", "y", "colour"]) byId(`axis-${key}`).parentElement.hidden = !CHOSEN[state.view].includes(key);
   byId("plot-legend").textContent = legend;
   byId("plot").dataset.points = points.length;
   hideTip();
@@ -259,6 +260,7 @@ function radarView(state, width) {
   return { traces, layout, points: rows.map((row) => ({ row })), legend: `Corner: the best of this table. Centre: a tenth of the range beyond the worst in times and distances (or beyond ten times the best), nothing in shares.${more} ${volumeText(state.group)}` };
 }
 
+const CHOSEN = { flat: ["x", "y", "colour"], curves: ["x", "y"], space: ["x", "y", "colour"], radar: [] }; // columns that a view draws
 const VIEWS = { flat: flatView, curves: curvesView, space: spaceView, radar: radarView };
 const reachable = (rows, x, y) => rows.map((row) => ({ row, x: valueOf(row, x), y: valueOf(row, y) })).sort((a, b) => a.x - b.x);
 
