@@ -95,7 +95,8 @@ class MomentsReference(Reference):
         if count < len(self):
             raise TrilemmaError(
                 f"this reference holds the mean and covariance of {len(self):,} samples, and the protocol compares "
-                f"with {count:,}: give a reference of so many, or one of features"
+                f"with {count:,}: give mean and covariance of so many, or the features, or another --protocol that "
+                f"compares with {len(self):,}"
             )
         return self
 
