@@ -37,7 +37,7 @@ from model_rates import (
 
 import trilemma_bench as tb
 from trilemma_bench import registry
-from trilemma_bench.config import SamplingSettings, model_schema, parse_overrides
+from trilemma_bench.config import model_schema, parse_overrides
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import TrilemmaError
@@ -45,6 +45,7 @@ from trilemma_bench.images import to_float
 from trilemma_bench.precision import arithmetic, in_fast_format
 from trilemma_bench.record import SHARED_FROM_BYTES
 from trilemma_bench.sampling import draw_samples, drawing
+from trilemma_bench.settings import SamplingSettings
 from trilemma_bench.source import source_digest
 from trilemma_bench.timing import held_by_other_programs
 

@@ -34,6 +34,7 @@ from trilemma_bench.environment import resolve_device
 from trilemma_bench.images import to_float
 from trilemma_bench.precision import arithmetic, in_fast_format, matmul_precision
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.settings import Settings, TrainingSettings
 from trilemma_bench.timing import measure_speed, synchronize
 from trilemma_bench.trained import placed
 from trilemma_bench.training.checkpoint import Header
@@ -83,7 +84,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
     return 2 * together * size**3 / statistics.median(times[2:])
 
 
-def build(name: str, dataset: str, device: torch.device, overrides: Overrides = NONE) -> tuple[Any, config.Settings]:
+def build(name: str, dataset: str, device: torch.device, overrides: Overrides = NONE) -> tuple[Any, Settings]:
     """The model as its recipe has it, with fresh weights, and its settings on this device."""
     model_class = registry.models.get(name)
     spec, resolved = spec_of(dataset), config.resolve(model_class, model=name, dataset=dataset, overrides=overrides)
@@ -130,14 +131,14 @@ def training_rate(
     )  # fmt: skip
 
 
-def _way(settings: config.Settings, device: torch.device) -> dict[str, Any]:
+def _way(settings: Settings, device: torch.device) -> dict[str, Any]:
     """How it trains with these settings."""
     training = settings.training
     replayed = bool(training.cuda_graphs) and device.type == "cuda"
     return {"precision": training.precision, "compiled": training.compile, "replayed": replayed}
 
 
-def warm_up(model: Trainable, training: config.TrainingSettings, spec: DataSpec, device: torch.device) -> None:
+def warm_up(model: Trainable, training: TrainingSettings, spec: DataSpec, device: torch.device) -> None:
     """Steps that nobody times."""
     optimizers = model.optimizers()
     batch = in_fast_format(to_float(random_images(spec)[: training.batch_size]).to(device))

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from trilemma_bench import registry
-from trilemma_bench.config import Settings, model_schema, resolve
+from trilemma_bench.config import model_schema, resolve
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel, Split, Trainable
 from trilemma_bench.datasets import open_dataset
+from trilemma_bench.settings import Settings
 from trilemma_bench.trained import count_parameters
 
 CPU = torch.device("cpu")

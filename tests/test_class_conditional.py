@@ -18,12 +18,12 @@ from baselines.meanflow import MeanFlow
 from baselines.score_sde import ScoreVP
 from baselines.stylegan2 import StyleGAN2
 from ddgan.model import DDGAN, SIDDM
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import DataSpec, Split
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.ncsnpp import NCSNpp
 from trilemma_bench.nn.unet import UNet
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training.batches import Batches
 
 CLASSES = 4

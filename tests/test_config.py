@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from baselines.ddpm import DDIM
 from ddgan.model import DDGAN
 from trilemma_bench.config import (
-    Budget,
     builtin_configs,
     configs_dir,
     digest,
@@ -20,6 +19,7 @@ from trilemma_bench.config import (
     resolve,
 )
 from trilemma_bench.errors import UsageError
+from trilemma_bench.settings import Budget
 
 
 def ddgan(**sources):

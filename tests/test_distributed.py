@@ -19,12 +19,13 @@ from training import tiny_trainer
 
 import trilemma_bench as tb
 from trilemma_bench import distributed, registry
-from trilemma_bench.config import TrainingSettings, model_schema
+from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.record import read_record
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training.batches import Batches
 from trilemma_bench.training.checkpoint import WEIGHTS_FILE
 from trilemma_bench.training.step import TrainingStep

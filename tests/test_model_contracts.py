@@ -16,12 +16,13 @@ from torch._dynamo.backends.common import aot_autograd
 from training import tiny_run
 
 from trilemma_bench import registry
-from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.config import model_schema
 from trilemma_bench.contracts import DataSpec, FiniteSource
 from trilemma_bench.images import to_float
 from trilemma_bench.job import Options, prepare
 from trilemma_bench.model_check import check_model
 from trilemma_bench.sampling import draw_chunk, draw_samples, drawing
+from trilemma_bench.settings import SamplingSettings
 from trilemma_bench.timing import EvaluationCounter
 from trilemma_bench.training.checkpoint import load_state, save_state
 

@@ -13,12 +13,13 @@ from inputs import fails
 
 import trilemma_bench as tb
 from trilemma_bench import pipeline, registry
-from trilemma_bench.config import SamplingSettings, model_schema
+from trilemma_bench.config import model_schema
 from trilemma_bench.datasets.points import Gaussians25
 from trilemma_bench.job import STAGES, Options, open_folder, prepare
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
+from trilemma_bench.settings import SamplingSettings
 
 FAST = {"hidden": 16, "batch_size": 32, "timing_repetitions": 3, "timing_seconds": 0.1, "diffusion_steps": 10}
 BUDGET = "1kimg"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from models import CPU
 
-from trilemma_bench import config, precision
-from trilemma_bench.config import SamplingSettings, Settings, TrainingSettings
+from trilemma_bench import precision
+from trilemma_bench.settings import SamplingSettings, Settings, TrainingSettings
 
 
 def test_arithmetic_leaves_the_flags_as_they_were():
@@ -44,4 +44,4 @@ def test_only_long_training_on_a_gpu_is_worth_compiling(budget, compiled):
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision"):
-        config.TrainingSettings(precision="float16")
+        TrainingSettings(precision="float16")

@@ -17,6 +17,7 @@ from trilemma_bench.environment import command_line
 from trilemma_bench.errors import UsageError
 from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records
+from trilemma_bench.settings import Budget
 
 ROOT = Path(__file__).parent.parent
 QUICK = {"timing_repetitions": 3, "timing_batch": 4, "timing_seconds": 0.1}
@@ -167,7 +168,7 @@ def test_a_budget_of_time_is_said_to_give_another_number_of_steps(points, tmp_pa
 
 @pytest.mark.parametrize("count", [32, 1056, 33600, 100_000_032])
 def test_a_number_of_images_is_a_budget_to_the_last_one(count):
-    budget = config.Budget.parse(f"{count}img")
+    budget = Budget.parse(f"{count}img")
     assert budget.progress(count, 0) == 1
     assert budget.progress(count - 1, 0) < 1
 

@@ -8,10 +8,10 @@ from inputs import fails
 from models import IMAGES, POINTS
 
 import trilemma_bench as tb
-from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import Outside, draw_samples
+from trilemma_bench.settings import SamplingSettings
 from trilemma_bench.timing import held_by_other_programs, measure_speed
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from models import CPU, IMAGES, tiny_data
 
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Split
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training import batches
 from trilemma_bench.training.batches import Batches
 

@@ -12,9 +12,9 @@ from models import POINTS
 from training import Line, line_run
 
 from trilemma_bench import job
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE
 from trilemma_bench.training.log import PREVIEW_FILE

@@ -10,9 +10,9 @@ from models import CPU, POINTS, tiny_data, tiny_model
 from torch import nn
 
 from trilemma_bench import seeding
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import DataSpec, Split, Trainable
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training.checkpoint import Header
 from trilemma_bench.training.trainer import Place, Trainer
 

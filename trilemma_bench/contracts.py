@@ -156,7 +156,7 @@ class Trainable(GenerativeModel):
     """A model that the harness can train. The harness owns loop, clock, budget, learning-rate schedule, EMA,
     checkpoints and randomness; the model owns its step.
 
-    training_defaults: defaults of `config.TrainingSettings` for this model, such as `{"batch_size": 128}`.
+    training_defaults: defaults of `TrainingSettings` for this model, such as `{"batch_size": 128}`.
     wants_labels: whether `training_step` is called with `labels`, int64 N, as well. processes: how many share a batch,
     of which each gets its part; the harness sets it.
     """

@@ -26,6 +26,7 @@ from trilemma_bench.evaluation.uses import resolve_protocol
 from trilemma_bench.paths import RUNS, folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
+from trilemma_bench.settings import Settings
 from trilemma_bench.source import source_digest
 from trilemma_bench.training import checkpoint
 
@@ -70,7 +71,7 @@ class Job:
     """One run, resolved and checked: everything that can be wrong before the work starts has been looked at."""
 
     options: Options
-    settings: config.Settings
+    settings: Settings
     dataset: Dataset
     protocol: Protocol
     device: torch.device

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import GenerativeModel, Trainable
 from trilemma_bench.datasets.splits import TRAIN_SPLIT
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.job import Job
 from trilemma_bench.sampling import draw_samples
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.timing import EvaluationCounter
 from trilemma_bench.trained import build_model
 from trilemma_bench.training import checkpoint

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trilemma_bench import config
 from trilemma_bench.contracts import Dataset, DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.datasets.arrays import check_shape
@@ -30,6 +29,7 @@ from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import ModelPart, Record, Speed
 from trilemma_bench.recording import model_part, recorded_failure, write_record_of
 from trilemma_bench.sampling import Outside, check_available, draw_samples, drawing
+from trilemma_bench.settings import SamplingSettings, Settings, TrainingSettings
 from trilemma_bench.timing import measure_speed
 from trilemma_bench.trained import build_model, existing_model, find_trained, give_weights
 from trilemma_bench.training import checkpoint
@@ -100,7 +100,7 @@ def evaluate(options: Options, given: Tensor | np.ndarray | Path, real: bool = F
     protocol = replace(protocol, reference=_compared_split(options, dataset, protocol))
     _note_few_samples(options, dataset, len(samples))
     device = resolve_device(options.device)
-    settings = config.Settings({}, config.TrainingSettings(), config.SamplingSettings())
+    settings = Settings({}, TrainingSettings(), SamplingSettings())
     job = Job(options, settings, dataset, protocol, device, GenerativeModel)  # type: ignore[type-abstract]
     evaluator = Evaluator(dataset, protocol, device, options.progress, options.references)
     open_folder(job)

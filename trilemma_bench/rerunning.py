@@ -21,6 +21,7 @@ from trilemma_bench.job import Job, Options, model_source, prepare, training_dig
 from trilemma_bench.protocol import FEATURE_PRECISIONS
 from trilemma_bench.record import DatasetPart, JSONDict, ModelPart, ProtocolPart, Record, RecordError, read_record
 from trilemma_bench.results import RECORD_NAME
+from trilemma_bench.settings import Budget
 from trilemma_bench.weights import sha256_of
 
 
@@ -216,10 +217,10 @@ def _training_notes(job: Job, record: Record) -> Iterator[str]:
             f"note: the record sampled what run {training.run_id} trained, whose seed and settings of the model may be "
             "others than its own; --checkpoint FILE takes those weights"
         )
-    if math.isinf(config.Budget.parse(training.budget).seconds):
+    if math.isinf(Budget.parse(training.budget).seconds):
         return
     seen = f"{training.images:,} images in {training.steps:,} steps"
-    if math.isinf(config.Budget.parse(job.settings.training.budget).seconds):
+    if math.isinf(Budget.parse(job.settings.training.budget).seconds):
         yield f"note: {seen} again; the learning rate follows the images now, and followed the time, {training.budget}"
     else:
         yield f"note: in {training.budget} it saw {seen}, here that may be another number; --same-images trains as many"

@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trilemma_bench import distributed, seeding
-from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import DataSpec, FiniteSource, GenerativeModel
 from trilemma_bench.datasets.arrays import LIKELY_FRACTION, shape_text
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.graphs import Replay, accelerated
 from trilemma_bench.images import quantise
 from trilemma_bench.precision import arithmetic
+from trilemma_bench.settings import SamplingSettings
 
 OVERSHOOT = 0.1  # beyond [−1, 1], 13 of 255 levels: networks without a bound exceed it here and there
 NOTED_SHARE = 0.01  # of all values: cutting off more than that changes what is measured

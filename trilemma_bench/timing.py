@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trilemma_bench.config import SamplingSettings
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import device_name
 from trilemma_bench.processor import ProcessorShare
 from trilemma_bench.record import Speed
 from trilemma_bench.sampling import check_count, drawing
 from trilemma_bench.seeding import generator
+from trilemma_bench.settings import SamplingSettings
 
 BESIDE_TENSORS = 2**30  # bytes that this process holds at most beside torch's: the driver's, libraries' and kernels
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from trilemma_bench import distributed, seeding
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Split
 from trilemma_bench.images import to_float
 from trilemma_bench.precision import in_fast_format
+from trilemma_bench.settings import TrainingSettings
 
 SHARE_OF_FREE_MEMORY = 0.4
 

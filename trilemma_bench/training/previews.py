@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from trilemma_bench import distributed
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Trainable
 from trilemma_bench.nn.compiling import uncompiled
 from trilemma_bench.precision import arithmetic
 from trilemma_bench.sampling import draw_chunk
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training.ema import EMA
 from trilemma_bench.training.log import TrainingLog
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from trilemma_bench import distributed
-from trilemma_bench.config import TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.precision import arithmetic
+from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training.recorded_step import RecordedStep
 
 GRADIENT = "gradient_"

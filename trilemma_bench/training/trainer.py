@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trilemma_bench import distributed
-from trilemma_bench.config import Budget, TrainingSettings
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import random_state, restore_random_state
+from trilemma_bench.settings import Budget, TrainingSettings
 from trilemma_bench.timing import Queue, held_by_other_programs, synchronize
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.batches import Batches
