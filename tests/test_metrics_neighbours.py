@@ -15,10 +15,11 @@ from inputs import blobs
 from prdc import compute_prdc
 
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.metrics import neighbours
+from trilemma_bench.metrics import neighbours, search
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.intervals import wilson_interval
 from trilemma_bench.metrics.neighbours import COVERAGE, DENSITY, GROUPS, PRECISION, RECALL, precision
+from trilemma_bench.metrics.reference import Reference
 from trilemma_bench.metrics.search import products
 from trilemma_bench.statistics import Z95
 
@@ -288,3 +289,16 @@ def test_features_that_are_not_finite_are_refused(bad, side):
 def test_features_that_do_not_fit_are_refused(generated, reference, match):
     with pytest.raises(TrilemmaError, match=match):
         Comparison(generated, reference)
+
+
+def test_a_reference_finds_only_the_distances_that_are_asked_for(monkeypatch):
+    points, asked, find = blobs(0, 30, 3), [], search.nearest_neighbours
+    expected = search.nearest_distances(points, 5)
+    monkeypatch.setattr(
+        "trilemma_bench.metrics.reference.nearest_neighbours",
+        lambda *arguments: asked.append(arguments[1:]) or find(*arguments),
+    )
+    reference = Reference(points)
+    for k, first in ((5, 3), (4, 4), (1, 1), (3, 1), (5, 1)):
+        assert torch.equal(reference.nearest(k, first), expected[:, first - 1 : k])
+    assert asked == [(3, 2), (1, 0), (1, 2)]

@@ -12,11 +12,12 @@ from inputs import blobs
 
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics import search
-from trilemma_bench.metrics.neighbours import balls, growing
+from trilemma_bench.metrics.neighbours import balls, growing, growing_radii
 from trilemma_bench.metrics.search import (
     between,
     bounding,
     distances,
+    frames,
     nearest_distances,
     products,
     sides,
@@ -188,7 +189,7 @@ def test_bounds_enclose_the_distances(seed, dim, decay, offset, scale):
     y = torch.cat([y * scale, x[:10] + 1e-3 * y[:10]])
     truth = naive_distances(x, y)
     for dtype in ARITHMETICS:
-        state = bounding.Search(x, y)
+        state = bounding.Search(*search.sides_of(x, y))
         state.product = product_of(state.sides, dtype)
         everything = torch.full((len(x),), torch.inf), torch.full((len(y),), torch.inf)
         rows, columns = slice(0, len(x)), slice(0, len(y))
@@ -328,10 +329,33 @@ def test_integer_products_that_overflow_are_found_out(monkeypatch):
 def test_codes_of_features_that_are_zero_are_exact():
     """Half of the features are 0, as after a ReLU: they add nothing to what rounding loses."""
     features = blobs(0, 200, 256).relu()
-    both = sides.sides_of(features, features)
-    step, centre = products.best_step([side.some() for side in both], both[0].centre)
+    step, centre = sides.side_of(features).frame.steps
     zeros = torch.zeros_like(features) - centre
-    assert torch.equal(products.whole_steps(zeros, step) * step, zeros)
+    assert torch.equal(frames.whole_steps(zeros, step) * step, zeros)
+
+
+def test_a_set_leaves_a_frame_that_serves_it_badly():
+    """A set that collapsed would lose most of its digits in the other's steps."""
+    reference = blobs(0, 300, 128)
+    alike, _ = search.sides_of(blobs(1, 200, 128), reference)
+    assert sides.side_of(alike) is alike
+    collapsed, _ = search.sides_of(1e-3 * blobs(2, 200, 128), reference)
+    own = sides.side_of(collapsed)
+    assert own.frame.steps[0] < 0.01 * collapsed.frame.steps[0]
+    assert sides.side_of(own) is own
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("width", [1.0, 1e-3])
+def test_sets_that_are_prepared_once_are_searched_as_their_features_are(width, offset, arithmetic):
+    x, y = (offset + each for each in (width * blobs(1, 150, 16), blobs(0, 170, 16)))
+    generated, reference = search.sides_of(x, y)
+    around_y, around_x = (search.nearest_distances(side, 4) for side in (reference, generated))
+    assert torch.equal(around_x, naive_nearest(x, 4))
+    assert torch.equal(around_y, naive_nearest(y, 4))
+    radii = (around_y[:, 2], around_y[:, 3]), growing_radii(generated, 3), (True, False)
+    for found, expected in zip(balls(generated, reference, *radii), balls(x, y, *radii), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_nearest_distances_of_a_line():

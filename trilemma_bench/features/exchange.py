@@ -68,7 +68,7 @@ def export_reference(reference: DatasetReference, path: Path, kind: Kind = "mome
         tensors = {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
     else:
         tensors = {"features": reference.features}
-        if radii:
+        if radii and len(reference) > 1:
             tensors["distances"] = reference.nearest(min(NEIGHBOURS, len(reference) - 1))
     return _save(path, reference.facts(kind), tensors)
 

@@ -6,7 +6,7 @@ import functools
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,8 @@ from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.features import cache
 from trilemma_bench.features.extraction import extract_all
 from trilemma_bench.metrics.frechet import Moments, moments
-from trilemma_bench.metrics.reference import Reference, subset_rows
-from trilemma_bench.metrics.search import nearest_distances
+from trilemma_bench.metrics.reference import Reference, by_rank, subset_rows
+from trilemma_bench.metrics.search import Side, nearest_distances
 from trilemma_bench.source import HARNESS, features_digest
 
 FORMAT = "trilemma-bench/reference/3"
@@ -65,6 +65,7 @@ class DatasetReference(Reference):
     wanted: Wanted
     device: torch.device | str
     progress: bool
+    _nearest: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return self._split_size if self.count is None else min(self.count, self._split_size)
@@ -120,14 +121,17 @@ class DatasetReference(Reference):
             **extractor_facts(self.extractor),
         }
 
-    def _find_nearest(self, k: int) -> Tensor:
+    def _find_nearest(self, k: int, first: int, prepared: Side | None) -> dict[int, Tensor]:
+        """Those to the nearest others on, as many as most ask for: from one file, for all of them."""
+
         def compute() -> cache.Tensors:
             stored = max(k, min(NEIGHBOURS, len(self) - 1))
-            return {"distances": nearest_distances(self.features.to(self.device), stored).cpu()}
+            return {"distances": nearest_distances(prepared or self.features.to(self.device), stored).cpu()}
 
-        return cache.stored(self.facts("nearest"), compute, enough=lambda found: found["distances"].shape[1] >= k)[
-            "distances"
-        ]
+        def enough(found: cache.Tensors) -> bool:
+            return found["distances"].shape[1] >= k
+
+        return by_rank(cache.stored(self.facts("nearest"), compute, enough=enough)["distances"])
 
     @property
     def _has_few(self) -> bool:

@@ -12,9 +12,9 @@ from torch import Tensor
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet_jackknife import Jackknife, jackknife
 from trilemma_bench.metrics.memorisation import NearestPairs, nearest_pairs
-from trilemma_bench.metrics.neighbours import FURTHER, Balls, Growing, balls, growing, no_balls
+from trilemma_bench.metrics.neighbours import Balls, balls, growing_radii
 from trilemma_bench.metrics.reference import Reference, as_reference
-from trilemma_bench.metrics.search import nearest_neighbours
+from trilemma_bench.metrics.search import Side, sides_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,31 +81,21 @@ class Comparison:
         return jackknife(self.generated, self.reference.moments)
 
     @cached_property
-    def reference_distances(self) -> Tensor:
-        """Distances of each reference sample to its nearest others, ascending: float64 M×(largest k)."""
-        k = max(self.k_precision_recall, self.k_density_coverage)
-        return self.reference.nearest(min(k, len(self.reference) - 1))
-
-    @cached_property
-    def generated_radii(self) -> Growing:
-        """Distance of each generated sample to its k-th nearest other, of all and without each group; −1 of too few."""
-        count, k = len(self.generated), self.k_precision_recall
-        if count <= k:
-            return no_balls(count, self.generated.device)
-        return growing(*nearest_neighbours(self.generated, k, min(FURTHER, count - 1 - k)))
-
-    @cached_property
     def balls(self) -> Balls:
         """Who lies in whose ball: one pass over all pairs serves precision, recall, density and coverage."""
-        real = self.reference_distances
-        around_real = _radii(real, self.k_precision_recall), _radii(real, self.k_density_coverage)
+        generated, reference = sides_of(self.generated, self.reference.features)
+        around_real = self._reference_radii(reference)
         closed = self.closed_precision_recall, self.closed_density_coverage
-        return balls(self.generated, self.reference.features, around_real, self.generated_radii, closed)
+        return balls(generated, reference, around_real, growing_radii(generated, self.k_precision_recall), closed)
 
-
-def _radii(distances: Tensor, k: int) -> Tensor:
-    """Distances to the k-th nearest; −1, a ball that holds nothing, where there are too few samples."""
-    return distances[:, k - 1] if distances.shape[1] >= k else distances.new_full((len(distances),), -1.0)
+    def _reference_radii(self, prepared: Side) -> tuple[Tensor, Tensor]:
+        """For precision, and for density: distances to the k-th nearest; −1 where there are too few samples."""
+        ks = self.k_precision_recall, self.k_density_coverage
+        first, last = min(ks), min(max(ks), len(prepared) - 1)
+        nothing = torch.full((len(prepared),), -1.0, dtype=torch.float64, device=prepared.features.device)
+        nearest = self.reference.nearest(last, first, prepared) if first <= last else None
+        precise, dense = (nothing if nearest is None or k > last else nearest[:, k - first] for k in ks)
+        return precise, dense
 
 
 def _check_features(side: str, features: Tensor) -> None:

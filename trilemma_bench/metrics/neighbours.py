@@ -20,7 +20,7 @@ from trilemma_bench.metrics.intervals import (
     student_interval,
     wilson_interval,
 )
-from trilemma_bench.metrics.search import close_pairs
+from trilemma_bench.metrics.search import Side, close_pairs, features_of, nearest_neighbours
 from trilemma_bench.statistics import Z95
 
 if TYPE_CHECKING:
@@ -59,9 +59,14 @@ class Balls(NamedTuple):
     regained: Tensor
 
 
-def no_balls(count: int, device: torch.device) -> Growing:
-    """The radii of so many balls that hold nothing."""
-    nothing = torch.full((GROUPS, count), -1.0, dtype=torch.float64, device=device)
+def growing_radii(generated: Tensor | Side, k: int) -> Growing:
+    """Distances of generated samples to their k-th nearest other, of all and without each group; −1 of too few.
+
+    generated: features N×D, or what `search.sides_of` made of them.
+    """
+    if (count := len(generated)) > k:
+        return growing(*nearest_neighbours(generated, k, min(FURTHER, count - 1 - k)))
+    nothing = torch.full((GROUPS, count), -1.0, dtype=torch.float64, device=features_of(generated).device)
     return Growing(nothing[:1], nothing)
 
 
@@ -82,8 +87,8 @@ def growing(index: Tensor, distances: Tensor) -> Growing:
 
 
 def balls(
-    generated: Tensor,
-    reference: Tensor,
+    generated: Tensor | Side,
+    reference: Tensor | Side,
     around_reference: tuple[Tensor, Tensor],
     around_generated: Growing,
     closed: tuple[bool, bool],
@@ -91,13 +96,14 @@ def balls(
 ) -> Balls:
     """Which of the generated samples, N×D, and of the reference samples, M×D, lie in each other's balls.
 
-    around_reference: radii for precision and for density, M each; below 0 for a ball that holds nothing.
-    around_generated: radii for recall. closed: whether a sample at exactly the radius is inside (`≤`) or not (`<`), for
-    precision and recall, and for density and coverage. block: changes memory, never the result.
+    generated, reference: features, or what `search.sides_of` made of both. around_reference: radii for precision and
+    for density, M each; below 0 for a ball that holds nothing. around_generated: radii for recall. closed: whether a
+    sample at exactly the radius is inside (`≤`) or not (`<`), for precision and recall, and for density and coverage.
+    block: changes memory, never the result.
     """
     for_precision, for_density = around_reference
     for_recall, widest = around_generated.of_all[0], around_generated.of_all[-1]
-    (count, others), device = (len(generated), len(reference)), generated.device
+    (count, others), device = (len(generated), len(reference)), widest.device
     density = torch.zeros(count, dtype=torch.int64, device=device)
     # One place more, for the pairs that are outside: a list of those inside is a wait for the device.
     precise = torch.zeros(count + 1, dtype=torch.bool, device=device)

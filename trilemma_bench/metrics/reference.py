@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma_bench import seeding
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.frechet import Moments, moments
-from trilemma_bench.metrics.search import nearest_distances
+from trilemma_bench.metrics.search import Side, nearest_neighbours
 
 
 class Reference:
@@ -26,10 +26,10 @@ class Reference:
     sha256: str | None = None
     stated: Mapping[str, str] = MappingProxyType({})
     compute_on: torch.device | None = None
-    _nearest: Tensor | None = None
+    _nearest: dict[int, Tensor]
 
     def __init__(self, features: Tensor, nearest: Tensor | None = None) -> None:
-        self._features, self._nearest = features, nearest
+        self._features, self._nearest = features, {} if nearest is None else by_rank(nearest)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -48,11 +48,15 @@ class Reference:
         """Mean and covariance, in float64."""
         return Moments(*(value.to(self.features.device) for value in moments(self._placed)))
 
-    def nearest(self, k: int) -> Tensor:
-        """Distances of each sample to its k nearest others, ascending: float64 M×k."""
-        if self._nearest is None or self._nearest.shape[1] < k:
-            self._nearest = self._find_nearest(k)
-        return self._nearest[:, :k]
+    def nearest(self, k: int, first: int = 1, prepared: Side | None = None) -> Tensor:
+        """Distances of each sample to its `first` to k-th nearest others, ascending: float64 M×(k − first + 1).
+
+        prepared: the features as searches take them, where somebody has them.
+        """
+        ranks = range(first, k + 1)
+        if not self._nearest.keys() >= set(ranks):
+            self._nearest |= self._find_nearest(k, first, prepared)
+        return torch.stack([self._nearest[rank] for rank in ranks], dim=1)
 
     def subset(self, count: int) -> Reference:
         """A fixed random subset of `count` samples; the whole where there are no more than that."""
@@ -66,8 +70,15 @@ class Reference:
     def _placed(self) -> Tensor:
         return self.features.to(self.compute_on or self.features.device)
 
-    def _find_nearest(self, k: int) -> Tensor:
-        return nearest_distances(self._placed, k).to(self.features.device)
+    def _find_nearest(self, k: int, first: int, prepared: Side | None) -> dict[int, Tensor]:
+        """Distances to the `first` to k-th nearest others at least, float64 M each, by their rank."""
+        found = nearest_neighbours(prepared or self._placed, first, k - first)[1]
+        return by_rank(found.to(self.features.device), first)
+
+
+def by_rank(distances: Tensor, first: int = 1) -> dict[int, Tensor]:
+    """The columns of M×k, by the rank of their neighbour, of which the first is `first`."""
+    return dict(enumerate(distances.unbind(dim=1), first))
 
 
 class MomentsReference(Reference):
@@ -123,8 +134,8 @@ class DeviceReference(Reference):
     def moments(self) -> Moments:
         return Moments(*(value.to(self._device) for value in self._source.moments))
 
-    def nearest(self, k: int) -> Tensor:
-        return self._source.nearest(k).to(self._device)
+    def nearest(self, k: int, first: int = 1, prepared: Side | None = None) -> Tensor:
+        return self._source.nearest(k, first, prepared).to(self._device)
 
 
 def as_reference(features: Tensor | Reference) -> Reference:

@@ -7,6 +7,15 @@ found them.
 """
 
 from trilemma_bench.metrics.search.between import close_pairs, nearest_others
+from trilemma_bench.metrics.search.sides import Side, features_of, sides_of
 from trilemma_bench.metrics.search.within import nearest_distances, nearest_neighbours
 
-__all__ = ["close_pairs", "nearest_distances", "nearest_neighbours", "nearest_others"]
+__all__ = [
+    "Side",
+    "close_pairs",
+    "features_of",
+    "nearest_distances",
+    "nearest_neighbours",
+    "nearest_others",
+    "sides_of",
+]

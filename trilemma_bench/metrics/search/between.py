@@ -11,21 +11,26 @@ from trilemma_bench.metrics.search import tiles
 from trilemma_bench.metrics.search.bounding import DEAR, Search
 from trilemma_bench.metrics.search.copies import distinct
 from trilemma_bench.metrics.search.pairs import undecided
+from trilemma_bench.metrics.search.sides import Side, sides_of
 
 CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 
 
 def close_pairs(
-    points: Tensor, centres: Tensor, around_points: Tensor, around_centres: Tensor, block: int | None = None
+    points: Tensor | Side,
+    centres: Tensor | Side,
+    around_points: Tensor,
+    around_centres: Tensor,
+    block: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """All pairs within one of the radii: indices of the points, of the centres (int64), and distances (float64).
 
-    points: N×D; centres: M×D; around_points: radii R×N; around_centres: radii R'×M; a radius below 0 holds nothing.
-    A distance compares with each radius of its pair as the exact one does; it may differ from it otherwise. Pairs that
-    lie outside of all radii may come too. block: as in `nearest_distances`.
+    points: N×D; centres: M×D; or what `sides_of` made of both; around_points: radii R×N; around_centres: radii R'×M; a
+    radius below 0 holds nothing. A distance compares with each radius of its pair as the exact one does; it may differ
+    from it otherwise. Pairs that lie outside of all radii may come too. block: as in `nearest_distances`.
     """
-    search = _TwoSets(points, centres)
-    for rows, columns in tiles.each(len(points), len(centres), tiles.shape(points, block)):
+    search = _TwoSets(*sides_of(points, centres))
+    for rows, columns in tiles.each(len(points), len(centres), tiles.shape(search.x.features, block)):
         yield search.decided(rows, columns, around_points, around_centres)
 
 
@@ -35,7 +40,7 @@ def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tens
     Distances are float64 N. block: as in `nearest_distances`.
     """
     (x, _, place), (y, kept, _) = (distinct(side) for side in (x, y))
-    search = _TwoSets(x, y)
+    search = _TwoSets(*sides_of(x, y))
     count, device = len(x), x.device
     nearest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
     index = torch.zeros(count, dtype=torch.int64, device=device)

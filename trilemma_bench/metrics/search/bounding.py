@@ -19,7 +19,7 @@ from trilemma_bench.metrics.search.distances import (
 )
 from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both
 from trilemma_bench.metrics.search.products import Scores, products
-from trilemma_bench.metrics.search.sides import gamma, sides_of
+from trilemma_bench.metrics.search.sides import Side, gamma
 
 ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
 DEAR = 0.01  # share of pairs that single inner products leave open from which a finer product is cheaper
@@ -28,11 +28,12 @@ DEAR = 0.01  # share of pairs that single inner products leave open from which a
 class Search:
     """The state of one search between two sets: which arithmetic its products use at present."""
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = self.sides = sides_of(x, y)
+    def __init__(self, x: Side, y: Side) -> None:
+        self.x, self.y = self.sides = x, y
+        self.scale = self.x.frame.scale
         self._products = products(self.sides)
         self.product = next(self._products)()
-        dim = x.shape[1]
+        dim = self.x.features.shape[1]
         self.errors = rounding(dim), underflow(dim)  # relative and absolute
 
     def go_on(self) -> bool:
@@ -50,7 +51,7 @@ class Search:
     def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The scores that all pairs within the first's, and within the second's radius reach."""
         _, (slack_x, slack_y), (blur_x, blur_y) = scores
-        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.x.scale) for radius in radii)
+        around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.scale) for radius in radii)
         cut_x = self.product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
         return cut_x, self.product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
 
@@ -71,15 +72,15 @@ class Search:
         """
         errors = [own[:, None] + others.max() for own, others in (slack, blur)]
         trust = 1.0 if self.product.dtype == torch.float64 else trust
-        upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.x.scale)
+        upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.scale)
         upper[best == self.product.lowest] = torch.inf
         return nearest_of_both(nearest, upper)
 
     def _in_features(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds on distances in the features' unit, for bounds in the search's but for rounding."""
         relative, absolute = self.errors
-        lower = lower.mul_(self.x.scale).mul_(1 - relative).sub_(absolute).clamp_(min=0)
-        return in_single(lower), self._above(upper.mul_(self.x.scale))
+        lower = lower.mul_(self.scale).mul_(1 - relative).sub_(absolute).clamp_(min=0)
+        return in_single(lower), self._above(upper.mul_(self.scale))
 
     def _above(self, distance: Tensor) -> Tensor:
         """Bounds from above on distances, of which bounds but for rounding are given."""

@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.metrics.search.distances import Space
-from trilemma_bench.metrics.search.sides import Side, gamma, lengths_of, part_of, roundoff, slices, upper_lengths_of
+from trilemma_bench.metrics.search.sides import (
+    Side,
+    gamma,
+    lengths_of,
+    padded,
+    part_of,
+    roundoff,
+    slices,
+    upper_lengths_of,
+)
 from trilemma_bench.precision import matmul_precision
 
 SMALL = 2**33  # multiplications under which float64 is fast enough
@@ -176,65 +185,18 @@ class IntegerProduct(Product):
 
     def __init__(self, sides: tuple[Side, Side]) -> None:
         self.sides = sides
-        step, centre = best_step([side.some() for side in sides], sides[1].centre)
-        self.unit = step * step
-        both = [_rounded(side, step, centre) for side in (sides[:1] if sides[0] is sides[1] else sides)]
-        self.codes, self.halves, self.slack = (list(parts) for parts in zip(*(both * 2)[:2], strict=True))
+        self.unit = sides[0].frame.steps[0] ** 2
+        self.codes, self.halves, self.slack = (
+            list(parts) for parts in zip(*(side.codes for side in sides), strict=True)
+        )
         self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
         self._space = Space(self.halves[0])
 
     def values(self, rows: slice, columns: slice) -> Tensor:
-        x, y = (codes[part.start : _up(part.stop)] for codes, part in zip(self.codes, (rows, columns), strict=True))
+        x, y = (codes[part.start : padded(part.stop)] for codes, part in zip(self.codes, (rows, columns), strict=True))
         values = torch._int_mm(x, y.mT, out=self._space(len(x), len(y)))
         values = values[: rows.stop - rows.start, : columns.stop - columns.start]
         return values.sub_(self.halves[0][rows, None]).sub_(self.halves[1][columns])
-
-
-def _up(count: int) -> int:
-    """The next multiple of 32, which integer products on accelerators ask for."""
-    return -(-count // 32) * 32
-
-
-def best_step(samples: list[Tensor], centre: Tensor) -> tuple[float, Tensor]:
-    """The step of int8 codes that loses least: a smaller one is finer, but cuts off more of the largest values.
-
-    Comes with the centre in whole steps: features that are exactly 0, as after a ReLU, then lose nothing.
-    """
-    largest = max(float((z - centre).abs().max()) for z in samples) or 1.0
-
-    def lost(step: float) -> float:
-        parts = (z - _in_steps(centre, step) for z in samples)
-        return sum(float(part.sub_(whole_steps(part, step), alpha=step).norm()) for part in parts)
-
-    steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]
-    best = min(steps, key=lost)
-    return best, _in_steps(centre, best)
-
-
-def _in_steps(centre: Tensor, step: float) -> Tensor:
-    return (centre / step).round_().mul_(step)
-
-
-def whole_steps(values: Tensor, step: float, out: Tensor | None = None) -> Tensor:
-    return torch.div(values, step, out=out).round_().clamp_(-127, 127)
-
-
-def _rounded(side: Side, step: float, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """int8 codes, half of their squared lengths, and by how much the samples differ from them, in search order."""
-    count, dim = side.values.shape
-    codes = torch.zeros((_up(count), _up(dim)), dtype=torch.int8, device=side.values.device)
-    halves = torch.zeros(count, dtype=torch.int32, device=codes.device)
-    slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
-    spaces = [Space(side.values) for _ in range(2)]
-    for rows in slices(0, count, part_of(codes)):
-        values, rounded = (space(rows.stop - rows.start, dim) for space in spaces)
-        torch.index_select(side.values, 0, side.order[rows], out=values).sub_(centre)
-        codes[rows, :dim] = whole_steps(values, step, rounded)
-        slack[rows] = upper_lengths_of(values.sub_(rounded, alpha=step))
-        sums = [part.sum(dim=1) for part in rounded.square_().split(1024, dim=1)]  # exact: below 2²⁴
-        halves[rows] = torch.stack(sums).double().sum(dim=0).div_(2).floor_().int()
-    rounding = 8 * roundoff(torch.float32) * (side.reach + slack + step * math.sqrt(dim))
-    return codes, halves, slack + rounding + side.error[side.order]
 
 
 @lru_cache

@@ -1,17 +1,18 @@
-"""The samples of a search as its products take them: both sides in one frame, in an order in which alike ones meet."""
+"""The samples of a search as its products take them, in an order in which alike ones meet."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.metrics.search.distances import Space
+from trilemma_bench.metrics.search.frames import Frame, frame_of, whole_steps
 
-LARGEST = 1e150  # difference of features whose squares float64 holds
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
@@ -22,49 +23,71 @@ def slices(start: int, stop: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, stop))
 
 
+def padded(count: int) -> int:
+    """The next multiple of 32, which integer products on accelerators ask for."""
+    return -(-count // 32) * 32
+
+
 def part_of(like: Tensor) -> int:
     return PART if like.device.type == "cpu" else DEVICE_PART
 
 
-class Side:
-    """One side of a search, in one frame with the other: features less `shift`, in units of `scale`, a power of two.
+class Codes(NamedTuple):
+    """Samples in int8, half of their squared lengths, and by how much they differ from them, in search order."""
 
-    values: float32 N×D, the features themselves where float32 serves them well. error: N, how far a value may be from
-    the truth. centre: what tiles are centred with. reach: distances to it. order: by about the same, `place`, so that
-    outliers share their tiles, and so do the samples of a tight cluster.
+    values: Tensor
+    halves: Tensor
+    slack: Tensor
+
+
+class Side:
+    """One set of samples in a frame: prepared once for all searches that it takes part in.
+
+    lengths: of the features, float64 N. values: float32 N×D. length, error: of values, N, and how far one may be from
+    the truth. reach: distances to the centre. order: by about the same, `place`, so that outliers share their tiles,
+    and so do the samples of a tight cluster.
     """
 
-    def __init__(self, features: Tensor, length: Tensor, mean: Tensor, shift: Tensor, scale: float) -> None:
-        self.features, self.shift, self.scale = features, shift, scale
-        plain = features.dtype == torch.float32 and scale == 1 and not shift.any()
-        self.values = features if plain else torch.cat([
-            ((part.double() - shift) / scale).float() for part in features.split(1024)
-        ])  # fmt: skip
-        self.centre = ((mean - shift) / scale).float()
-        self.length = length if plain else lengths_of(self.values)
-        reach = self._distances(self.centre)
+    def __init__(self, features: Tensor, lengths: Tensor, frame: Frame) -> None:
+        self.features, self.lengths, self.frame = features, lengths, frame
+        self.values = frame.values(features)
+        plain = self.values is features
+        self.length = lengths if plain else lengths_of(self.values)
+        reach = self._distances(frame.centre)
         some = self.values[reach.argsort()[len(reach) // 2]]
-        self.place, self.order = self._distances(torch.lerp(self.centre, some, TILT)).sort()
+        self.place, self.order = self._distances(torch.lerp(frame.centre, some, TILT)).sort()
         self.reach = reach[self.order]
-        rounding = roundoff(torch.float32) * self.length + 8 * roundoff(torch.float64) * (self.length + self.offset)
+        rounding = roundoff(torch.float32) * self.length + 8 * roundoff(torch.float64) * (self.length + frame.offset)
         self.error = torch.zeros_like(rounding) if plain else rounding
+
+    def __len__(self) -> int:
+        return len(self.features)
 
     def _distances(self, point: Tensor) -> Tensor:
         """Of all values to a point, or a little more: float64 N."""
         space, parts = Space(self.values), self.values.split(part_of(self.values))
         return torch.cat([upper_lengths_of(torch.sub(part, point, out=space(*part.shape))) for part in parts])
 
-    @property
-    def offset(self) -> float:
-        return float(self.shift.norm()) / self.scale
-
-    def some(self) -> Tensor:
-        """64 samples or a few more, from the nearest to the furthest."""
-        return self.values[self.order[:: max(1, len(self.order) // 64)]]
+    @cached_property
+    def codes(self) -> Codes:
+        (count, dim), (step, centre) = self.values.shape, self.frame.steps
+        codes = torch.zeros((padded(count), padded(dim)), dtype=torch.int8, device=self.values.device)
+        halves = torch.zeros(count, dtype=torch.int32, device=codes.device)
+        slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
+        spaces = [Space(self.values) for _ in range(2)]
+        for rows in slices(0, count, part_of(codes)):
+            values, rounded = (space(rows.stop - rows.start, dim) for space in spaces)
+            torch.index_select(self.values, 0, self.order[rows], out=values).sub_(centre)
+            codes[rows, :dim] = whole_steps(values, step, rounded)
+            slack[rows] = upper_lengths_of(values.sub_(rounded, alpha=step))
+            sums = [part.sum(dim=1) for part in rounded.square_().split(1024, dim=1)]  # exact: below 2²⁴
+            halves[rows] = torch.stack(sums).double().sum(dim=0).div_(2).floor_().int()
+        rounding = 8 * roundoff(torch.float32) * (self.reach + slack + step * math.sqrt(dim))
+        return Codes(codes, halves, slack + rounding + self.error[self.order])
 
     def centred(self, rows: slice, out: Tensor) -> Tensor:
         """Samples less the centre, in the order of the search; `out`, float32, takes them."""
-        return torch.index_select(self.values, 0, self.order[rows], out=out).sub_(self.centre)
+        return torch.index_select(self.values, 0, self.order[rows], out=out).sub_(self.frame.centre)
 
     def around(self, centre: Tensor, rows: slice, out: Tensor) -> Tensor:
         """Samples less a centre in the features' own frame, in the order of the search; `out`, float64, takes them."""
@@ -72,27 +95,35 @@ class Side:
         for part, values in zip(slices(rows.start, rows.stop, size), out.split(size), strict=True):
             chosen = torch.index_select(self.features, 0, self.order[part], out=space(*values.shape))
             values.copy_(chosen).sub_(centre)
-            if self.scale != 1:
-                values.div_(self.scale)
+            if self.frame.scale != 1:
+                values.div_(self.frame.scale)
         return out
 
 
-def sides_of(x: Tensor, y: Tensor) -> tuple[Side, Side]:
-    """Both sides of a search in one frame, centred on y."""
-    sides = (y,) if x is y else (x, y)
-    lengths = [lengths_of(z) for z in sides]
-    some = y[:: -(-len(y) // 256)].double()
-    mean = some.mean(dim=0)
-    spread = float((some - mean).square().sum(dim=1).mean().sqrt())
-    shift, scale = torch.zeros_like(mean), 1.0  # as they are, where their squares are well inside of float32's range
-    if not (1e-6 < max(float(length.max()) for length in lengths) < 1e12 and float(mean.norm()) < 3 * spread):
-        shift = mean
-        furthest = max(float((part.double() - mean).abs().max()) for z in sides for part in z.split(1024))
-        if furthest > LARGEST:
-            raise TrilemmaError(f"features {furthest:.1e} apart are too far for distances in float64: scale them down")
-        scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(x.shape[1]))) if furthest else 1.0
-    found = [Side(z, length, mean, shift, scale) for z, length in zip(sides, lengths, strict=True)]
-    return found[0], found[-1]
+def features_of(samples: Tensor | Side) -> Tensor:
+    return samples.features if isinstance(samples, Side) else samples
+
+
+def side_of(samples: Tensor | Side) -> Side:
+    """One set for searches of its own: as it is prepared already where its own frame would serve it no better."""
+    if isinstance(samples, Side) and len(samples.frame.some) == 1:
+        return samples
+    features, lengths = features_of(samples), _lengths(samples)
+    own = frame_of((features,), float(lengths.max()))
+    return samples if isinstance(samples, Side) and samples.frame.suits(own) else Side(features, lengths, own)
+
+
+def sides_of(x: Tensor | Side, y: Tensor | Side) -> tuple[Side, Side]:
+    """Two sets in one frame, centred on y; as they are where they are prepared so already."""
+    if isinstance(x, Side) and isinstance(y, Side) and x.frame is y.frame:
+        return x, y
+    lengths = [_lengths(each) for each in (x, y)]
+    frame = frame_of((features_of(x), features_of(y)), max(float(each.max()) for each in lengths))
+    return Side(features_of(x), lengths[0], frame), Side(features_of(y), lengths[1], frame)
+
+
+def _lengths(samples: Tensor | Side) -> Tensor:
+    return samples.lengths if isinstance(samples, Side) else lengths_of(samples)
 
 
 def lengths_of(values: Tensor) -> Tensor:

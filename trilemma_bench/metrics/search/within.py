@@ -19,48 +19,49 @@ from trilemma_bench.metrics.search.pairs import (
     no_pairs,
 )
 from trilemma_bench.metrics.search.products import Scores
+from trilemma_bench.metrics.search.sides import Side, features_of, side_of
 
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
 TIED = 16  # pairs a sample that are held, and 4 for each neighbour; where there are more, tile by tile
 TRUST = 0.125  # share of the worst case of rounding that a first search for neighbours reckons with
 
 
-def nearest_distances(features: Tensor, k: int, block: int | None = None) -> Tensor:
+def nearest_distances(samples: Tensor | Side, k: int, block: int | None = None) -> Tensor:
     """Distances of each sample to its k nearest others, ascending.
 
-    features: N×D. Returns float64 N×k. block: samples worked on at a time; it changes memory, never the result.
-    Raises TrilemmaError when there are fewer than k + 1 samples.
+    samples: features N×D, or what `sides_of` made of them. Returns float64 N×k. block: samples worked on at a time; it
+    changes memory, never the result. Raises TrilemmaError when there are fewer than k + 1 samples.
     """
-    return _nearest(features, k, 0, block)[1]
+    return _nearest(samples, k, 0, block)[1]
 
 
-def nearest_neighbours(features: Tensor, k: int, further: int, block: int | None = None) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(samples: Tensor | Side, k: int, further: int, block: int | None = None) -> tuple[Tensor, Tensor]:
     """Who the k + further nearest others of each sample are, int64 N×(k + further), and how far from the k-th on.
 
     Distances are float64 N×(1 + further), ascending. The first k − 1 others come in any order, which costs less: what
-    is surely nearer than the k-th need not be decided. block, errors: as in `nearest_distances`.
+    is surely nearer than the k-th need not be decided. samples, block, errors: as in `nearest_distances`.
     """
-    index, distance = _nearest(features, k + further, k - 1, block)
+    index, distance = _nearest(samples, k + further, k - 1, block)
     return index, distance[:, k - 1 :]
 
 
-def _nearest(features: Tensor, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
+def _nearest(samples: Tensor | Side, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
     """The k nearest others of each sample, int64 N×k, and their distances, of which those before `first` are bounds."""
-    if (count := len(features)) < k + 1:
+    if (count := len(samples)) < k + 1:
         raise TrilemmaError(f"the distance to neighbour k={k} needs at least k+1={k + 1} samples, got {count}")
+    features = features_of(samples)
     if not k:
         nothing = torch.zeros((count, 0), dtype=torch.float64, device=features.device)
         return nothing.long(), nothing
     kept, place = with_few_copies(groups_of(features), k + 1)  # no row has more than k copies among its k nearest
     if len(kept) < count:
-        index, distance = _nearest_of(features[kept], k, first, block)
+        index, distance = _nearest_of(side_of(features[kept]), k, first, block)
         return kept[index][place], distance[place]
-    return _nearest_of(features, k, first, block)
+    return _nearest_of(side_of(samples), k, first, block)
 
 
-def _nearest_of(features: Tensor, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
-    search = _OneSet(features, features)
-    shape = tiles.shape(features, block)
+def _nearest_of(side: Side, k: int, first: int, block: int | None) -> tuple[Tensor, Tensor]:
+    search, shape = _OneSet(side, side), tiles.shape(side.features, block)
     for trust in (TRUST, 1.0):
         left = search.candidates(k, shape, trust)
         if left is None and search.go_to_finest():
