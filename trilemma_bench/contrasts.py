@@ -42,14 +42,14 @@ def difference(a: Runs, b: Runs, name: str) -> Contrast:
     Of the samples' errors √(error of A² + error of B²), each side's the one that faces the other where its interval is
     not symmetric (Newcombe 1998, method 10; Zou & Donner 2008). Over seeds Welch's t. Where both sides are the same
     trained models: the paired t. Where only one side has seeds, the other's training is taken to vary as much: the
-    prediction interval of one more training, s·√(1 + 1/n). None where both sides have the same samples, bit for bit.
+    prediction interval of one more training, s·√(1 + 1/n). 0 where both sides are the same samples, bit for bit.
     """
     one, other = (runs.record.scores.get(name) for runs in (a, b))
     if one is None or other is None:
         return Contrast(reason=_why_missing(a, b, name))
     value = other.value - one.value
     if _same_samples(a, b):
-        return Contrast(value, reason=SAME_SAMPLES)
+        return Contrast(value, (value, value), reason=SAME_SAMPLES)
     design = _design(a, b)
     unknown = [side for side, runs, score in (("A", a, one), ("B", b, other)) if _unknown(runs, score)]
     if unknown and design != "one more training":
