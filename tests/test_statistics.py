@@ -9,7 +9,7 @@ import pytest
 from records import make_speed
 from scipy import stats
 
-from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD, median_error, time_interval
+from trilemma_bench.statistics import RUNS_FREEDOM, RUNS_SD, geometric_mean, median_error, raw_times, time_interval
 
 
 def speeds_of(medians, raw=(1.0, 1.0, 1.0)):
@@ -64,3 +64,17 @@ def test_the_error_of_a_median_with_known_answers():
     assert median_error([3.0, 1.0]) == pytest.approx(2 / (2 * stats.norm.isf(0.25)))
     assert median_error(range(1, 7)) == pytest.approx(5 / (2 * stats.norm.isf(1 / 64)))
     assert median_error([7.0]) == 0
+
+
+def test_raw_times_are_those_of_one_image_or_of_one_call():
+    speed = make_speed(0.1, 4, batch_size=20, raw_seconds=[2.0, 3.0], raw_latency_seconds=[0.5, 0.7])
+    assert raw_times(speed, "seconds_per_image") == pytest.approx([0.1, 0.15])
+    assert raw_times(speed, "latency_seconds") == [0.5, 0.7]
+    bare = speed.model_copy(update={"raw_seconds": [], "raw_latency_seconds": []})
+    assert raw_times(bare, "seconds_per_image") == [speed.seconds_per_image]
+    assert raw_times(bare, "latency_seconds") == [speed.latency_seconds]
+
+
+def test_a_time_of_nothing_makes_the_mean_nothing():
+    assert geometric_mean([2.0, 8.0]) == pytest.approx(4)
+    assert geometric_mean([2.0, 0.0]) == 0

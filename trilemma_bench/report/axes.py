@@ -72,7 +72,7 @@ def title(axes: Axes, table: Table, text: str) -> None:
     measured = f"{table.group['samples measured']:,} samples"
     training = table.training and f"trained {table.training}"
     facts = [f"protocol {table.group['protocol']}", measured, training, table.device]
-    subtitle = literal(fmt.short(" · ".join(fmt.plain(fact) for fact in facts if fact), 90))
+    subtitle = literal(fmt.short(" · ".join(fmt.plain(fact) for fact in facts if fact), 98))
     axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7, color=SOFT)
 
 
