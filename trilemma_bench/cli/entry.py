@@ -63,7 +63,7 @@ def _refuse(ctx: click.Context, error: click.UsageError) -> NoReturn:
     """In one line what click would say in four."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         raise error
-    _fail(ctx, f"{error.format_message()} ({(error.ctx or ctx).command_path} --help)", 2)
+    _fail(ctx, f"{error.format_message()} See `{(error.ctx or ctx).command_path} --help`", 2)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
