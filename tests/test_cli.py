@@ -56,7 +56,7 @@ def test_each_stage_alone(tmp_path):
         (2, "device 'gpu'", ["run", "--model", "ddgan", "--dataset", "digits", "--device", "gpu"]),
         (2, "No such option", ["run", "--model", "ddgan", "--dataset", "digits", "--bugdet", "1s"]),
         (2, "No such option", ["--bugdet"]),
-        (2, "Did you mean one of: 'rerun', 'run'?) See `", ["runn"]),
+        (2, "No such command 'runn'.", ["runn"]),
         (2, "Missing argument 'B'. See `", ["compare", "a"]),
         (2, "does not exist", ["run", "--model", "ddgan", "--dataset", "digits", "--plugin", "absent.py"]),
         (2, "does not exist", ["suite", "absent.toml"]),
