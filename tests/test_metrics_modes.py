@@ -201,6 +201,35 @@ def test_the_kl_of_samples_that_are_all_of_different_modes_has_no_error():
     assert (found.standard_error, found.interval) == (None, None)
 
 
+def test_the_error_of_the_kl_is_the_jackknifes_to_second_order():
+    """Sample by sample and pair by pair, where n times the KL is Σ c ln c but for a constant."""
+    drawn = [0] * 9 + [1] * 4 + [2] * 2 + [3]
+
+    def term(left_out):
+        counts = np.bincount(np.delete(drawn, left_out), minlength=4)
+        return float((counts * np.log(np.maximum(counts, 1))).sum())
+
+    n = len(drawn)
+    alone = [term([]) - term([i]) for i in range(n)]
+    together = [alone[i] + alone[j] - term([]) + term([i, j]) for i, j in itertools.combinations(range(n), 2)]
+    pairs = np.square(together).sum() / n**2
+    expected = math.sqrt(max(np.var(alone) / n - pairs, pairs))
+    assert estimate(MODE_KL, drawn, 5).standard_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_interval_of_the_kl_reaches_to_where_missed_modes_have_what_wilson_allows():
+    found, missed = estimate(MODE_KL, [0] * 500, 4), wilson_interval(0.0, 500)[1]
+    least = (1 - missed) * math.log(4 * (1 - missed)) + missed * math.log(4 * missed / 3)
+    reach = math.hypot(Z95 * found.standard_error, math.log(4) - least)
+    assert found.interval == pytest.approx((math.log(4) - reach, math.log(4)), rel=1e-12)
+
+
+def test_ranges_hold_what_can_be():
+    """No mode and no sample of high quality; equal shares."""
+    for metric, found in ((MODES, [-1]), (HIGH_QUALITY, [-1]), (MODE_KL, [0, 1])):
+        assert metric.range[0] == score(metric, found, 2) == 0.0
+
+
 def test_wilson_interval_by_its_equation():
     for share, n in ((0.3, 10), (0.0, 7), (1.0, 7), (0.999, 5000)):
         for bound in wilson_interval(share, n):

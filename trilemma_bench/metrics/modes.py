@@ -153,7 +153,7 @@ def _kl_with_missed_modes(share: Tensor, total: int) -> float:
     if not missed.any():
         return _kl(share)
     together = wilson_interval(0.0, total)[1]
-    return _kl(torch.where(missed, together / missed.sum(), (1 - together) * share))
+    return _kl(torch.where(missed, together / int(missed.sum()), (1 - together) * share))
 
 
 def _entropy_term(counts: Tensor) -> Tensor:
