@@ -64,7 +64,7 @@ def test_evaluations_that_are_not_counted_have_to_be_stated(tmp_path):
     for folder in folders:
         folder.mkdir()
     assert check(folders[0], stated).exit_code == 0
-    assert "call it, or state them" in check(folders[1], stated.replace("return 1\n", "return None\n")).output
+    assert "state them in evaluations()" in check(folders[1], stated.replace("return 1\n", "return None\n")).output
 
 
 def test_missing_data_are_no_fault_of_the_model(tmp_path):

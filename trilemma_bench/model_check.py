@@ -68,7 +68,9 @@ def _evaluations_are_as_stated(job: Job, _: Path) -> None:
         _draw(model, job)
     stated = model.evaluations()
     if counter.rows == 0 and stated is None:
-        raise TrilemmaError("sample never calls self.network, where they are counted: call it, or state them")
+        raise TrilemmaError(
+            "sample never calls self.network, where they are counted: call it, or state them in evaluations()"
+        )
     if counter.rows and stated is not None and counter.rows != SAMPLES * stated:
         counted = counter.rows / SAMPLES
         raise TrilemmaError(f"evaluations() says {stated} a sample, and {counted:g} were counted: correct one of them")
