@@ -106,6 +106,25 @@ def test_curves_join_one_trained_model_by_its_evaluations():
     assert [row.record.speed.nfe for row in curve.rows] == [10, 20, 50]
 
 
+def test_a_curve_has_the_row_of_further_seeds_of_its_model():
+    seeds = [sampled(10, weights="b").model_copy(update={"seed": 1, "id": "other"}), sampled(20), sampled(10)]
+    (table,) = tables(seeds)
+    (curve,) = curves(table)
+    assert [len(row.runs) for row in curve.rows] == [2, 1]
+
+
+def test_settings_that_cost_nothing_are_in_their_order_whatever_the_times():
+    def at(temperature, seconds):
+        record = sampled(1)
+        part = record.model.model_copy(update={"variant": f"T={temperature}", "settings": {"temperature": temperature}})
+        speed = make_speed(seconds, 1)
+        return record.model_copy(update={"model": part, "speed": speed, "id": f"at {temperature}"})
+
+    (table,) = tables([at(1.0, 2e-5), at(0.7, 3e-5), at(0.5, 1e-5)])
+    (curve,) = curves(table)
+    assert [row.record.model.settings["temperature"] for row in curve.rows] == [0.5, 0.7, 1.0]
+
+
 def test_the_same_settings_twice_are_one_point_of_no_curve():
     (table,) = tables([sampled(10), sampled(10).model_copy(update={"id": "again"})])
     assert len(table.rows) == 1

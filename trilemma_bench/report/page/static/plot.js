@@ -189,7 +189,7 @@ function flatLegend(state, rows) {
     rows.length ? "Heavy outline: on the Pareto front of quality, coverage and speed. Dashed: the front of the two axes." : "No row has both values.",
     near ? `Ring: ${data.legend[near.mark]}.` : "",
     rows.length && rows.length <= MOST_BARS ? "Bars: 95 % intervals." : "",
-    thinCurves(state.group).length ? "Thin lines join one trained model under several sampling settings." : "",
+    thinCurves(state.group).length ? "Thin lines join rows of one trained model under several sampling settings." : "",
     publishedPoints(state).length ? "Hollow squares: published numbers, on the hardware of the time; never ranked." : "",
     missing ? `${missing} of the rows lack a value and are only in the table.` : "",
     volumeText(state.group),
@@ -221,7 +221,7 @@ function curvesView(state, width) {
   Object.assign(layout.margin, { t: 40, r: 16 });
   if (rest.length <= MOST_NAMED) layout.annotations = labels(rest, [], state, layout, width, 6, colours);
   const more = found.length > lines.length ? ` Shown are ${lines.length} of ${found.length} curves; the filter above chooses others.` : "";
-  return { traces, layout, points: reachable(rows, x, y), legend: `A line joins one trained model under several settings of its sampling, fewest evaluations first; hollow marks are the other rows.${bars ? " Bars: 95 % intervals." : ""}${more}` };
+  return { traces, layout, points: reachable(rows, x, y), legend: `A line joins rows of one trained model under several settings of its sampling, fewest evaluations first; hollow marks are the other rows.${bars ? " Bars: 95 % intervals." : ""}${more}` };
 }
 
 function spaceView(state, width) {
