@@ -53,6 +53,11 @@ def test_of_two_rows_none_is_second_and_the_reference_is_nothing():
     assert r"\emph{real{-}data} (reference)" in text
 
 
+def test_features_are_named_whole_in_a_heading():
+    text = latex_tables(tables([make_record("a", scores={"fd_digits-cnn": 1.0})]), False)
+    assert r"FD\\(digits{-}cnn)\end{tabular}" in text
+
+
 def test_groups_are_tables_of_their_own():
     records = [make_record(m, speed=make_speed(1, 1, device=d)) for d in ("cpu", "cuda") for m in "ab"]
     text = latex_tables(tables(records), False)

@@ -104,6 +104,16 @@ def test_the_trilemma_has_a_bubble_for_each_row_the_larger_the_more_is_covered(t
     assert np.argsort(bubbles.get_sizes()).tolist() == np.argsort(covered).tolist()
 
 
+def test_names_of_two_lines_above_triangles_are_inside_of_the_figure():
+    names = ("score-sde-ve", "a model with a long name")
+    scores, speed = {"fid": 5.0, "recall": 0.5}, make_speed(1.0, 1)
+    figure = triangles(tables([make_record(name, scores=scores, speed=speed) for name in names])[0])
+    figure.canvas.draw()
+    top = max(axes.title.get_window_extent().y1 for axes in figure.axes)
+    assert any("\n" in axes.get_title() for axes in figure.axes)
+    assert top <= figure.bbox.y1
+
+
 def test_each_row_has_a_triangle(toy):
     names = {axes.get_title().replace("\n", " ") for axes in triangles(toy).axes}
     assert {f"{row.name} {row.mark}".strip() for row in toy.competitors} <= names

@@ -98,6 +98,9 @@ def test_no_more_decimals_than_can_be_counted(value, interval, finest, shown):
         ("score-sde-ve (PC, 500 steps), 3 seeds", "score-sde-ve (PC,\n500 steps), 3 seeds"),
         ("gan (relativistic), 3 seeds", "gan (relativistic),\n3 seeds"),
         ("wgan-gp of some length", "wgan-gp of some length"),
+        ("nvp, class_conditional=true", "nvp,\nclass_conditional=true"),
+        ("nvp, some_class_conditional=true", "nvp, some_class_\nconditional=true"),
+        ("a word_that_is_longer than two_lines_can_hold", "a word_that_is_longer\nthan two_lines_can_ …"),
         ("a b " * 20, "a b a b a b a b a b a\nb a b a b a b a b a …"),
     ],
 )

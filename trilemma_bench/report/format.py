@@ -65,16 +65,26 @@ def short(text: str, width: int = 36) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+class _AtMarks(textwrap.TextWrapper):
+    """Breaks a long word where one looks for it: after the marks in a setting's name and value."""
+
+    wordsep_simple_re = re.compile(r"(\s+)|(?<=[=_/])")
+
+
 def wrapped(text: str, width: int) -> str:
-    """In a line of `width` characters, else in two of about the same length, cut where these would be longer."""
+    """In a line of `width` characters, else in two of about the same length, at spaces if that is possible; cut where
+    these would be longer.
+    """
     if len(text) <= width:
         return text
-    lines = (
-        textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-        for room in range(len(text) // 2, width)
+    wrappers = (
+        kind(room, break_long_words=False, break_on_hyphens=False)
+        for kind in (textwrap.TextWrapper, _AtMarks)
+        for room in range(len(text) // 2, width + 1)
     )
+    lines = (wrapper.wrap(text) for wrapper in wrappers)
     halves = next((found for found in lines if len(found) == 2 and max(map(len, found)) <= width), None)
-    return "\n".join(halves or textwrap.wrap(text, width, max_lines=2, placeholder=" …"))
+    return "\n".join(halves or _AtMarks(width, break_on_hyphens=False, max_lines=2, placeholder=" …").wrap(text))
 
 
 def share(value: float) -> str:

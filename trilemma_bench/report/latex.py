@@ -43,7 +43,8 @@ _MEANINGS = {
 }
 _WORDS = {"", "Model", "Hardware", "Source"}
 # characters, before a name or a heading is broken into two lines
-_NAME, _TITLE, _SOURCE = 22, 10, 36
+_NAME, _TITLE, _SOURCE = 26, 10, 36
+_LONGEST_WORD = 20  # of a heading, which is not broken: features are named by one
 
 
 def latex_tables(every: Sequence[Table], with_published: bool) -> str:
@@ -83,7 +84,8 @@ def _measured(table: Table, number: int) -> str:
 
 
 def _heading(column: Column) -> str:
-    title = _stacked("b", "r", fmt.wrapped(column.title, _TITLE))
+    width = max(_TITLE, min(_LONGEST_WORD, max(map(len, column.title.split()))))
+    title = _stacked("b", "r", fmt.wrapped(column.title, width))
     return f"{title}~{latex(fmt.ARROWS[column.better])}" if column.better else title
 
 

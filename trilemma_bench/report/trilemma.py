@@ -117,15 +117,17 @@ def triangles(table: Table) -> Figure | None:
     shown = rows[:TRIANGLES]
     norm = _coverage_scale(values([row for row, _ in rows], goals[1]))
     down = -(-len(shown) // ACROSS)
-    height = 1.2 * down + 0.35
+    titles = [literal(f"{fmt.wrapped(row.name, 21)} {row.mark}".strip()) for row, _ in shown]
+    above = 0.3 if any("\n" in title for title in titles) else 0.2
+    height = 1.2 * down + 0.15 + above
     with style():
         figure = new_figure(WIDTH, height)
-        figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.2 / height, bottom=0.35 / height, hspace=0.3)
+        figure.subplots_adjust(left=0.03, right=0.97, top=1 - above / height, bottom=0.35 / height, hspace=0.3)
         grid = figure.subplots(down, -(-len(shown) // down), squeeze=False)
         for axes in grid.flat[len(shown) :]:
             axes.axis("off")
-        for axes, (row, shares) in zip(grid.flat, shown, strict=False):
-            _triangle(axes, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
+        for axes, title, (row, shares) in zip(grid.flat, titles, shown, strict=False):
+            _triangle(axes, title, row, shares, _COLOURS(norm(values([row], goals[1])[0])))
         words = _words(table, goals[1], [row for row, _ in shown], len(rows) - len(shown))
         figure.supxlabel(literal(words), fontsize=7, color=SOFT)
     return figure
@@ -141,7 +143,7 @@ def _words(table: Table, coverage: Column, rows: Sequence[Row], left_out: int) -
     return "\n".join([first, "   ".join(marks)])
 
 
-def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
+def _triangle(axes: Axes, title: str, row: Row, reached: Floats, color: Any) -> None:
     """One row: a corner for each goal; the better in it, the nearer to the corner."""
     corners = np.stack([np.cos(_CORNERS), np.sin(_CORNERS)], axis=1)
     for ring in (1.0, 0.5):
@@ -154,7 +156,6 @@ def _triangle(axes: Axes, row: Row, reached: Floats, color: Any) -> None:
     for (x, y), name, side in zip(corners, ("quality", "coverage", "speed"), ("left", "center", "center"), strict=True):
         at = (x + 0.1, y - 0.06) if name == "quality" else (x, y - 0.12)
         axes.text(*at, name, fontsize=5.5, color=SOFT, ha=side, va="center" if name == "quality" else "top")
-    name = literal(f"{fmt.wrapped(row.name, 21)} {row.mark}".strip())
-    axes.set_title(name, fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
+    axes.set_title(title, fontsize=6, color=INK if row.front else SOFT, y=1.0, pad=3)
     axes.set(xlim=(-1.15, 1.15), ylim=(-0.95, 1.1), aspect="equal")
     axes.axis("off")
