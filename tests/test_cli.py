@@ -155,6 +155,32 @@ def test_weights_that_a_suites_last_run_lacks_are_found_before_its_first_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[[run]]\nmodel = "gan"\ndataset = "digits"\nseeds = [0]',
+            "unknown key of a run in {}: 'seeds'. Did you mean 'seed'?",
+        ),
+        (
+            '[defaults]\n[[run]]\nmodel = "gan"\ndataset = "digits"',
+            "unknown key of a suite in {}: 'defaults'. Available: run, title",
+        ),
+        (
+            '[[run]]\nmodel = "gan"\ndataset = "digits"\n[[run]]\nmodel = "vae"',
+            "suite {}: run 2: dataset: Field required",
+        ),
+        ('title = "nothing"', "suite {}: run: Field required"),
+    ],
+)
+def test_what_is_wrong_in_a_suite_is_named(text, words, tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(text)
+    result = call("suite", suite)
+    assert result.exit_code == 2
+    assert words.format(suite) in result.stderr
+
+
 def test_a_suite_goes_on_after_a_failure_and_says_so(tmp_path):
     suite = tmp_path / "mine.toml"
     suite.write_text(

@@ -84,9 +84,18 @@ def read_suite(path: Path) -> Suite:
     try:
         return Suite.model_validate(read_toml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"suite {path}: {where}: {first['msg']}") from None
+        raise _wrong_key(path, error) from None
+
+
+def _wrong_key(path: Path, error: ValidationError) -> UsageError:
+    """The first fault; of several an unknown key, which may be a typo of one that is missing."""
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    *within, key = first["loc"]
+    if first["type"] == "extra_forbidden":
+        what, schema = ("run", SuiteRun) if within else ("suite", Suite)
+        return unknown_name(f"key of a {what} in {path}:", str(key), schema.model_fields)
+    place = f"run {int(within[-1]) + 1}: " if within and isinstance(within[-1], int) else ""
+    return UsageError(f"suite {path}: {place}{key}: {first['msg']}")
 
 
 def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteResult:

@@ -158,7 +158,9 @@ def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tup
 def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options: Any) -> None:
     """Run all of a suite, and report on it.
 
-    FILE may be the name of a shipped suite: see `trilemma-bench list suites`.
+    FILE has a [[run]] table for each run, with the options of `run` as keys (model, dataset, budget, seed, samples,
+    protocol, …) and its settings in [run.set]; or it is the name of a shipped suite: see `trilemma-bench list suites`.
+    Started again, it trains only what it has not trained.
     """
     from trilemma_bench.report import check_ours, write_report
     from trilemma_bench.report.terminal import terminal_table
