@@ -33,6 +33,7 @@ def test_a_folder_a_record_and_a_folder_of_seeds(write):
     a, b = write("a", scored()), write("b", *seeds([9.0, 9.1, 9.2]).records)
     finding = tb.compare(a / "0" / "record.json", str(b))["fid"]
     assert (finding.a, finding.b, finding.verdict) == (5.0, pytest.approx(9.1), "A is better")
+    assert repr(tb.compare(a, b)) == comparison_text(tb.compare(a, b))  # what a notebook shows
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from records import demo_records, failed_record, make_record, make_speed, make_training, with_errors
 
+from trilemma_bench.errors import UsageError
+from trilemma_bench.record import read_record
 from trilemma_bench.results import find_records, load_results, to_frame, write_record
 
 
@@ -107,6 +110,20 @@ def test_settings_budget_and_commit_have_columns(tmp_path):
     assert math.isnan(frame["set.eta"]["b"])
     assert frame["score_set.eta"]["b"] == 3.0
     assert "set.budget" not in frame
+
+
+def test_a_folder_that_is_not_there_is_no_empty_frame(tmp_path):
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        load_results(tmp_path / "nowhere")
+
+
+def test_a_record_is_read_by_its_path_and_shown_in_one_line(tmp_path):
+    record = make_record("gan", scores={"fid": 7.0, "recall": 0.5})
+    store(tmp_path, record)
+    (file,) = tmp_path.rglob("record.json")
+    assert read_record(str(file)) == record
+    line = f"<gan on {record.dataset.name}, seed 0, complete, fid 7, recall 0.5; {record.place}>"
+    assert repr(record) == str(record) == line
 
 
 def test_an_empty_folder_is_an_empty_frame_with_its_columns(tmp_path):

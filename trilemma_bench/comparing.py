@@ -38,7 +38,7 @@ class Finding:
         return "B is better" if more == (self.better == "higher") else "A is better"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunComparison:
     """Two sides and what was found. scores: differences B − A; times: ratios B / A, corrected among themselves."""
 
@@ -70,6 +70,9 @@ class RunComparison:
         from trilemma_bench.report.compare import comparison_text
 
         return comparison_text(self)
+
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data, for JSON."""

@@ -237,6 +237,13 @@ class Record(_Part):
         """The run's folder, below the folder of all results."""
         return Path(self.dataset.name, self.model.name, self.id)
 
+    def __repr__(self) -> str:
+        """One line: what was run, its scores, and the run's folder."""
+        scores = "".join(f", {name} {score.value:.4g}" for name, score in self.scores.items())
+        return f"<{self.label} on {self.dataset.name}, seed {self.seed}, {self.status}{scores}; {self.place}>"
+
+    __str__ = __repr__
+
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
 
@@ -245,10 +252,10 @@ class RecordError(ValueError):
     """A file that is not a valid record; the message names the file and the first thing wrong."""
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path | str) -> Record:
     """The record at `path`. Raises RecordError when it is not one, or of a version that this program does not know."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RecordError(f"{path}: not a readable record ({error})") from error
     schema = data.get("schema") if isinstance(data, dict) else None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from trilemma_bench.errors import UsageError
 from trilemma_bench.files import atomic, save_text
 from trilemma_bench.record import Record, RecordError, Score, Speed, Training, read_record
 
@@ -79,8 +80,10 @@ def load_results(folder: Path | str) -> pd.DataFrame:
 
     A score has the columns <score>_se, its standard error, and <score>_low and <score>_high, its 95 % interval. Times
     are in seconds, memory in bytes; what a run does not have is NaN or None. See `find_records` for what is left out,
-    and why.
+    and why. Raises UsageError when there is no such folder.
     """
+    if not Path(folder).exists():
+        raise UsageError(f"{folder}: no such folder")
     found = find_records([folder]).records
     return to_frame([record for _, record in found], [path for path, _ in found])
 
