@@ -26,6 +26,7 @@ from trilemma_bench.metrics.modes import MODE_KL, mode_kl_floor
 from trilemma_bench.metrics.reference import Reference
 from trilemma_bench.protocol import FEATURE_METRICS, Protocol, Use
 from trilemma_bench.record import read_record
+from trilemma_bench.report.table import tables
 from trilemma_bench.suite import Suite, SuiteRun, run_suite
 
 GENERATED = images(20, 8, 1)
@@ -77,6 +78,23 @@ def test_an_exception_in_a_metric_is_told_with_its_place(tmp_path):
     record = measure(tmp_path)
     assert record.missing == {"mine": "ValueError: two lines (mine.py:2, compute)"}
     assert "fd_pixels" in record.scores
+
+
+def test_an_edited_metric_is_another_measurement(tmp_path):
+    use_protocol("fd", "mine")
+    records = []
+    for place, value in (("first", 1), ("copy", 1), ("edited", 7)):
+        plugin = tmp_path / f"{place}.py"
+        plugin.write_text(f"def compute(comparison):\n    return {value}.0\n")
+        with registry.metrics.isolated():
+            use_metric(registry.load_file(plugin).compute)
+            records.append(measure(tmp_path))
+    first, copy, edited = (record.protocol.metrics for record in records)
+    assert first == copy
+    assert first["fd_pixels"] == edited["fd_pixels"] == "pixels"
+    assert first["mine"].startswith("pixels, code ")
+    assert first["mine"] != edited["mine"]
+    assert len(tables(records)) == 2
 
 
 def test_a_run_without_any_score_has_failed(tmp_path):

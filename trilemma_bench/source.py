@@ -33,7 +33,8 @@ def source_digest(*modules: str) -> str | None:
 
 
 def features_digest(modules: Iterable[str]) -> str | None:
-    """sha256 (hex) of the source of imported `modules`, an extractor's, and of what decides its features with them.
+    """sha256 (hex) of the source of imported `modules`, an extractor's or a metric's, and of what else decides what it
+    computes.
 
     That is: whatever they import, directly or not, as for `source_digest`, with our extractors for the network blocks.
     None where there is no source to read.

@@ -8,6 +8,7 @@ from trilemma_bench import registry
 from trilemma_bench.contracts import Dataset, Metric
 from trilemma_bench.errors import UsageError
 from trilemma_bench.protocol import Protocol, Use
+from trilemma_bench.source import HARNESS, features_digest
 
 Chosen = tuple[Metric, Use]  # a metric, and how the protocol uses it
 
@@ -53,7 +54,8 @@ def _told_apart(name: str, use: Use, first: Use, protocol: Protocol) -> str:
 
 
 def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
-    """What a score is measured on, and how: 'vgg16, 10000 of the reference, distance ≤ radius'.
+    """What a score is measured on, and how: 'vgg16, 10000 of the reference, distance ≤ radius'; of a metric that is not
+    ours with the start of its code's hash, so that numbers of an edited one are ranked apart.
 
     given: how many samples of a given reference, where there is one.
     """
@@ -66,7 +68,14 @@ def use_text(metric: Metric, use: Use, given: int | None = None) -> str:
     elif use.reference_samples:
         parts += [f"{use.reference_samples} of the reference"]
     parts += [metric.convention] if metric.convention else []
+    parts += [f"code {code[:12]}"] if (code := _code_of(metric)) else []
     return ", ".join(parts)
+
+
+def _code_of(metric: Metric) -> str | None:
+    """The hash of the metric's source; None for one of ours, and where there is none to read."""
+    module = getattr(metric.compute, "func", metric.compute).__module__  # of functools.partial: what it calls
+    return None if module.startswith(f"{HARNESS}.") else features_digest([module])
 
 
 def features_name(extractor: str, output: str) -> str:
