@@ -9,6 +9,7 @@ from records import demo_records, make_record, make_speed, make_training, many_r
 from trilemma_bench import statistics
 from trilemma_bench.record import ModelPart
 from trilemma_bench.report.goals import VOLUME_MEANING, curves, volumes
+from trilemma_bench.report.plots import step_curves
 from trilemma_bench.report.table import tables
 
 
@@ -135,3 +136,10 @@ def test_curves_of_one_name_are_told_apart():
     (table,) = tables(many_records(80, 1))
     names = [curve.model for curve in curves(table)]
     assert len(set(names)) == len(names) == 8
+
+
+def test_the_points_of_a_curve_are_named():
+    (table,) = tables([sampled(10), sampled(20)])
+    figure = step_curves(table, curves(table), table.speed, table.quality)
+    named = {text.get_text() for text in figure.axes[0].texts}
+    assert {"ddim (10 steps)", "ddim (20 steps)"} <= named

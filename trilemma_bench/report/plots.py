@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.annotate import TOLD_APART, label_points, names_of, numbered
+from trilemma_bench.report.annotate import NAMED_ROWS, TOLD_APART, label_points, names_of, numbered
 from trilemma_bench.report.axes import (
     FAINT,
     INK,
@@ -98,6 +98,9 @@ def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> 
             name = literal(fmt.short(curve.model))
             axes.plot(*points, f"{marker}-", color=color, markersize=5, linewidth=1, label=name)
         draw_reference(axes, table, x, y)
+        if len(rows) <= NAMED_ROWS:  # of more the lines alone are to be seen
+            none = np.zeros(len(rows), dtype=bool)
+            label_points(axes, rows, names_of(rows, none), x, y, np.full(len(rows), 2.5), none)
         axes.figure.legend(loc="lower center", ncols=5, frameon=False, fontsize=7, columnspacing=1.2)
     return figure
 
