@@ -36,6 +36,21 @@ def test_a_folder_a_record_and_a_folder_of_seeds(write):
     assert repr(tb.compare(a, b)) == comparison_text(tb.compare(a, b))  # what a notebook shows
 
 
+def test_one_value_of_a_sweep_is_chosen_by_its_setting(write):
+    def at(temperature, **changes):
+        record = scored(**changes)
+        return record.model_copy(update={"model": record.model.model_copy(update={"settings": {"t": temperature}})})
+
+    a = write("a", at(0.5, scores={"fid": (9.0, 0.3)}), at(1.0))
+    b = write("b", scored("b", {"fid": (7.0, 0.3)}))  # whose model has no such setting
+    with fails("differ in more than the seed", "settings · t", "--set KEY=VALUE", kind=UsageError):
+        tb.compare(a, b)
+    assert (tb.compare(a, b, {"t": 1})["fid"].a, tb.compare(a, b, {"t": 0.5})["fid"].a) == (5.0, 9.0)
+    assert "no complete run with t = 2" in call("compare", a, b, "--set", "t=2").stderr
+    assert "unknown setting 'u'" in call("compare", a / "0", b, "--set", "u=2").stderr
+    assert succeeds("compare", a, b, "--set", "t=0.5").stdout == succeeds("compare", a / "0", b).stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -107,12 +107,17 @@ def _finding_facts(finding: Finding) -> dict[str, Any]:
     return {**facts, **contrast, "p_holm": finding.p_holm, "verdict": finding.verdict or None}
 
 
-def compare(a: Path | str, b: Path | str) -> RunComparison:
+def compare(a: Path | str, b: Path | str, settings: Mapping[str, Any] | None = None) -> RunComparison:
     """B against A; each a run's folder, its record, or a folder of several runs that differ only in the seed.
 
-    Raises UsageError when there is no such run, or the two were not measured alike; the message says what differs.
+    settings: of runs whose model has these, only those with these values, as of a sweep. Raises UsageError when there
+    is no such run, or the two were not measured alike; the message says what differs.
     """
-    sides = runs_at(a), runs_at(b)
+    chosen = settings or {}
+    sides = runs_at(a, chosen), runs_at(b, chosen)
+    known = {name for runs in sides for name in _settings(runs.record)}
+    for name in sorted(chosen.keys() - known):
+        raise unknown_name("setting", name, known)
     one, other = (runs.record.dataset.name for runs in sides)
     if one != other:
         raise UsageError(f"{a} and {b} cannot be compared: B has dataset: {other}, not {one}")
@@ -149,8 +154,12 @@ def _corrected(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(f if f.contrast.p is None else replace(f, p_holm=next(corrected)) for f in findings)
 
 
-def runs_at(path: Path | str) -> Runs:
-    """The complete runs at `path`; of a run that was repeated, the newest.
+def _settings(record: Record) -> dict[str, Any]:
+    return {**record.sampling, **(record.training.settings if record.training else {}), **record.model.settings}
+
+
+def runs_at(path: Path | str, settings: Mapping[str, Any]) -> Runs:
+    """The complete runs at `path` whose settings have these values, where they have them; of a repeated one the newest.
 
     Raises UsageError when there is none, or when they differ in more than the seed.
     """
@@ -160,10 +169,14 @@ def runs_at(path: Path | str) -> Runs:
         why = [*(f"{record.label} is {record.status}" for _, record in found.records), *found.skipped]
         more = f"; and {len(why) - 2} more" if len(why) > 2 else ""
         raise UsageError(f"{path}: no complete run; {'; '.join(why[:2]) or f'no {RECORD_NAME} below it'}{more}")
-    first, *others = over_seeds(same[-1] for same in repeats(complete))
+    chosen = [record for record in complete if settings.items() <= (dict(settings) | _settings(record)).items()]
+    if not chosen:
+        wanted = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        raise UsageError(f"{path}: no complete run with {wanted}")
+    first, *others = over_seeds(same[-1] for same in repeats(chosen))
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))
         what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"
-        advice = "name one, or a folder with links to those of one row"
+        advice = "name one, choose by --set KEY=VALUE, or name a folder with links to those of one row"
         raise UsageError(f"{path}: its runs differ in more than the seed ({what}): {advice}")
     return first

@@ -56,19 +56,26 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Only runs with this setting, if any; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @with_options(*LIMITS)
-def compare(a: Path, b: Path, as_json: bool, limits: tuple[str, ...], fail_on: FailOn) -> None:
+def compare(
+    a: Path, b: Path, settings: tuple[str, ...], as_json: bool, limits: tuple[str, ...], fail_on: FailOn
+) -> None:
     """Which differences between A and B are real.
 
     Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
-    repeated, the newest counts.
+    repeated, the newest counts. Of a sweep's folder --set chooses: those of a model with that setting have to have this
+    value of it.
     """
     from trilemma_bench.comparing import compare as compare_runs
+    from trilemma_bench.config import parse_overrides
     from trilemma_bench.limits import Limit
 
     checks = [Limit.parse(limit, fail_on) for limit in limits]
-    found = compare_runs(a, b)
+    found = compare_runs(a, b, parse_overrides(settings))
     show_comparison(found, checks, json.dumps(found.to_dict(), indent=1) if as_json else str(found))
 
 
