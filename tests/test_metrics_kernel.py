@@ -11,6 +11,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.kernel import cmmd, kernel_sums, kid, polynomial
 from trilemma_bench.metrics.reference import MomentsReference, Reference
+from trilemma_bench.protocol import KID_SUBSETS_SEED
 
 
 def features(count: int, dim: int = 16, shift: float = 0.0, seed: int = 0) -> torch.Tensor:
@@ -113,6 +114,44 @@ def test_intervals_of_cmmd_hold_the_mean_of_all_draws_in_95_percent(shift, dim):
     found = [cmmd(Comparison(features(200, dim, shift, seed), reference)) for seed in range(150)]
     mean = np.mean([each.value for each in found])
     assert np.mean([each.interval[0] <= mean <= each.interval[1] for each in found]) >= 0.905
+
+
+def pair_sums(x, y):
+    """The kernel's values of all pairs of x, and of x and y: numpy N×N and N×M."""
+    return tuple(((x.double() @ z.double().mT / x.shape[1] + 1) ** 3).numpy() for z in (x, y))
+
+
+def test_interaction_is_what_a_fit_of_two_effects_leaves():
+    x, y = features(9), features(7, seed=1)
+    within, _ = pair_sums(x, y)
+    first, second = np.triu_indices(9, 1)
+    effects = np.zeros((36, 10))
+    effects[:, 9] = effects[np.arange(36), first] = effects[np.arange(36), second] = 1
+    values = within[first, second]
+    residual = values - effects @ np.linalg.lstsq(effects, values, rcond=None)[0]
+    expected = np.square(residual).sum() / (36 - 9)  # μ and nine effects, of which eight are free beside it
+    assert kernel_sums(x, y, polynomial(16)).interaction == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_the_error_of_kid_over_subsets_by_its_equation(shift):
+    """Of samples' influence on the mean over subsets, less once the variance from pairs, by how often two share one."""
+    x, y, subsets, size = features(12, shift=shift), features(10, seed=1), 3, 6
+    rng = np.random.RandomState(KID_SUBSETS_SEED)
+    influence, times, interactions = np.zeros(12), np.zeros(12), []
+    for _ in range(subsets):
+        rows, others = rng.choice(12, size, replace=False), rng.choice(10, size, replace=False)
+        within, across = pair_sums(x[rows], y[others])
+        np.fill_diagonal(within, 0)
+        influence[rows] += 2 * (within.sum(axis=1) / (size - 1) - across.mean(axis=1)) / size
+        times[rows] += 1
+        interactions.append(kernel_sums(x[rows], y[others], polynomial(16)).interaction)
+    influence = (influence - times * influence.sum() / times.sum()) / subsets
+    shared = 1 + (subsets - 1) * size * (size - 1) / (12 * 11)
+    pairs = 2 * np.mean(interactions) / (subsets * size * (size - 1)) * shared
+    expected = np.sqrt(max(np.square(influence).sum() - pairs, pairs))
+    found = kid(Comparison(x, y, kid_subsets=subsets, kid_subset_size=size))
+    assert found.standard_error == pytest.approx(expected, rel=1e-10)
 
 
 def test_too_few_samples():
