@@ -5,37 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from trilemma_bench.contrasts import LEVEL, TIMES, Contrast, Time, difference, holm, time_ratio
+from trilemma_bench.contrasts import LEVEL, TIMES, Finding, Time, difference, holm, time_ratio
 from trilemma_bench.errors import UsageError, unknown_name
 from trilemma_bench.grouping import differences, is_reference, measured_on, over_seeds, repeats, seed_conditions
 from trilemma_bench.record import Record
+from trilemma_bench.report.compare import comparison_text
 from trilemma_bench.results import RECORD_NAME, find_records
 from trilemma_bench.runs import Runs
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One score or time of A and B. p_holm: corrected for all that is compared at once. verdict: '' where none."""
-
-    name: str
-    better: Literal["higher", "lower"] | None
-    a: float | None
-    b: float | None
-    contrast: Contrast
-    p_holm: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        if self.p_holm is None or self.contrast.value is None:
-            return ""
-        if self.p_holm >= LEVEL:
-            return "no difference shown"
-        if self.better is None:
-            return "they differ"
-        more = self.contrast.value > (1.0 if self.name in TIMES else 0.0)
-        return "B is better" if more == (self.better == "higher") else "A is better"
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,9 +45,7 @@ class RunComparison:
 
     def __str__(self) -> str:
         """The table that `trilemma-bench compare` prints."""
-        from trilemma_bench.report.compare import comparison_text
-
-        return comparison_text(self)
+        return comparison_text(self.a, self.b, self.scores, self.times, self.caveat)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows

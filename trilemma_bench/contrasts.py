@@ -1,4 +1,4 @@
-"""Two rows of a table in one number: by how much B differs from A in a score or a time, and how sure that is."""
+"""Two rows of a table in one number: by how much B differs from A, how sure that is, and which is the better."""
 
 from __future__ import annotations
 
@@ -34,6 +34,29 @@ class Contrast:
     p: float | None = None
     method: str = ""
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One score or time of A and B. p_holm: corrected for all that is compared at once. verdict: '' where none."""
+
+    name: str
+    better: Literal["higher", "lower"] | None
+    a: float | None
+    b: float | None
+    contrast: Contrast
+    p_holm: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.p_holm is None or self.contrast.value is None:
+            return ""
+        if self.p_holm >= LEVEL:
+            return "no difference shown"
+        if self.better is None:
+            return "they differ"
+        more = self.contrast.value > (1.0 if self.name in TIMES else 0.0)
+        return "B is better" if more == (self.better == "higher") else "A is better"
 
 
 def difference(a: Runs, b: Runs, name: str) -> Contrast:

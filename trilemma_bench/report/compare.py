@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from trilemma_bench.contrasts import LEVEL
+from trilemma_bench.contrasts import LEVEL, Finding
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import FACTS, Column, score_columns
 from trilemma_bench.runs import Runs
 
-if TYPE_CHECKING:
-    from trilemma_bench.comparing import Finding, RunComparison
 
-
-def comparison_text(comparison: RunComparison) -> str:
-    """The differences as aligned text, with what was tested and what the errors cover."""
-    a, b = comparison.a, comparison.b
+def comparison_text(a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence[Finding], caveat: str) -> str:
+    """The differences as aligned text, with what was tested and what the errors cover. caveat: '' for none."""
     record = a.record
     protocol = [f"protocol {record.protocol.name}", f"{record.samples:,} samples"] if record.protocol else []
     columns = {column.key: column for column in (*score_columns([a.record, b.record]), *FACTS)}
-    scores = sorted(comparison.scores, key=lambda finding: list(columns).index(finding.name))
-    times = [finding for finding in comparison.times if finding.a is not None or finding.b is not None]
-    tested = sum(finding.p_holm is not None for finding in comparison.scores)
+    scores = sorted(scores, key=lambda finding: list(columns).index(finding.name))
+    times = [finding for finding in times if finding.a is not None or finding.b is not None]
+    tested = sum(finding.p_holm is not None for finding in scores)
     lines = [
         *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
         fmt.plain(" · ".join([record.dataset.name, *protocol])),
         "",
-        *_table("B − A", scores, columns, "verdict on these samples" if comparison.caveat else "verdict"),
-        *([comparison.caveat] if comparison.caveat else []),
+        *_table("B − A", scores, columns, "verdict on these samples" if caveat else "verdict"),
+        *([caveat] if caveat else []),
         "",
         *([*_table("B / A", times, columns), ""] if times else []),
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
