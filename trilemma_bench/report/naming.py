@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trilemma_bench.grouping import BELOW, UNRECORDED, seed_conditions
@@ -35,8 +34,8 @@ def row_names(rows: Sequence[Runs]) -> list[str]:
 def _apart(rows: Sequence[Runs]) -> list[list[str]]:
     """The fewest facts that tell `rows` from one another, each row's in words: of those that differ, in order."""
     shown: list[list[str]] = [[] for _ in rows]
-    for fact in _differing(rows):
-        longer = [[*parts, text] if (text := fact(runs)) else parts for parts, runs in zip(shown, rows, strict=True)]
+    for texts in _facts_in_order(rows):
+        longer = [[*parts, text] if text else parts for parts, text in zip(shown, texts, strict=True)]
         if _kinds(longer) > _kinds(shown):
             shown = longer
     return shown
@@ -46,22 +45,19 @@ def _kinds(texts: Sequence[Sequence[str]]) -> int:
     return len(set(map(tuple, texts)))
 
 
-def _differing(rows: Sequence[Runs]) -> Iterator[Callable[[Runs], str]]:
-    """Budget, settings and the like, then the seed, and the id for rows that differ in nothing else.
+def _facts_in_order(rows: Sequence[Runs]) -> Iterator[list[str]]:
+    """Fact by fact the words of all rows, '' for one that lacks it: the budget, settings and the like, then the seed,
+    and the id for rows that differ in nothing else.
 
     What all rows have comes before what some lack, such as settings that are younger than a record.
     """
-    facts = {id(runs): _facts(runs) for runs in rows}
-    names = dict.fromkeys(name for each in facts.values() for name in each)
-    lacking = {name for name in names if any(name not in each for each in facts.values())}
+    facts = [_facts(runs) for runs in rows]
+    names = dict.fromkeys(name for each in facts for name in each)
+    lacking = {name for name in names if any(name not in each for each in facts)}
     for name in sorted(names, key=lambda name: (name != _BUDGET, name in lacking, _TABLES.index(name.split(BELOW)[0]))):
-        yield partial(_fact, facts, name)
-    yield lambda runs: f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}"
-    yield lambda runs: fmt.plain(runs.record.id)[-16:]
-
-
-def _fact(facts: dict[int, Facts], name: str, runs: Runs) -> str:
-    return facts[id(runs)].get(name, "")
+        yield [each.get(name, "") for each in facts]
+    yield [f"{len(runs)} seeds" if len(runs) > 1 else f"seed {runs.record.seed}" for runs in rows]
+    yield [fmt.plain(runs.record.id)[-16:] for runs in rows]
 
 
 def _facts(runs: Runs) -> Facts:
