@@ -99,8 +99,8 @@ _METHODS: dict[Design, str] = {
 def _design(a: Runs, b: Runs) -> Design:
     if max(len(a), len(b)) == 1:
         return "single runs"
-    weights = [[run.training.checkpoint_sha256 if run.training else "" for run in runs.records] for runs in (a, b)]
-    if all(map(all, weights)) and sorted(weights[0]) == sorted(weights[1]):
+    weights = [sorted(run.weights_sha256 for run in runs.records) for runs in (a, b)]
+    if all(map(all, weights)) and weights[0] == weights[1]:
         return "same trainings"
     trained = all(run.training for runs in (a, b) for run in runs.records)
     return "one more training" if trained and min(len(a), len(b)) == 1 else "seeds"
@@ -128,7 +128,7 @@ def _errors(a: Runs, b: Runs, name: str, design: Design, up: bool) -> list[Error
 
 def _values(runs: Runs, name: str) -> Floats:
     """Of each run, those of one trained model in its place on whichever side it is."""
-    records = sorted(runs.records, key=lambda run: run.training.checkpoint_sha256 if run.training else "")
+    records = sorted(runs.records, key=lambda run: run.weights_sha256)
     return np.array([record.scores[name].value for record in records])
 
 

@@ -119,10 +119,9 @@ def repeats(records: Iterable[Record]) -> list[list[Record]]:
     """`records` in sets that are the same in all, weights and seed included, each oldest first."""
     sets: list[list[Record]] = []
     for same in _alike(sorted(records, key=lambda record: (record.created, record.id))):
-        repeated: dict[tuple[int, str | None], list[Record]] = {}
+        repeated: dict[tuple[int, str], list[Record]] = {}
         for record in same:
-            weights = record.training.checkpoint_sha256 if record.training else None
-            repeated.setdefault((record.seed, weights), []).append(record)
+            repeated.setdefault((record.seed, record.weights_sha256), []).append(record)
         sets += repeated.values()
     return sets
 
@@ -149,12 +148,8 @@ def _parted(same: list[Record]) -> list[list[Record]]:
 
 def _repeats(record: Record, runs: Sequence[Record]) -> bool:
     """Whether the seed of `record`, or its trained model, is already among `runs`."""
-    weights = record.training.checkpoint_sha256 if record.training else None
-    return any(
-        record.seed == other.seed
-        or (weights is not None and other.training is not None and weights == other.training.checkpoint_sha256)
-        for other in runs
-    )
+    weights = record.weights_sha256
+    return any(record.seed == other.seed or (weights and weights == other.weights_sha256) for other in runs)
 
 
 def seed_conditions(record: Record) -> Conditions:

@@ -233,6 +233,11 @@ class Record(_Part):
         return f"{self.model.name} ({self.model.variant})" if self.model.variant else self.model.name
 
     @property
+    def weights_sha256(self) -> str:
+        """Of the checkpoint that was sampled; '' where nothing is trained."""
+        return self.training.checkpoint_sha256 if self.training else ""
+
+    @property
     def place(self) -> Path:
         """The run's folder, below the folder of all results."""
         return Path(self.dataset.name, self.model.name, self.id)
