@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -387,7 +386,7 @@ print(float(found.features.double().sum()), float(found.moments.mean.sum()), flo
 def start(folder, asked):
     script = folder / "process.py"
     script.write_text(PROCESS)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(script), str(folder), asked]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
