@@ -20,7 +20,7 @@ from trilemma_bench.evaluation.extractors import Extractors
 from trilemma_bench.evaluation.scoring import make_score
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import DatasetReference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.modes import MODE_KL, mode_kl_floor
 from trilemma_bench.metrics.reference import Reference
@@ -130,7 +130,7 @@ def run_noise(tmp_path, dataset="digits", **options):
 
 
 def exported(tmp_path, kind, count=None):
-    chosen = reference(open_dataset("digits"), "train", checked_pixels(), count=count)
+    chosen = DatasetReference(open_dataset("digits"), "train", checked_pixels(), count=count)
     return export_reference(chosen, tmp_path / f"{kind}.safetensors", kind)
 
 

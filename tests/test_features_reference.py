@@ -20,7 +20,7 @@ from trilemma_bench import paths, seeding
 from trilemma_bench.features import cache
 from trilemma_bench.features import reference as module
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import DatasetReference
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import moments
 from trilemma_bench.metrics.search import nearest_distances
@@ -68,7 +68,7 @@ def replace(path, content):
 def test_a_reference_is_computed_once_and_says_what_it_is(counting, calls):
     expected = pixels()
     for _ in range(2):
-        found = reference(Toy(), "train", counting)
+        found = DatasetReference(Toy(), "train", counting)
         assert torch.equal(found.features, expected)
         assert torch.equal(found.moments.mean, moments(expected).mean)
         assert torch.equal(found.moments.covariance, moments(expected).covariance)
@@ -88,17 +88,17 @@ def test_a_reference_is_computed_once_and_says_what_it_is(counting, calls):
 
 def test_nothing_is_read_before_it_is_asked_for(counting, monkeypatch):
     monkeypatch.setattr(Toy, "load", None)
-    reference(Toy(), "train", counting)
+    DatasetReference(Toy(), "train", counting)
     assert not paths.cache_dir().exists()
 
 
 def test_length_and_width_need_no_features(counting):
-    assert len(reference(Toy(), "train", counting)) == SIZE
-    assert len(reference(Toy(), "train", counting, count=5)) == 5
-    assert len(reference(Toy(), "train", counting, count=500)) == SIZE
-    assert reference(Toy(), "train", counting).dim == 6
+    assert len(DatasetReference(Toy(), "train", counting)) == SIZE
+    assert len(DatasetReference(Toy(), "train", counting, count=5)) == 5
+    assert len(DatasetReference(Toy(), "train", counting, count=500)) == SIZE
+    assert DatasetReference(Toy(), "train", counting).dim == 6
     assert counting.seen == 0
-    assert reference(Toy(), "train", counting, output="means").dim == 1
+    assert DatasetReference(Toy(), "train", counting, output="means").dim == 1
     assert counting.seen == 1
     assert not paths.cache_dir().exists()
 
@@ -108,19 +108,19 @@ def test_what_is_cached_needs_no_features(counting, kind):
     def ask(found):
         return found.moments.covariance if kind == "moments" else found.nearest(5)
 
-    expected = ask(reference(Toy(), "train", counting))
+    expected = ask(DatasetReference(Toy(), "train", counting))
     replace(cached_file("features"), b"never looked at")
-    assert torch.equal(ask(reference(Toy(), "train", counting)), expected)
+    assert torch.equal(ask(DatasetReference(Toy(), "train", counting)), expected)
     assert counting.seen == SIZE
 
 
 def test_more_neighbours_than_were_cached_are_computed_and_kept(counting, calls):
-    first = reference(Toy(), "train", counting)
+    first = DatasetReference(Toy(), "train", counting)
     assert first.nearest(3).shape == (SIZE, 3)
     assert first.nearest(5).shape == (SIZE, 5)
     assert calls["nearest_distances"] == 1
-    assert torch.equal(reference(Toy(), "train", counting).nearest(7), nearest_distances(pixels(), 7))
-    assert reference(Toy(), "train", counting).nearest(6).shape == (SIZE, 6)
+    assert torch.equal(DatasetReference(Toy(), "train", counting).nearest(7), nearest_distances(pixels(), 7))
+    assert DatasetReference(Toy(), "train", counting).nearest(6).shape == (SIZE, 6)
     assert calls["nearest_distances"] == 2
     with fails("k=12", "got 12"):
         first.nearest(12)
@@ -129,11 +129,13 @@ def test_more_neighbours_than_were_cached_are_computed_and_kept(counting, calls)
 def test_one_pass_gives_every_output_that_is_needed(counting):
     outputs = dict.fromkeys(("features", "squares", "means"), "features")
     for output in ("squares", "means", "features"):
-        found = reference(Toy(), "train", counting, output, wanted=outputs)
+        found = DatasetReference(Toy(), "train", counting, output, wanted=outputs)
         expected = {"features": pixels(), "squares": pixels().square(), "means": pixels().mean(dim=1, keepdim=True)}
         assert torch.equal(found.features, expected[output])
     assert counting.seen == SIZE
-    assert torch.equal(reference(Toy(), "train", counting, "means").moments.mean, moments(expected["means"]).mean)
+    assert torch.equal(
+        DatasetReference(Toy(), "train", counting, "means").moments.mean, moments(expected["means"]).mean
+    )
 
 
 @pytest.mark.parametrize("first", ["features", "squares", "means"])
@@ -141,7 +143,7 @@ def test_outputs_wanted_for_their_moments_leave_no_features(counting, first):
     wanted = {"features": "moments", "squares": "features", "means": "moments"}
     expected = {"features": pixels(), "squares": pixels().square(), "means": pixels().mean(dim=1, keepdim=True)}
     for output in (first, *expected):
-        found = reference(Toy(), "train", counting, output, wanted=wanted).moments
+        found = DatasetReference(Toy(), "train", counting, output, wanted=wanted).moments
         assert torch.equal(found.mean, moments(expected[output]).mean)
         assert torch.equal(found.covariance, moments(expected[output]).covariance)
     assert counting.seen == SIZE
@@ -151,7 +153,7 @@ def test_outputs_wanted_for_their_moments_leave_no_features(counting, first):
 
 def test_of_few_samples_the_features_are_what_is_kept(counting):
     """4·N·D bytes against 8·D²."""
-    found = reference(Toy(), "train", counting, count=11, wanted={"features": "moments"})
+    found = DatasetReference(Toy(), "train", counting, count=11, wanted={"features": "moments"})
     assert torch.equal(found.moments.mean, moments(found.features).mean)
     assert (len(cached_files("features")), len(cached_files("moments"))) == (1, 0)
 
@@ -159,36 +161,36 @@ def test_of_few_samples_the_features_are_what_is_kept(counting):
 def test_what_it_holds_is_known_before(counting):
     """12 samples of 6 features take 4 bytes each, 6×6 numbers 8 bytes each: what stays, and what passes."""
     wanted = {"features": "moments", "squares": "features"}
-    found = reference(Toy(), "train", counting, wanted=wanted)
+    found = DatasetReference(Toy(), "train", counting, wanted=wanted)
     assert found.bytes_held("features") == (4 * 12 * 6, 0)
     assert found.bytes_held("moments") == (8 * 6**2, 4 * 12 * 6)
     assert counting.seen == 0
     _ = found.moments
     assert found.bytes_held("moments") == (8 * 6**2, 0)
-    assert reference(Toy(), "train", counting, "squares", wanted=wanted).bytes_held("moments") == (4 * 12 * 6, 0)
-    assert reference(Toy(), "train", counting, count=11, wanted=wanted).bytes_held("moments") == (4 * 11 * 6, 0)
+    assert DatasetReference(Toy(), "train", counting, "squares", wanted=wanted).bytes_held("moments") == (4 * 12 * 6, 0)
+    assert DatasetReference(Toy(), "train", counting, count=11, wanted=wanted).bytes_held("moments") == (4 * 11 * 6, 0)
 
 
 def test_features_that_are_there_give_the_moments(counting):
-    _ = reference(Toy(), "train", counting).features
+    _ = DatasetReference(Toy(), "train", counting).features
     for count in (None, 7):
-        found = reference(Toy(), "train", counting, count=count, wanted={"features": "moments"})
+        found = DatasetReference(Toy(), "train", counting, count=count, wanted={"features": "moments"})
         assert torch.equal(found.moments.mean, moments(found.features).mean)
     assert counting.seen == SIZE
 
 
 def test_a_subset_is_fixed_and_only_its_samples_are_extracted(counting):
     rows = seeding.permutation(SIZE, "reference")[:7]
-    found = reference(Toy(), "train", counting, count=7)
+    found = DatasetReference(Toy(), "train", counting, count=7)
     assert torch.equal(found.features, pixels()[rows])
     assert torch.equal(found.nearest(3), nearest_distances(pixels()[rows], 3))
     assert counting.seen == 7
 
 
 def test_a_subset_comes_from_the_whole_where_that_is_known(counting):
-    whole = reference(Toy(), "train", counting)
+    whole = DatasetReference(Toy(), "train", counting)
     _ = whole.features
-    found = reference(Toy(), "train", counting, count=7)
+    found = DatasetReference(Toy(), "train", counting, count=7)
     assert torch.equal(found.features, whole.subset(7).features)
     assert torch.equal(found.moments.mean, moments(found.features).mean)
     assert counting.seen == SIZE
@@ -196,20 +198,20 @@ def test_a_subset_comes_from_the_whole_where_that_is_known(counting):
 
 
 def test_the_moments_of_a_subset_are_not_those_of_the_whole(counting):
-    whole, part = reference(Toy(), "train", counting), reference(Toy(), "train", counting, count=7)
+    whole, part = DatasetReference(Toy(), "train", counting), DatasetReference(Toy(), "train", counting, count=7)
     assert torch.equal(whole.moments.mean, moments(pixels()).mean)
     assert torch.equal(part.moments.mean, moments(part.features).mean)
     assert not torch.equal(whole.moments.mean, part.moments.mean)
 
 
 def test_whatever_changes_the_features_changes_the_key(counting):
-    _ = reference(Toy(), "train", counting).features
-    _ = reference(Toy(seed=5), "train", counting).features
-    _ = reference(Toy(), "test", counting).features
+    _ = DatasetReference(Toy(), "train", counting).features
+    _ = DatasetReference(Toy(seed=5), "train", counting).features
+    _ = DatasetReference(Toy(), "test", counting).features
     for fact in ("weights_sha256", "resize", "name", "precision"):
         changed = Counting()
         setattr(changed, fact, "another")
-        _ = reference(Toy(), "train", changed).features
+        _ = DatasetReference(Toy(), "train", changed).features
     assert counting.seen == 7 * SIZE
 
 
@@ -223,12 +225,12 @@ def test_changed_code_gets_new_features(counting, tmp_path, monkeypatch, changed
     )
     monkeypatch.syspath_prepend(tmp_path)
     Mine = importlib.import_module(f"{package.name}.extractor").Mine
-    _ = reference(Toy(), "train", Mine()).features
-    _ = reference(Toy(), "train", Mine()).features
+    _ = DatasetReference(Toy(), "train", Mine()).features
+    _ = DatasetReference(Toy(), "train", Mine()).features
     assert counting.seen == SIZE
     with (package / changed).open("a") as file:
         file.write("OTHER = 2\n")
-    _ = reference(Toy(), "train", Mine()).features
+    _ = DatasetReference(Toy(), "train", Mine()).features
     assert counting.seen == 2 * SIZE
 
 
@@ -243,7 +245,7 @@ def typed(scale):
 
 def test_features_of_code_that_cannot_be_read_are_not_kept():
     for scale in (1, 2):
-        found = reference(Toy(), "train", typed(scale), wanted={"features": "features", "squares": "features"})
+        found = DatasetReference(Toy(), "train", typed(scale), wanted={"features": "features", "squares": "features"})
         with pytest.warns(UserWarning, match="code of extractor 'pixels' cannot be read"):
             features = found.features
         assert torch.equal(features, scale * pixels())
@@ -256,7 +258,7 @@ def test_features_of_code_that_cannot_be_read_are_not_kept():
 @pytest.mark.parametrize("damage", ["cut", "bit", "header", "text", "empty"])
 def test_a_damaged_file_is_made_again_with_a_warning(counting, kind, damage):
     def ask():
-        found = reference(Toy(), "train", counting)
+        found = DatasetReference(Toy(), "train", counting)
         return {"features": lambda: found.features, "moments": lambda: found.moments.covariance}.get(
             kind, lambda: found.nearest(3)
         )()
@@ -282,8 +284,8 @@ def test_a_damaged_file_is_made_again_with_a_warning(counting, kind, damage):
 
 
 def test_another_files_facts_are_not_believed(counting):
-    _ = reference(Toy(seed=9), "train", counting).features
-    wanted = reference(Toy(), "train", counting)
+    _ = DatasetReference(Toy(seed=9), "train", counting).features
+    wanted = DatasetReference(Toy(), "train", counting)
     cached_file("features").rename(cache.path_of(wanted.facts("features")))
     with pytest.warns(UserWarning, match="damaged"):
         assert torch.equal(wanted.features, pixels())
@@ -292,14 +294,14 @@ def test_another_files_facts_are_not_believed(counting):
 def test_features_that_are_not_finite_are_refused_and_not_cached(counting, monkeypatch):
     monkeypatch.setattr(Counting, "__call__", lambda self, samples: Pixels.__call__(self, samples) / 0)
     with fails("pixels", "toy", "not finite"):
-        _ = reference(Toy(), "train", counting).features
+        _ = DatasetReference(Toy(), "train", counting).features
     assert not cached_files("features")
 
 
 def test_no_place_for_the_cache_is_a_warning(counting, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRILEMMA_CACHE_DIR", str(tmp_path / "file"))
-    found = reference(Toy(), "train", counting)
+    found = DatasetReference(Toy(), "train", counting)
     with pytest.warns(UserWarning, match="not cached") as first:
         assert torch.equal(found.moments.mean, moments(pixels()).mean)
     with pytest.warns(UserWarning, match="not cached") as then:
@@ -314,23 +316,23 @@ def test_a_cache_that_cannot_be_written_is_a_warning(counting, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.warns(UserWarning, match="No space left"):
-        assert torch.equal(reference(Toy(), "train", counting).features, pixels())
+        assert torch.equal(DatasetReference(Toy(), "train", counting).features, pixels())
     assert not list(cache.folder().glob("*.partial"))
 
 
 def test_a_cache_that_may_only_be_read_is_read(counting, monkeypatch):
-    _ = reference(Toy(), "train", counting).moments
+    _ = DatasetReference(Toy(), "train", counting).moments
 
     def refused(*_, **__):
         raise PermissionError("read-only")
 
     monkeypatch.setattr(cache.FileLock, "acquire", refused)
-    assert torch.equal(reference(Toy(), "train", counting).moments.mean, moments(pixels()).mean)
+    assert torch.equal(DatasetReference(Toy(), "train", counting).moments.mean, moments(pixels()).mean)
     assert counting.seen == SIZE
 
 
 def test_what_a_crash_left_behind_is_written_over(counting):
-    wanted = reference(Toy(), "train", counting)
+    wanted = DatasetReference(Toy(), "train", counting)
     partial = cache.path_of(wanted.facts("features")).with_suffix(".partial")
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"half of it")
@@ -341,13 +343,13 @@ def test_what_a_crash_left_behind_is_written_over(counting):
 
 def test_a_reference_of_other_width_is_refused(counting):
     with fails("7 features", "6", "one extractor"):
-        Comparison(torch.zeros(3, 7), reference(Toy(), "train", counting))
+        Comparison(torch.zeros(3, 7), DatasetReference(Toy(), "train", counting))
     assert counting.seen == 0
 
 
 def test_who_waits_says_so(counting, capsys, monkeypatch):
     monkeypatch.setattr(cache, "SECONDS_BEFORE_NOTICE", 0)
-    wanted = reference(Toy(), "train", counting)
+    wanted = DatasetReference(Toy(), "train", counting)
     path = wanted._lock
     path.parent.mkdir(parents=True)
     holding = threading.Event()
@@ -367,7 +369,7 @@ PROCESS = """
 import os, sys, time
 from pathlib import Path
 import toys
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import DatasetReference
 
 class Slow(toys.Counting):
     def compute(self, samples, outputs):
@@ -378,7 +380,7 @@ class Slow(toys.Counting):
         return super().compute(samples, outputs)
 
 wanted = {"features": "features", "squares": "features"}
-found = reference(toys.Toy(), "train", Slow(), wanted=wanted, output=sys.argv[2])
+found = DatasetReference(toys.Toy(), "train", Slow(), wanted=wanted, output=sys.argv[2])
 print(float(found.features.double().sum()), float(found.moments.mean.sum()), float(found.nearest(3).sum()))
 """
 

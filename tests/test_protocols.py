@@ -23,7 +23,7 @@ from trilemma_bench.evaluation import Evaluator
 from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import reference
+from trilemma_bench.features.reference import DatasetReference
 from trilemma_bench.grouping import comparable
 from trilemma_bench.metrics import frechet
 from trilemma_bench.metrics.reference import subset_rows
@@ -212,7 +212,7 @@ def test_references_of_different_sizes_are_told_apart(own_images, tmp_path, monk
     monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
     dataset = open_dataset(own_images[0])
     for name, count in (("one", None), ("other", 10)):
-        chosen = reference(dataset, "train", Projection(name, "cpu"), count=count)
+        chosen = DatasetReference(dataset, "train", Projection(name, "cpu"), count=count)
         export_reference(chosen, tmp_path / f"{name}.safetensors", "features")
     files = [tmp_path / "one.safetensors", tmp_path / "other.safetensors"]
     record = tb.evaluate(
@@ -246,7 +246,7 @@ def test_memorisation_is_of_the_training_data_whatever_the_reference(own_images,
     monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
     dataset = open_dataset(own_images[0])
     export_reference(
-        reference(dataset, "train", Projection("one", "cpu"), count=10), tmp_path / "ten.safetensors", "features"
+        DatasetReference(dataset, "train", Projection("one", "cpu"), count=10), tmp_path / "ten.safetensors", "features"
     )
     plain, given = (
         tb.evaluate(

@@ -16,7 +16,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.features import cache
 from trilemma_bench.features.exchange import Claims, export_reference, import_npz, open_reference, open_references
 from trilemma_bench.features.raw import Pixels
-from trilemma_bench.features.reference import code_of, reference
+from trilemma_bench.features.reference import DatasetReference, code_of
 from trilemma_bench.metrics.comparison import Comparison
 from trilemma_bench.metrics.frechet import FD, frechet_distance, moments
 from trilemma_bench.metrics.neighbours import PRECISION
@@ -33,7 +33,7 @@ def extractor():
 
 @pytest.fixture
 def known(extractor):
-    return reference(Toy(), "train", extractor)
+    return DatasetReference(Toy(), "train", extractor)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_file_of_features_stands_for_the_split(ours, extractor, known):
 
 def test_a_subset_of_a_file_is_that_of_the_split(ours, extractor):
     part = open_reference(ours, extractor).subset(7)
-    assert torch.equal(part.features, reference(Toy(), "train", extractor, count=7).features)
+    assert torch.equal(part.features, DatasetReference(Toy(), "train", extractor, count=7).features)
 
 
 def test_moments_come_back_as_they_were(known, extractor, tmp_path):
@@ -97,7 +97,7 @@ def test_moments_come_back_as_they_were(known, extractor, tmp_path):
 
 def test_moments_are_smaller_than_many_features(extractor, tmp_path, monkeypatch):
     monkeypatch.setattr("toys.SIZE", 2000)
-    many = reference(Toy(), "train", extractor)
+    many = DatasetReference(Toy(), "train", extractor)
     sizes = [
         export_reference(many, tmp_path / f"{kind}.safetensors", kind).stat().st_size
         for kind in ("moments", "features")
@@ -108,7 +108,9 @@ def test_moments_are_smaller_than_many_features(extractor, tmp_path, monkeypatch
 def test_each_output_is_a_file_of_its_own(extractor, tmp_path):
     outputs = "features", "squares"
     files = [
-        export_reference(reference(Toy(), "train", extractor, output), tmp_path / f"{output}.safetensors", "features")
+        export_reference(
+            DatasetReference(Toy(), "train", extractor, output), tmp_path / f"{output}.safetensors", "features"
+        )
         for output in outputs
     ]
     found = open_references(files, {"pixels": extractor}, Toy(), "train")
@@ -288,7 +290,7 @@ def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path)
     with fails("radii", "moments", kind=UsageError):
         export_reference(known, tmp_path / "x.safetensors", radii=True)
     with fails("13 samples were asked for, and the train split of toy has 12", kind=UsageError):
-        export_reference(reference(Toy(), "train", extractor, count=13), tmp_path / "x.safetensors")
+        export_reference(DatasetReference(Toy(), "train", extractor, count=13), tmp_path / "x.safetensors")
     with fails("second reference", "pixels", kind=UsageError):
         open_references([ours, ours], {"pixels": extractor}, Toy(), "train")
 
@@ -303,7 +305,7 @@ def test_a_reference_of_another_extractor_is_refused(ours, fact):
 
 def written_by(code, extractor, path):
     """A file of the extractor's features that names `code` as its own."""
-    known = reference(Toy(), "train", extractor)
+    known = DatasetReference(Toy(), "train", extractor)
     cache.save(path, {**known.facts("features"), "code": code}, {"features": pixels()})
     return path
 

@@ -89,12 +89,12 @@ def reference_export(**options: Any) -> None:
     from trilemma_bench.environment import resolve_device
     from trilemma_bench.features.exchange import export_reference
     from trilemma_bench.features.extraction import use_precision
-    from trilemma_bench.features.reference import reference
+    from trilemma_bench.features.reference import DatasetReference
 
     device = resolve_device(options["device"])
     dataset, extractor = _data_and_extractor(options, device)
     use_precision(extractor, options["feature_precision"] or extractor.precision, device)
-    chosen = reference(
+    chosen = DatasetReference(
         dataset,
         options["split"],
         extractor,

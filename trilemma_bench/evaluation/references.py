@@ -8,7 +8,7 @@ import torch
 
 from trilemma_bench.contracts import Metric
 from trilemma_bench.evaluation.plan import Plan
-from trilemma_bench.features.reference import DatasetReference, Kind, Wanted, reference
+from trilemma_bench.features.reference import DatasetReference, Kind, Wanted
 from trilemma_bench.metrics.reference import DeviceReference, Reference
 from trilemma_bench.protocol import Use
 
@@ -58,7 +58,7 @@ class References:
         if real not in self._of_splits:
             split, name, output, count = real
             extractor, wanted = self.plan.extractors[name], self._wanted(name)
-            self._of_splits[real] = reference(
+            self._of_splits[real] = DatasetReference(
                 self.plan.dataset, str(split), extractor, output, count, wanted, self.device, self.progress
             )
         return self._of_splits[real]

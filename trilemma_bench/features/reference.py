@@ -29,42 +29,27 @@ Wanted = Mapping[str, Kind]
 NEIGHBOURS = 5  # as many as the usual metrics need, so that they share one file
 
 
-def reference(
-    dataset: Dataset,
-    split: str,
-    extractor: FeatureExtractor,
-    output: str = "features",
-    count: int | None = None,
-    wanted: Wanted | None = None,
-    device: torch.device | str = "cpu",
-    progress: bool = False,
-) -> DatasetReference:
-    """The reference that a protocol compares with: all of the split, or a fixed random subset of `count` samples.
+@dataclass(eq=False)
+class DatasetReference(Reference):
+    """The reference that a protocol compares with: all of a split, or a fixed random subset of `count` samples.
 
     wanted: what will be asked of each output, so that one pass over the data gives it all, and of outputs that are
     wanted for their moments no features are kept. device: where the extractor lives; the reference is on the CPU.
-    Nothing is read or computed before it is asked for.
-    """
-    return DatasetReference(dataset, split, extractor, output, count, wanted or {}, device, progress)
 
-
-@dataclass(eq=False)
-class DatasetReference(Reference):
-    """A reference whose features, moments and distances are cached in files of their own; see `reference`.
-
-    Each file is keyed by everything its content depends on: the data, the split, how many of its samples, the extractor
-    with its code and weights, its output, resize and precision. Asking for one reads no other. Raises TrilemmaError
-    when the data is missing or the features are not finite.
+    Features, moments and distances are cached in files of their own, and none is read or computed before it is asked
+    for. Each file is keyed by everything its content depends on: the data, the split, how many of its samples, the
+    extractor with its code and weights, its output, resize and precision. Raises TrilemmaError when the data is missing
+    or the features are not finite.
     """
 
     dataset: Dataset
     split: str
     extractor: FeatureExtractor
-    output: str
-    count: int | None
-    wanted: Wanted
-    device: torch.device | str
-    progress: bool
+    output: str = "features"
+    count: int | None = None
+    wanted: Wanted = field(default_factory=dict)
+    device: torch.device | str = "cpu"
+    progress: bool = False
     _nearest: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
