@@ -337,6 +337,15 @@ def test_a_checkpoint_of_another_model_is_refused(first, tmp_path):
         go(tmp_path, checkpoint=path, settings={"hidden": 17})
 
 
+def test_training_from_a_checkpoint_is_refused(first, tmp_path):
+    """Nothing would be trained, nor would the checkpoint be where its path says."""
+    record, out = first
+    path = folder_of(record, out) / "checkpoint.safetensors"
+    with fails("is trained already", kind=tb.UsageError):
+        tb.train(model="ddgan", dataset="gaussians25", checkpoint=path, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5])
 def test_a_checkpoint_cut_in_half_is_refused(first, tmp_path, keep):
     record, out = first

@@ -64,6 +64,8 @@ def train(options: Options) -> Path:
     job = prepare(options)
     if not job.trainable:
         raise UsageError(f"model '{options.model}' has nothing to train")
+    if options.checkpoint:
+        raise UsageError(f"{options.checkpoint} is trained already: leave it out, or `run` or `sample` with it")
     if found := find_trained(job, complete=True):
         options.say(f"already trained: {found / checkpoint.WEIGHTS_FILE}")
         return found / checkpoint.WEIGHTS_FILE
