@@ -1,28 +1,22 @@
-"""The whole way from one call to a record: found checkpoints, equal scores, failures that are recorded."""
+"""The whole way from one call to a record: found checkpoints, equal scores, wrong requests that leave nothing."""
 
 from __future__ import annotations
 
 import json
-import re
-import signal
 
 import numpy as np
 import pytest
 import torch
 from inputs import fails
+from whole_runs import BUDGET, FAST, go
 
 import trilemma_bench as tb
-from trilemma_bench import pipeline, registry
-from trilemma_bench.config import model_schema
-from trilemma_bench.datasets.points import Gaussians25
-from trilemma_bench.job import STAGES, Options, open_folder, prepare
+from trilemma_bench import pipeline
+from trilemma_bench.job import Options, open_folder, prepare
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import read_record
-from trilemma_bench.results import find_records
 from trilemma_bench.settings import SamplingSettings
 
-FAST = {"hidden": 16, "batch_size": 32, "timing_repetitions": 3, "timing_seconds": 0.1, "diffusion_steps": 10}
-BUDGET = "1kimg"
 PROMISED = {
     "record": {
         *("schema", "id", "status", "model", "dataset", "protocol", "seed", "samples", "scores", "speed"),
@@ -34,13 +28,6 @@ PROMISED = {
         *("device", "precision", "peak_memory_bytes"),
     },
 }
-
-
-def go(out, model="ddgan", dataset="gaussians25", **options):
-    known = {*model_schema(registry.models.get(model)).model_fields, "batch_size", *SamplingSettings.model_fields}
-    settings = {key: value for key, value in FAST.items() if key in known} | options.pop("settings", {})
-    facts = {"samples": 500, "budget": BUDGET, "progress": False, "device": "cpu", **options}
-    return tb.run(model=model, dataset=dataset, settings=settings, out=out, **facts)
 
 
 def folder_of(record, out):
@@ -146,140 +133,6 @@ def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_p
     with pytest.raises(tb.UsageError, match="model 'ddgan' cannot be built with these settings"):
         tb.run(model="ddgan", dataset="digits", settings={"channels": -1}, out=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_interrupted_training_is_recorded_and_the_next_run_goes_on(tmp_path, monkeypatch):
-    from trilemma_bench.training.trainer import Interrupted, Trainer
-
-    step = Trainer._step
-
-    def stop_at_nine(self, progress):
-        step(self, progress)
-        if self.step == 9:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", stop_at_nine)
-        with pytest.raises(Interrupted):
-            go(tmp_path)
-    (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
-    assert read_record(folder / "record.json").status == "interrupted"
-    said = []
-    record = go(tmp_path, say=said.append)
-    assert any("resuming from step 9" in line for line in said)
-    assert record.continues == folder.name
-    assert [found.id for _, found in find_records([tmp_path]).records] == [record.id]
-    assert record.samples_sha256 == go(tmp_path / "whole").samples_sha256
-
-
-def test_a_run_that_goes_on_after_one_that_was_killed_supersedes_the_one_before_it(tmp_path, monkeypatch):
-    """Who is killed leaves a checkpoint, and no record."""
-    from trilemma_bench.training.trainer import Interrupted, Trainer
-
-    step, folders = Trainer._step, []
-
-    def stop_at(last):
-        def stopping(self, progress):
-            step(self, progress)
-            if self.step == last:
-                folders.append(self.place.folder)
-                signal.raise_signal(signal.SIGINT)
-
-        return stopping
-
-    for last in (5, 9):
-        monkeypatch.setattr(Trainer, "_step", stop_at(last))
-        with pytest.raises(Interrupted):
-            go(tmp_path)
-    monkeypatch.setattr(Trainer, "_step", step)
-    (folders[1] / "record.json").unlink()
-    record = go(tmp_path)
-    assert record.continues == folders[0].name
-    assert [found.id for _, found in find_records([tmp_path]).records] == [record.id]
-
-
-def test_a_run_that_was_interrupted_twice_leaves_no_state_behind(tmp_path, monkeypatch):
-    from trilemma_bench.training.checkpoint import STATE_FILE
-    from trilemma_bench.training.trainer import Interrupted, Trainer
-
-    step = Trainer._step
-    for last in (9, 12):
-
-        def stop(self, progress, last=last):
-            step(self, progress)
-            if self.step == last:
-                signal.raise_signal(signal.SIGINT)
-
-        monkeypatch.setattr(Trainer, "_step", stop)
-        with pytest.raises(Interrupted):
-            go(tmp_path)
-    assert len(list(tmp_path.rglob(STATE_FILE))) == 2
-    monkeypatch.setattr(Trainer, "_step", step)
-    assert go(tmp_path).training.steps == 32
-    assert not list(tmp_path.rglob(STATE_FILE))
-
-
-def test_a_loss_that_is_nan_stops_the_run_and_is_recorded(tmp_path):
-    with pytest.raises(tb.TrilemmaError, match=r"became NaN or infinite in step 2"):
-        go(tmp_path, settings={"lr_generator": 1e30})
-    (folder,) = (tmp_path / "gaussians25" / "ddgan").iterdir()
-    assert read_record(folder / "record.json").status == "failed"
-
-
-def test_a_lack_of_memory_says_what_to_lower(tmp_path):
-    """10¹⁴ samples are more than addresses reach."""
-    with pytest.raises(tb.TrilemmaError) as failure:
-        go(tmp_path, settings={"timing_batch": 10**14})
-    (file,) = tmp_path.rglob("record.json")
-    assert read_record(file).error == str(failure.value)
-    assert re.fullmatch(
-        r"timing: cpu has too little memory \(\d+ bytes more were asked for\): lower sampling.timing_batch, now 10{14}",
-        str(failure.value),
-    )
-
-
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("lacks", [lambda: torch.empty(10**15), lambda: bytearray(10**15)], ids=["torch", "python"])
-def test_every_stage_says_what_needs_less_memory(stage, lacks):
-    job = prepare(Options(model="ddgan", dataset="gaussians25"))
-    message = rf"^{stage}: cpu has too little memory.*: (lower \w|measure fewer)"
-    with pytest.raises(tb.TrilemmaError, match=message), job.timed(stage):
-        lacks()
-    assert stage in job.durations
-
-
-@pytest.fixture
-def other_name():
-    """A dataset that is registered by another name than its class has, and whose content cannot be read."""
-
-    class Unreadable(Gaussians25):
-        readable = True
-
-        def load(self, split):
-            if not self.readable:
-                raise tb.TrilemmaError("the disk is broken")
-            return super().load(split)
-
-        @property
-        def official(self):
-            return bool(self.load("train"))
-
-    return tb.register_dataset("registered")(Unreadable)
-
-
-def test_a_dataset_has_the_name_that_it_is_registered_by(other_name, tmp_path):
-    record = go(tmp_path, model="real-data", dataset="registered", samples=100, budget=None)
-    assert record.dataset.name == "registered"
-    assert (tmp_path / record.place / "record.json").is_file()
-
-
-def test_a_run_that_fails_on_its_data_is_recorded(other_name, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "give_weights", lambda *_: monkeypatch.setattr(other_name, "readable", False))
-    with pytest.raises(tb.TrilemmaError, match="the disk is broken"):
-        go(tmp_path, dataset="registered", settings={"preview_seconds": 0})
-    (path,) = tmp_path.rglob("record.json")
-    assert path.parts[-4] == "registered"
-    assert (read_record(path).status, read_record(path).error) == ("failed", "the disk is broken")
 
 
 @pytest.mark.parametrize(
