@@ -1,9 +1,10 @@
-"""A dataset of a few samples and an extractor of pixels, of which everything is known."""
+"""A dataset of a few samples and an extractor of pixels, of which everything is known, and what they leave cached."""
 
 from __future__ import annotations
 
 import torch
 
+from trilemma_bench import paths
 from trilemma_bench.contracts import Dataset, DataSpec, Split
 from trilemma_bench.features.raw import Pixels
 
@@ -48,3 +49,19 @@ class Counting(Pixels):
 def pixels(split="train", seed=0):
     """The features of a split."""
     return Toy(seed).load(split).samples.flatten(1) / 255
+
+
+def cached_files(kind):
+    """What is in the cache, of all references."""
+    return sorted((paths.cache_dir() / "features").glob(f"*.{kind}.safetensors"))
+
+
+def cached_file(kind):
+    (path,) = cached_files(kind)
+    return path
+
+
+def replace(path, content):
+    """A new file in the place of one that may be mapped."""
+    path.unlink()
+    path.write_bytes(content)
