@@ -12,7 +12,7 @@ import torch
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.features import cache
 from trilemma_bench.features.digit_classifier import DigitsCNN
-from trilemma_bench.features.exchange import open_reference
+from trilemma_bench.features.exchange import open_references
 from trilemma_bench.features.extraction import extract
 
 DIGITS = ["--dataset", "digits", "--extractor", "digits-cnn"]
@@ -20,6 +20,11 @@ DIGITS = ["--dataset", "digits", "--extractor", "digits-cnn"]
 
 def succeeds(*arguments):
     return commands.succeeds("reference", *arguments).stdout
+
+
+def opened(path):
+    (found,) = open_references([path], {"digits-cnn": DigitsCNN()}, open_dataset("digits"), "train").values()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,7 @@ def test_moments_go_out_as_npz_and_come_back(tmp_path, features):
         np.testing.assert_allclose(file["mu"], features.mean(axis=0), rtol=1e-9)
         np.testing.assert_allclose(file["sigma"], np.cov(features, rowvar=False), rtol=1e-9, atol=1e-12)
     assert str(ours) in succeeds("import", stats, *DIGITS, "--count", len(features), "--to", ours)
-    found = open_reference(ours, DigitsCNN())
+    found = opened(ours)
     assert len(found) == len(features)
     np.testing.assert_allclose(found.moments.mean, features.mean(axis=0), rtol=1e-9)
 
@@ -46,7 +51,7 @@ def test_features_go_out_with_their_radii(tmp_path, features):
     assert tensors["features"].shape == (300, 64)
     assert tensors["distances"].shape == (300, 5)
     assert facts["samples"] == "300"
-    assert torch.equal(tensors["features"], open_reference(path, DigitsCNN()).features)
+    assert torch.equal(tensors["features"], opened(path).features)
 
 
 def test_list_shows_what_is_cached(tmp_path):

@@ -14,7 +14,7 @@ from toys import Counting, Toy, pixels
 
 from trilemma_bench.errors import UsageError
 from trilemma_bench.features import cache
-from trilemma_bench.features.exchange import Claims, export_reference, import_npz, open_reference, open_references
+from trilemma_bench.features.exchange import Claims, export_reference, import_npz, open_references
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import DatasetReference, code_of
 from trilemma_bench.metrics.comparison import Comparison
@@ -53,6 +53,10 @@ def write_npz(path, **arrays):
     return path
 
 
+def opened(path, extractor, output="features"):
+    return open_references([path], {extractor.name: extractor}, Toy(), "train")[extractor.name, output]
+
+
 def imported(source, extractor, count=500, output="features"):
     return import_npz(source, source.with_suffix(".safetensors"), Claims("toy", "train", output, count), extractor)
 
@@ -62,7 +66,7 @@ def imported(source, extractor, count=500, output="features"):
 
 def test_features_come_back_as_they_were(ours, extractor, known):
     Counting.seen = 0
-    found = open_reference(ours, extractor)
+    found = opened(ours, extractor)
     assert torch.equal(found.features, pixels())
     assert torch.equal(found.nearest(5), nearest_distances(pixels(), 5))
     assert torch.equal(found.nearest(7), nearest_distances(pixels(), 7))
@@ -73,23 +77,23 @@ def test_features_come_back_as_they_were(ours, extractor, known):
 
 def test_radii_in_a_file_are_not_computed_again(ours, extractor, monkeypatch):
     monkeypatch.setattr("trilemma_bench.metrics.reference.nearest_neighbours", None)
-    assert torch.equal(open_reference(ours, extractor).nearest(5), nearest_distances(pixels(), 5))
+    assert torch.equal(opened(ours, extractor).nearest(5), nearest_distances(pixels(), 5))
 
 
 def test_a_file_of_features_stands_for_the_split(ours, extractor, known):
     generated = pixels("test")
-    expected, found = (Comparison(generated, side) for side in (known, open_reference(ours, extractor)))
+    expected, found = (Comparison(generated, side) for side in (known, opened(ours, extractor)))
     assert PRECISION.estimate(found) == PRECISION.estimate(expected)
     assert torch.equal(found.reference.moments.covariance, expected.reference.moments.covariance)
 
 
 def test_a_subset_of_a_file_is_that_of_the_split(ours, extractor):
-    part = open_reference(ours, extractor).subset(7)
+    part = opened(ours, extractor).subset(7)
     assert torch.equal(part.features, DatasetReference(Toy(), "train", extractor, count=7).features)
 
 
 def test_moments_come_back_as_they_were(known, extractor, tmp_path):
-    found = open_reference(export_reference(known, tmp_path / "m.safetensors"), extractor)
+    found = opened(export_reference(known, tmp_path / "m.safetensors"), extractor)
     assert torch.equal(found.moments.mean, known.moments.mean)
     assert torch.equal(found.moments.covariance, known.moments.covariance)
     assert (len(found), found.dim) == (len(known), DIM)
@@ -139,7 +143,7 @@ def test_an_npz_is_what_numpy_makes_of_the_features(known, tmp_path):
 
 def test_the_distance_to_an_npz_is_that_of_its_gaussian(extractor, tmp_path):
     theirs = gaussian()
-    found = open_reference(imported(write_npz(tmp_path / "stats.npz", **theirs), extractor), extractor)
+    found = opened(imported(write_npz(tmp_path / "stats.npz", **theirs), extractor), extractor)
     assert (len(found), found.dim) == (500, DIM)
     generated = torch.from_numpy(RNG.normal(size=(300, DIM))).float()
     own = moments(generated)
@@ -152,13 +156,13 @@ def test_the_distance_to_an_npz_is_that_of_its_gaussian(extractor, tmp_path):
 
 def test_float32_moments_are_taken(extractor, tmp_path):
     theirs = {name: array.astype(np.float32) for name, array in gaussian().items()}
-    found = open_reference(imported(write_npz(tmp_path / "stats.npz", **theirs), extractor), extractor)
+    found = opened(imported(write_npz(tmp_path / "stats.npz", **theirs), extractor), extractor)
     assert found.moments.mean.dtype == found.moments.covariance.dtype == torch.float64
     assert torch.equal(found.moments.covariance, found.moments.covariance.mT)
 
 
 def test_metrics_that_need_features_say_why_they_cannot(extractor, tmp_path):
-    found = open_reference(imported(write_npz(tmp_path / "stats.npz", **gaussian()), extractor), extractor)
+    found = opened(imported(write_npz(tmp_path / "stats.npz", **gaussian()), extractor), extractor)
     comparison = Comparison(pixels(), found)
     with fails("mean and covariance only", "needs features"):
         PRECISION.estimate(comparison)
@@ -175,7 +179,7 @@ def test_metrics_that_need_features_say_why_they_cannot(extractor, tmp_path):
 def test_features_of_score_sde_are_features(extractor, tmp_path):
     pool = pixels().numpy()
     source = write_npz(tmp_path / "stats.npz", pool_3=pool, mu=gaussian()["mu"])
-    found = open_reference(imported(source, extractor, count=None), extractor)
+    found = opened(imported(source, extractor, count=None), extractor)
     assert torch.equal(found.features, pixels())
     with fails("12 samples, not 500", kind=UsageError):
         imported(source, extractor, count=500)
@@ -185,7 +189,7 @@ def test_spatial_moments_of_guided_diffusion_have_their_own_names(extractor, tmp
     plain, spatial = gaussian(), gaussian(5)
     source = write_npz(tmp_path / "stats.npz", **plain, mu_s=spatial["mu"], sigma_s=spatial["sigma"])
     for output, expected in (("features", plain), ("spatial", spatial)):
-        found = open_reference(imported(source, extractor, output=output), extractor, output)
+        found = opened(imported(source, extractor, output=output), extractor, output)
         np.testing.assert_array_equal(found.moments.mean.numpy(), expected["mu"])
 
 
@@ -257,7 +261,7 @@ def test_what_is_only_an_array_is_refused(extractor, tmp_path):
 def test_the_largest_moments_of_float32_features_can_be_computed_with(extractor, tmp_path):
     largest = float(np.finfo(np.float32).max)
     source = write_npz(tmp_path / "stats.npz", mu=np.full(DIM, largest), sigma=largest**2 * np.eye(DIM))
-    found = FD.estimate(Comparison(torch.randn(100, DIM), open_reference(imported(source, extractor), extractor)))
+    found = FD.estimate(Comparison(torch.randn(100, DIM), opened(imported(source, extractor), extractor)))
     assert found.value == pytest.approx(2 * DIM * largest**2)
     assert np.isfinite(found.standard_error)
 
@@ -277,14 +281,14 @@ def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path)
     with fails("stats.csv", ".npz", kind=UsageError):
         export_reference(known, tmp_path / "stats.csv")
     with fails("stats.npz", "reference import", kind=UsageError):
-        open_reference(source, extractor)
+        opened(source, extractor)
     with fails("absent", "does not exist", kind=UsageError):
-        open_reference(tmp_path / "absent.safetensors", extractor)
+        opened(tmp_path / "absent.safetensors", extractor)
     with fails("is a folder", kind=UsageError):
-        open_reference(tmp_path, extractor)
+        opened(tmp_path, extractor)
     (tmp_path / "array.npy").touch()
     with fails("array.npy is no .safetensors", "reference export", kind=UsageError):
-        open_reference(tmp_path / "array.npy", extractor)
+        opened(tmp_path / "array.npy", extractor)
     with fails("is a folder", "give an .npz file", kind=UsageError):
         import_npz(tmp_path, tmp_path / "x.safetensors", Claims("toy", count=500), extractor)
     with fails("radii", "moments", kind=UsageError):
@@ -295,12 +299,12 @@ def test_requests_that_make_no_sense_are_named(known, ours, extractor, tmp_path)
         open_references([ours, ours], {"pixels": extractor}, Toy(), "train")
 
 
-@pytest.mark.parametrize("fact", ["name", "weights_sha256", "resize", "precision"])
+@pytest.mark.parametrize("fact", ["weights_sha256", "resize", "precision"])
 def test_a_reference_of_another_extractor_is_refused(ours, fact):
     other = Pixels()
     setattr(other, fact, "b" * 64)
     with fails("ours.safetensors", "another extractor", "bbbbbbbbbbbb…"):
-        open_reference(ours, other)
+        opened(ours, other)
 
 
 def written_by(code, extractor, path):
@@ -313,16 +317,16 @@ def written_by(code, extractor, path):
 def test_a_reference_of_other_code_is_refused_where_no_weights_say_what_it_is(extractor, tmp_path):
     path = written_by("b" * 64, extractor, tmp_path / "ours.safetensors")
     with fails("ours.safetensors", "other code of extractor 'pixels'", "again"):
-        open_reference(path, extractor)
+        opened(path, extractor)
     written_by(code_of(extractor), extractor, path)
-    assert torch.equal(open_reference(path, extractor).features, pixels())
+    assert torch.equal(opened(path, extractor).features, pixels())
 
 
 def test_other_code_around_equal_weights_is_a_warning(extractor, tmp_path):
     extractor.weights_sha256 = "a" * 64
     path = written_by("b" * 64, extractor, tmp_path / "ours.safetensors")
     with pytest.warns(UserWarning, match="other code of extractor 'pixels' with equal weights"):
-        found = open_reference(path, extractor)
+        found = opened(path, extractor)
     assert torch.equal(found.features, pixels())
 
 
@@ -348,12 +352,10 @@ def test_of_an_imported_reference_the_name_is_compared(extractor, tmp_path, recw
         open_references([path], {"pixels": extractor}, other, "train")
 
 
-def test_a_reference_of_another_output_or_width_is_refused(ours, extractor):
-    with fails("output is 'features', not 'squares'"):
-        open_reference(ours, extractor, "squares")
+def test_a_reference_of_another_width_is_refused(ours, extractor):
     extractor.dim = 7
     with fails("6 features", "'pixels' gives 7"):
-        open_reference(ours, extractor)
+        opened(ours, extractor)
 
 
 def test_a_file_that_the_protocol_has_no_use_for_is_refused(ours, extractor):
@@ -375,17 +377,17 @@ def test_a_damaged_file_is_refused(ours, extractor, damage):
     ours.unlink()
     ours.write_bytes(contents[damage])
     with fails("ours.safetensors", "damaged", "again"):
-        open_reference(ours, extractor)
+        opened(ours, extractor)
 
 
 def test_other_safetensors_are_refused(extractor, known, tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
     with fails("weights.safetensors", "no reference of this version"):
-        open_reference(path, extractor)
+        opened(path, extractor)
     _ = known.nearest(3)
     with fails("no reference"):
-        open_reference(cache.path_of(known.facts("nearest")), extractor)
+        opened(cache.path_of(known.facts("nearest")), extractor)
 
 
 def test_a_file_with_a_right_hash_and_impossible_values_is_refused(extractor, known, tmp_path):
@@ -398,4 +400,4 @@ def test_a_file_with_a_right_hash_and_impossible_values_is_refused(extractor, kn
     ):
         cache.save(path, known.facts("features"), tensors)
         with fails("made-up.safetensors", word):
-            open_reference(path, extractor)
+            opened(path, extractor)

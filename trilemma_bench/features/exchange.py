@@ -109,8 +109,9 @@ def open_references(
 ) -> dict[tuple[str, str], Reference]:
     """(extractor's name, output) → the reference in each of our `files`; `extractors`: those of the protocol, by name.
 
-    dataset, split: what the protocol compares with; a file of something else is used, with a warning. Raises
-    TrilemmaError for a file that the protocol has no use for, and for two of the same features.
+    dataset, split: what the protocol compares with; a file of something else is used, with a warning. Features are
+    mapped, not read into memory. Raises TrilemmaError for a file that is damaged, or not of these extractors as they
+    are, and for two of the same features.
     """
     found: dict[tuple[str, str], Reference] = {}
     for path in files:
@@ -123,7 +124,7 @@ def open_references(
             )
         if (name, output) in found:
             raise UsageError(f"{path} is the second reference of {name}'s {output}: give one")
-        found[name, output] = _opened(path, tensors, facts, extractors[name], output)
+        found[name, output] = _opened(path, tensors, facts, extractors[name])
         if other := _other_data(facts, dataset, split):
             warnings.warn(f"{path} is a reference of {other}: the record says so", stacklevel=2)
     return found
@@ -139,21 +140,13 @@ def _other_data(facts: cache.Facts, dataset: Dataset, split: str) -> str:
     return f"the {facts['split']} split, not of the {split} split" if facts["split"] != split else ""
 
 
-def open_reference(path: Path, extractor: FeatureExtractor, output: str = "features") -> Reference:
-    """The reference in a file of ours, with the file's sha256; features are mapped, not read into memory.
+def _opened(path: Path, tensors: cache.Tensors, facts: cache.Facts, extractor: FeatureExtractor) -> Reference:
+    """What was loaded from `path` as a reference, with the file's sha256.
 
-    Raises TrilemmaError when the file is damaged, holds values that cannot be, or is of another extractor: its name,
-    weights, resize, precision and output must be equal, and without weights its code. Other code around equal weights
-    is worth a warning.
+    Raises TrilemmaError when it holds values that cannot be, or is of another extractor: its weights, resize and
+    precision must be equal, and without weights its code. Other code around equal weights is worth a warning.
     """
-    return _opened(path, *_load(path), extractor, output)
-
-
-def _opened(
-    path: Path, tensors: cache.Tensors, facts: cache.Facts, extractor: FeatureExtractor, output: str
-) -> Reference:
-    """What was loaded from `path` as a reference, after the checks that `open_reference` names."""
-    for name, wanted in {**extractor_facts(extractor), "output": output}.items():
+    for name, wanted in extractor_facts(extractor).items():
         if facts[name] != wanted:
             raise TrilemmaError(
                 f"{path} is of another extractor: its {name} is '{_short(facts[name])}', not '{_short(wanted)}'; "
@@ -161,7 +154,7 @@ def _opened(
             )
     _check_code(path, facts, extractor)
     reference = _build(tensors, int(facts["samples"]), path)
-    _check_width(reference, extractor, output, path)
+    _check_width(reference, extractor, facts["output"], path)
     reference.sha256, reference.stated = sha256_of(path), facts
     return reference
 
