@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
-from trilemma_bench.contracts import FeatureExtractor, Metric
+from trilemma_bench.contracts import Metric
 from trilemma_bench.environment import free_memory
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.evaluation.plan import Plan
@@ -72,9 +72,9 @@ def check_memory(plan: Plan, real: Iterable[tuple[DatasetReference, Kind]], devi
 
     real: each reference with what is read of it. Those of given files are mapped, and take nothing.
     """
-    samples = plan.protocol.samples
-    generated = [plan.extractors[name] for name, outputs in plan.outputs_read().items() for _ in outputs]
-    needed = _bytes_generated(samples, generated) + _bytes_real(real)
+    samples, read = plan.protocol.samples, plan.outputs_read()
+    generated = sum(len(outputs) * features_bytes(samples, plan.extractors[name]) for name, outputs in read.items())
+    needed = generated + _bytes_real(real)
     for place in {torch.device("cpu"), device}:
         if needed > (free := free_memory(place)):
             raise TrilemmaError(
@@ -82,11 +82,6 @@ def check_memory(plan: Plan, real: Iterable[tuple[DatasetReference, Kind]], devi
                 f"and {free / 2**30:.1f} GiB of {place.type} memory are free: choose a --protocol with fewer features "
                 "or samples"
             )
-
-
-def _bytes_generated(samples: int, extractors: Iterable[FeatureExtractor]) -> int:
-    """Of the samples' features; extractors: that of each output."""
-    return sum(features_bytes(samples, extractor) for extractor in extractors)
 
 
 def _bytes_real(references: Iterable[tuple[DatasetReference, Kind]]) -> int:
