@@ -45,7 +45,9 @@ class Plan:
 
     def split_of(self, metric: Metric) -> str | None:
         """The split that a metric compares with; None where it reads no real samples, or those of a given file."""
-        return _compared_split(metric, self.protocol, bool(self.given))
+        if metric.needs == "training":
+            return TRAIN_SPLIT
+        return self.protocol.reference if metric.reads_reference and not self.given else None
 
     def given_to(self, metric: Metric, use: Use) -> Reference | None:
         """The file's reference that a metric compares with; None where that is the dataset's own, or there is none."""
@@ -75,14 +77,9 @@ def make_plan(dataset: Dataset, protocol: Protocol, extractors: Extractors, file
     given = open_references(files, loaded, dataset, protocol.reference)
     for reference in given.values():
         reference.compute_on = extractors.device
-    splits = {_compared_split(metric, protocol, bool(given)) for metric, _ in metrics.values()}
-    return Plan(protocol, dataset, mode_rule, metrics, loaded, given, _sizes(dataset, filter(None, splits)))
-
-
-def _compared_split(metric: Metric, protocol: Protocol, given: bool) -> str | None:
-    if metric.needs == "training":
-        return TRAIN_SPLIT
-    return protocol.reference if metric.reads_reference and not given else None
+    plan = Plan(protocol, dataset, mode_rule, metrics, loaded, given, sizes={})
+    splits = {plan.split_of(metric) for metric, _ in metrics.values()}
+    return replace(plan, sizes=_sizes(dataset, filter(None, splits)))
 
 
 def _sizes(dataset: Dataset, splits: Iterable[str]) -> dict[str, int]:
