@@ -8,7 +8,8 @@ from records import demo_records, make_record, make_speed, make_training, many_r
 
 from trilemma_bench import statistics
 from trilemma_bench.record import ModelPart
-from trilemma_bench.report.goals import VOLUME_MEANING, curves, volumes
+from trilemma_bench.report.curves import curves
+from trilemma_bench.report.goals import VOLUME_MEANING, volumes
 from trilemma_bench.report.plots import step_curves
 from trilemma_bench.report.table import tables
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from trilemma_bench.files import atomic, save_text
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.axes import style
-from trilemma_bench.report.goals import curves
+from trilemma_bench.report.curves import curves
 from trilemma_bench.report.plots import MOST_CURVES, left_out, papers_of, scatter, shown_rows, step_curves
 from trilemma_bench.report.table import Table
 from trilemma_bench.report.trilemma import triangles, trilemma

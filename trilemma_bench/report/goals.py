@@ -1,9 +1,7 @@
-"""What a table's rows reach in the trilemma: how near to the best, how much of the space, along which knob."""
+"""What a table's rows reach in the trilemma: how near each is to the best, and how much of the space they cover."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +23,7 @@ VOLUME_MEANING = (
     "these rows and is no score to carry elsewhere. [ ]: 95 % of what it is where the values of its front are drawn "
     "within their intervals"
 )
-# the ranges end so much beyond the worst row, which else would have no volume however good it is otherwise
+# a range reaches a tenth beyond its worst row, which else would have no volume, however good it is in other goals
 _BEYOND = 1.1
 _DRAWS = 200
 
@@ -119,56 +117,3 @@ def _drawn_values(rows: Sequence[Row], column: Column, rng: np.random.Generator)
     if column.better == "lower" and not (numbers <= 0).any():
         return np.asarray(numbers * np.exp(normal * np.log(high / numbers)))
     return np.clip(numbers + normal * np.where(normal > 0, high - numbers, numbers - low), low, high)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Rows of one trained model under different settings of its sampling, those of fewest evaluations first, of as
-    many in the order of the settings. A row of further seeds stands in it with their mean.
-
-    model: its name; that of its first row where several curves would have the same.
-    """
-
-    model: str
-    rows: list[Row]
-
-
-def curves(table: Table) -> list[Curve]:
-    """What a sweep leaves: two rows or more of the same model that share weights, with settings that differ."""
-    same: list[tuple[frozenset[str], list[Row]]] = []
-    for row in table.competitors:
-        if row.record.speed and row.record.model.settings:
-            weights, rows = _weights(row), [row]
-            joined = [group for group in same if group[0] & weights]
-            same = [group for group in same if not group[0] & weights]
-            same.append((weights.union(*(w for w, _ in joined)), [r for _, found in joined for r in found] + rows))
-    found = [rows for _, rows in same if len({repr(row.record.model.settings) for row in rows}) > 1]
-    names = Counter(rows[0].record.model.name for rows in found)
-    return [_curve(_by_cost(rows), names) for rows in found]
-
-
-def _curve(rows: list[Row], names: Counter[str]) -> Curve:
-    name = rows[0].record.model.name
-    return Curve(fmt.plain(name) if names[name] == 1 else f"{rows[0].name} …", rows)
-
-
-def _weights(row: Row) -> frozenset[str]:
-    model = row.record.model
-    return frozenset(repr((model.name, model.plugin, model.parameters, run.weights_sha256)) for run in row.runs.records)
-
-
-def _by_cost(rows: Sequence[Row]) -> list[Row]:
-    """Fewest evaluations first; of as many, as with a temperature, by the settings: times would be in random order."""
-    settings = [row.record.model.settings for row in rows]
-    varied = [name for name in settings[0] if len({repr(each.get(name)) for each in settings}) > 1]
-
-    def cost(row: Row) -> tuple[float, list[tuple[float, str]]]:
-        evaluations = row.record.speed.nfe if row.record.speed else None
-        return evaluations or 0.0, [_order(row.record.model.settings.get(name)) for name in varied]
-
-    return sorted(rows, key=cost)
-
-
-def _order(value: object) -> tuple[float, str]:
-    """Numbers by their size, then words."""
-    return (value, "") if isinstance(value, (int, float)) else (math.inf, str(value))

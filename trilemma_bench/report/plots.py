@@ -26,7 +26,8 @@ from trilemma_bench.report.axes import (
     title,
 )
 from trilemma_bench.report.columns import Column
-from trilemma_bench.report.goals import Curve, Floats, values
+from trilemma_bench.report.curves import Curve
+from trilemma_bench.report.goals import Floats, values
 from trilemma_bench.report.published import Published, published
 from trilemma_bench.report.table import Row, Table, front_of, near_front
 

@@ -11,7 +11,8 @@ import numpy as np
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import LOG_FROM, Column
-from trilemma_bench.report.goals import VOLUME_MEANING, curves, goals_of, reached, volumes
+from trilemma_bench.report.curves import curves
+from trilemma_bench.report.goals import VOLUME_MEANING, goals_of, reached, volumes
 from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
 from trilemma_bench.report.page.folders import rounded
 from trilemma_bench.report.page.runs import Details
