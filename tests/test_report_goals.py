@@ -9,6 +9,7 @@ from records import demo_records, make_record, make_speed, make_training, many_r
 from trilemma_bench import statistics
 from trilemma_bench.record import ModelPart
 from trilemma_bench.report.curves import curves
+from trilemma_bench.report.figures import draw_figures
 from trilemma_bench.report.goals import VOLUME_MEANING, volumes
 from trilemma_bench.report.plots import step_curves
 from trilemma_bench.report.table import tables
@@ -83,7 +84,7 @@ def test_shares_are_drawn_no_farther_than_they_can_be():
     assert total.interval[0] < total.interval[1] <= 1
 
 
-def sampled(steps, model="ddim", weights="a", **settings):
+def sampled(steps, model="ddim", weights="a", scores=None, **settings):
     part = ModelPart(
         name=model,
         variant=f"{steps} steps",
@@ -94,7 +95,7 @@ def sampled(steps, model="ddim", weights="a", **settings):
     )
     training = make_training(checkpoint_sha256=weights)
     speed = make_speed(steps * 1e-3, steps)
-    scores = {"fid": 9.0 / steps, "recall": 0.5}
+    scores = scores or {"fid": 9.0 / steps, "recall": 0.5}
     return make_record(scores=scores, speed=speed, training=training, id=f"{model}{steps}{weights}").model_copy(
         update={"model": part}
     )
@@ -131,6 +132,16 @@ def test_the_same_settings_twice_are_one_point_of_no_curve():
     (table,) = tables([sampled(10), sampled(10).model_copy(update={"id": "again"})])
     assert len(table.rows) == 1
     assert curves(table) == []
+
+
+@pytest.mark.parametrize("steps", [(5, 10), (5,)])
+def test_a_sweep_is_not_drawn_where_less_than_two_of_its_rows_have_the_quality_that_others_have(steps, tmp_path):
+    swept = [sampled(n, "gan", scores={"recall": 0.5} if n in steps else None) for n in (5, 10)]
+    (table,) = tables([sampled(10), sampled(20, weights="b"), *swept])
+    assert len(curves(table)) == 1
+    (drawn,) = draw_figures([table], tmp_path, with_published=False).by_group
+    assert [figure.name.partition("gaussians25-")[2] for figure in drawn][:2] == ["trilemma", "triangles"]
+    assert not any("curves" in figure.name for figure in drawn)
 
 
 def test_curves_of_one_name_are_told_apart():

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from trilemma_bench.files import atomic, save_text
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.axes import style
-from trilemma_bench.report.curves import curves
-from trilemma_bench.report.plots import MOST_CURVES, left_out, papers_of, scatter, shown_rows, step_curves
+from trilemma_bench.report.plots import MOST_CURVES, left_out, papers_of, scatter, shown_curves, shown_rows, step_curves
 from trilemma_bench.report.table import Table
 from trilemma_bench.report.trilemma import triangles, trilemma
 
@@ -84,8 +83,7 @@ def _plans(table: Table, with_published: bool) -> list[_Plan]:
             draw = partial(trilemma, table, quality, coverage, papers)
             plans.append(_Plan("trilemma", text, draw, left_out(table, speed, quality)))
             plans.append(_Plan("triangles", "Each row's quality, coverage and speed", partial(triangles, table), []))
-        found = curves(table)
-        if found:
+        if found := shown_curves(table, speed, quality):
             more = len(found) - MOST_CURVES
             notes = [f"{more} more curves are not drawn"] if more > 0 else []
             text = f"{quality.title} against {speed.title} of models sampled in several ways"

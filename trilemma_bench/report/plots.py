@@ -26,7 +26,7 @@ from trilemma_bench.report.axes import (
     title,
 )
 from trilemma_bench.report.columns import Column
-from trilemma_bench.report.curves import Curve
+from trilemma_bench.report.curves import Curve, curves
 from trilemma_bench.report.goals import Floats, values
 from trilemma_bench.report.published import Published, published
 from trilemma_bench.report.table import Row, Table, front_of, near_front
@@ -81,10 +81,16 @@ def scatter(table: Table, x: Column, y: Column, papers: Sequence[Published] = ()
     return figure
 
 
-def step_curves(table: Table, curves: Sequence[Curve], x: Column, y: Column) -> Figure:
-    """`y` against `x` along each curve: one trained model under several settings of its sampling."""
+def shown_curves(table: Table, x: Column, y: Column) -> list[Curve]:
+    """The curves with two points or more that have both values, without the others."""
     numbers = {row.number for row in shown_rows(table, x, y)}
-    chosen = [Curve(c.model, [row for row in c.rows if row.number in numbers]) for c in curves[:MOST_CURVES]]
+    found = (Curve(curve.model, [row for row in curve.rows if row.number in numbers]) for curve in curves(table))
+    return [curve for curve in found if len(curve.rows) > 1]
+
+
+def step_curves(table: Table, found: Sequence[Curve], x: Column, y: Column) -> Figure:
+    """`y` against `x` along each curve: one trained model under several settings of its sampling."""
+    chosen = found[:MOST_CURVES]
     rows = [row for curve in chosen for row in curve.rows]
     with style():
         figure = new_figure()
