@@ -105,6 +105,7 @@ def over_seeds(records: Iterable[Record]) -> list[Runs]:
 
 
 def _without_repeats(same: Iterable[Record]) -> list[list[Record]]:
+    """Each record in the first set that it repeats nothing of."""
     sets: list[list[Record]] = []
     for record in same:
         open_set = next((runs for runs in sets if not _repeats(record, runs)), None)
@@ -137,6 +138,7 @@ def _alike(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def _parted(same: list[Record]) -> list[list[Record]]:
+    """All together, unless two of them say what differs: then apart by that."""
     said = [_recorded_lately(record) for record in same]
     if all(len({str(value) for _, value in field} - {UNRECORDED}) < 2 for field in zip(*said, strict=True)):
         return [same]
@@ -160,7 +162,7 @@ def seed_conditions(record: Record) -> Conditions:
 
 
 def _recorded_lately(record: Record) -> Conditions:
-    """The conditions that some records do not say; how else was sampled is among the conditions of the timing."""
+    """The conditions that older records lack. What else the sampling was told is among those of the timing."""
     chunk_size = record.sampling.get("chunk_size", UNRECORDED)
     return (("code", record.model.source_sha256 or UNRECORDED), (f"sampling{BELOW}chunk_size", chunk_size))
 

@@ -14,6 +14,7 @@ Facts = dict[str, str]
 # in this order: what most runs of one label differ in comes first
 _TABLES = ("settings", "training", "sampling", "timing", "code", "model")
 _BUDGET = f"training{BELOW}budget"
+# what the label says already, and what follows from the settings
 _FOLLOWS = {"model · name", "model · variant", "model · parameters"}
 
 
