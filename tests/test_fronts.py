@@ -98,3 +98,7 @@ def test_more_rows_never_have_less_volume_nor_more_than_both(one, other):
 def test_neither_the_order_of_rows_nor_of_goals_counts(rows):
     points = np.reshape(rows, (-1, 3))
     assert hypervolume(points[::-1, [2, 0, 1]]) == pytest.approx(hypervolume(points), abs=1e-12)
+
+
+def test_the_volume_of_one_goal_is_the_best_of_it():
+    assert hypervolume([[0.3], [0.2], [-1.0], [np.nan]]) == 0.3
