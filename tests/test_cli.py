@@ -28,6 +28,7 @@ def test_run_prints_the_row_and_the_report_reads_it(tmp_path):
     assert result.stdout.splitlines()[-1] == str(folder)
     succeeds("report", out, "--out", tmp_path / "report")
     assert (tmp_path / "report" / "index.html").is_file()
+    assert succeeds("report", out).stdout.strip() == str(out / "report" / "index.html")
     assert (tmp_path / "report" / "results.csv").read_text().count("ddgan") >= 1
 
 

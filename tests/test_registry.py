@@ -54,6 +54,11 @@ def test_a_decorated_class_is_found_by_its_name(registry):
     assert registry.get("thing") is Thing
 
 
+def test_a_file_without_the_name_of_what_is_in_it_says_how_it_is_named(registry):
+    with fails("toy 'mine.py' is a file", "'mine.py:NAME'", kind=UsageError):
+        registry.get("mine.py")
+
+
 def test_an_unknown_name_suggests_the_nearest_and_lists_what_there_is(registry):
     registry.register("ddgan")(Thing)
     with pytest.raises(UsageError, match=r"unknown toy 'ddgn'. Did you mean 'ddgan'\? Available: ddgan"):

@@ -18,6 +18,7 @@ _HOME = {
     "sample": "api",
     "evaluate": "api",
     "rerun": "api",
+    "RunOptions": "api",
     "compare": "comparing",
     "load_results": "results",
     "Record": "record",

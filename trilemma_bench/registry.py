@@ -87,6 +87,8 @@ class Registry:
         if ".py:" in name:
             path, _, attribute = name.rpartition(":")
             return self._check(_attribute(load_file(Path(path)), attribute, path), attribute, path)
+        if name.endswith(".py"):
+            raise UsageError(f"{self.kind} '{name}' is a file: name what is in it, '{name}:NAME'")
         if name not in self._loaded:
             entry = self.entry(name)
             try:

@@ -21,19 +21,23 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
-@click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the report goes.")
+@click.option(
+    "--out", type=FOLDER, metavar="FOLDER", help="Where the report goes.  [default: report, in the first DIR]"
+)
 @click.option("--published", is_flag=True, help="Show the numbers of papers beside what was measured, unranked.")
-def report(dirs: tuple[Path, ...], out: Path, published: bool) -> None:
+def report(dirs: tuple[Path, ...], out: Path | None, published: bool) -> None:
     """An interactive page, tables and figures of all the records below DIR (default: runs)."""
     from trilemma_bench.report import write_report
     from trilemma_bench.results import find_records
 
-    found = find_records(dirs or [RUNS])
+    places = dirs or (RUNS,)
+    found = find_records(places)
     for line in found.skipped:
         click.echo(f"skipped: {line}", err=True)
     if not found.records:
-        raise UsageError(f"no records below {', '.join(map(str, dirs or [RUNS]))}: run `trilemma-bench run` first")
+        raise UsageError(f"no records below {', '.join(map(str, places))}: run `trilemma-bench run` first")
     paths, records = zip(*found.records, strict=True)
+    out = out or (places[0] if places[0].is_dir() else places[0].parent) / "report"
     click.echo(write_report(records, out, found.skipped, paths, published))
 
 
