@@ -9,6 +9,7 @@ from scipy import stats
 
 from trilemma_bench.grouping import over_seeds
 from trilemma_bench.record import Score
+from trilemma_bench.runs import Runs
 
 
 def test_seeds_make_one_row_with_the_interval_of_students_t():
@@ -34,6 +35,12 @@ def test_seeds_that_agree_are_no_surer_than_their_samples():
     score = runs.record.scores["recall"]
     assert score.standard_error == pytest.approx(0.01)
     assert score.interval == pytest.approx((0.5 - 0.0196, 0.5 + 0.0196), rel=1e-4)
+
+
+def test_seeds_that_agree_on_nothing_may_have_more_than_that():
+    none = Score(value=0.0, better="higher", unit="share", standard_error=0.0, interval=(0.0, 0.02 * 1.96), ideal=1.0)
+    (runs,) = over_seeds([trained(seed).model_copy(update={"scores": {"recall": none}}) for seed in range(4)])
+    assert runs.record.scores["recall"].interval == pytest.approx((0.0, 0.01 * 1.96), rel=1e-4)
 
 
 def test_the_interval_of_a_share_stays_between_0_and_1():
@@ -67,6 +74,18 @@ def test_a_single_run_is_itself():
 def test_untrained_runs_vary_in_sampling_only():
     (runs,) = over_seeds([make_record(seed=seed, training=None) for seed in range(2)])
     assert runs.covers == "sampling (2 seeds)"
+
+
+def test_runs_of_which_one_is_untrained_do_not_vary_in_training():
+    assert Runs((trained(0), make_record(seed=1, training=None))).covers == "sampling (2 seeds)"
+
+
+def test_mode_histograms_add_up_where_every_seed_has_one():
+    first, second, without = (
+        trained(seed, mode_histogram=counts) for seed, counts in enumerate(([1, 2], [3, 0], None))
+    )
+    assert Runs((first, second)).record.mode_histogram == [4, 2]
+    assert Runs((first, second, without)).record.mode_histogram is None
 
 
 def test_a_score_that_one_seed_lacks_is_missing():
