@@ -334,6 +334,21 @@ def test_codes_of_features_that_are_zero_are_exact():
     assert torch.equal(frames.whole_steps(zeros, step) * step, zeros)
 
 
+@pytest.mark.parametrize("unit", [1e-22, 1e-44])
+def test_codes_whose_errors_underflow_in_float32_bound_distances(unit):
+    """Steps fit the short samples: the few long ones are none of those that a frame looks at."""
+    points = unit * blobs(0, 300, 16)
+    points[295::2] = blobs(1, 3, 16)
+    state = bounding.Search(*search.sides_of(points, points))
+    state.product, all_rows = products.IntegerProduct(state.sides), slice(0, len(points))
+    everything = torch.full((len(points),), torch.inf)
+    pairs = state._within(state.product.scores(all_rows, all_rows), all_rows, all_rows, (everything, everything))
+    exact = naive_distances(points, points)[state.x.order[pairs.first], state.y.order[pairs.second]]
+    assert len(exact) == len(points) ** 2
+    assert (pairs.lower <= exact).all()
+    assert (exact <= pairs.upper).all()
+
+
 def test_a_set_leaves_a_frame_that_serves_it_badly():
     """A set that collapsed would lose most of its digits in the other's steps."""
     reference = blobs(0, 300, 128)

@@ -11,6 +11,7 @@ from torch import Tensor
 from trilemma_bench.errors import TrilemmaError
 
 LARGEST = 1e150  # difference of features whose squares float64 holds
+UNDERFLOW = 2.0**-63  # in float32, squares of less lose digits, or are none
 SHARED = 1.2  # times what codes in a frame of their own lose: so much those in a shared one may
 
 
@@ -44,7 +45,7 @@ class Frame:
         then lose nothing.
         """
         some = [self.values(each) for each in self.some]
-        largest = max(float((values - self.centre).abs().max()) for values in some) or 1.0
+        largest = max(UNDERFLOW, *(float((values - self.centre).abs().max()) for values in some))
         steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]
         both = [(step, (self.centre / step).round_().mul_(step)) for step in steps]
         return min(both, key=lambda each: _lost(some, *each))

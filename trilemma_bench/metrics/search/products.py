@@ -243,7 +243,7 @@ def _one_thread() -> Iterator[None]:
 def products(sides: tuple[Side, Side]) -> Iterator[Callable[[], Product]]:
     """Makers of those that pay, from coarse to fine."""
     (count, dim), device = sides[0].values.shape, sides[0].values.device
-    if count * len(sides[1].values) * dim >= SMALL and float(sides[1].reach.max()):
+    if count * len(sides[1].values) * dim >= SMALL:
         if 128 <= dim <= 2**16 and is_fast(torch.int8, device):
             yield partial(IntegerProduct, sides)
         if device.type == "cpu" and is_fast(torch.bfloat16, device):  # accelerators do not tell how they sum

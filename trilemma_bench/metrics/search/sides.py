@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.metrics.search.distances import Space
-from trilemma_bench.metrics.search.frames import Frame, frame_of, whole_steps
+from trilemma_bench.metrics.search.frames import UNDERFLOW, Frame, frame_of, whole_steps
 
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
@@ -82,7 +82,7 @@ class Side:
             slack[rows] = upper_lengths_of(values.sub_(rounded, alpha=step))
             sums = [part.sum(dim=1) for part in rounded.square_().split(1024, dim=1)]  # exact: below 2²⁴
             halves[rows] = torch.stack(sums).double().sum(dim=0).div_(2).floor_().int()
-        rounding = 8 * roundoff(torch.float32) * (self.reach + slack + step * math.sqrt(dim))
+        rounding = 4 * roundoff(torch.float32) * (slack + 128 * step * math.sqrt(dim))
         return Codes(codes, halves, slack + rounding + self.error[self.order])
 
     def centred(self, rows: slice, out: Tensor) -> Tensor:
@@ -134,8 +134,9 @@ def lengths_of(values: Tensor) -> Tensor:
 
 
 def upper_lengths_of(values: Tensor) -> Tensor:
-    """Lengths of rows or a little more, float64: the sum in float32 is the fast one."""
-    return torch.linalg.vector_norm(values, dim=1).double() * (1 + gamma(values.shape[1], torch.float32))
+    """Lengths of rows or a little more, float64: the sum in float32, whose squares may underflow, is the fast one."""
+    dim, lengths = values.shape[1], torch.linalg.vector_norm(values, dim=1).double()
+    return lengths * (1 + gamma(dim, torch.float32)) + UNDERFLOW * math.sqrt(dim)
 
 
 def roundoff(dtype: torch.dtype) -> float:
