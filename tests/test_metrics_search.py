@@ -349,6 +349,14 @@ def test_codes_whose_errors_underflow_in_float32_bound_distances(unit):
     assert (exact <= pairs.upper).all()
 
 
+def test_an_outlier_does_not_coarsen_the_codes_of_others():
+    points = blobs(0, 300, 128)
+    few = points.clone()
+    few[::100] *= 1e4
+    step, _ = sides.side_of(points).frame.steps
+    assert sides.side_of(few).frame.steps[0] < 2 * step
+
+
 def test_a_set_leaves_a_frame_that_serves_it_badly():
     """A set that collapsed would lose most of its digits in the other's steps."""
     reference = blobs(0, 300, 128)

@@ -18,13 +18,13 @@ SHARED = 1.2  # times what codes in a frame of their own lose: so much those in 
 class Frame:
     """Features less `shift`, in units of `scale`, a power of two, are values; `centre` is what tiles are centred with.
 
-    some: a few samples of each set that the frame is made for.
+    some: a few samples of each set that the frame is made for, less its outliers, whose steps would serve no others.
     """
 
     def __init__(self, sets: tuple[Tensor, ...], mean: Tensor, shift: Tensor, scale: float) -> None:
         self.shift, self.scale = shift, scale
         self.centre = ((mean - shift) / scale).float()
-        self.some = [each[:: max(1, len(each) // 64)] for each in sets]
+        self.some = [_nearest_most(each[:: max(1, len(each) // 64)], mean) for each in sets]
         self._plain = scale == 1 and not bool(shift.any())
 
     def values(self, features: Tensor) -> Tensor:
@@ -62,6 +62,7 @@ class Frame:
 def frame_of(sets: tuple[Tensor, ...], longest: float) -> Frame:
     """One frame for all sets, centred on the last. longest: the greatest length of a sample."""
     some = sets[-1][:: -(-len(sets[-1]) // 256)].double()
+    some = _nearest_most(some, some.mean(dim=0))
     mean = some.mean(dim=0)
     spread = float((some - mean).square().sum(dim=1).mean().sqrt())
     if 1e-6 < longest < 1e12 and float(mean.norm()) < 3 * spread:
@@ -71,6 +72,12 @@ def frame_of(sets: tuple[Tensor, ...], longest: float) -> Frame:
         raise TrilemmaError(f"features {furthest:.1e} apart are too far for distances in float64: scale them down")
     scale = 2.0 ** math.ceil(math.log2(furthest * math.sqrt(len(mean)))) if furthest else 1.0
     return Frame(sets, mean, mean, scale)
+
+
+def _nearest_most(features: Tensor, mean: Tensor) -> Tensor:
+    """The samples without the furthest of each 16."""
+    order = torch.linalg.vector_norm(features.double() - mean, dim=1).argsort()
+    return features[order[: len(order) - len(order) // 16]]
 
 
 def whole_steps(values: Tensor, step: float, out: Tensor | None = None) -> Tensor:
