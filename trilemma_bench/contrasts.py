@@ -176,13 +176,18 @@ def _why_missing(a: Runs, b: Runs, name: str) -> str:
 
 
 def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
-    """B / A in a time: moderated t on the logarithms of the runs' medians, no surer than by the raw times alone."""
+    """B / A in a time: moderated t on the logarithms of the runs' medians, no surer than by the raw times alone.
+
+    Of times from a busy machine the ratio alone: nobody knows how far it is off.
+    """
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
     sides = [[record.speed for record in runs.records if record.speed] for runs in (a, b)]
     if any(too_coarse(speeds, field) for speeds in sides):
         return Contrast(reason="a time is 0: the clock is too coarse for it")
     mean_a, mean_b = (float(np.mean(np.log([getattr(speed, field) for speed in speeds]))) for speeds in sides)
+    if busy := _busy(a, b):
+        return Contrast(_exp(mean_b - mean_a), reason=busy)
     errors = time_errors(field, *sides)
     method = f"{_MODERATED}; give several runs a side" if max(map(len, sides)) == 1 else _MODERATED
     return _exponential(_student(mean_b - mean_a, errors, errors, method))
@@ -200,11 +205,15 @@ def _why_not_timed(a: Runs, b: Runs) -> str:
     if untimed := [side for side, speed in sides.items() if speed is None]:
         return f"{' and '.join(untimed)}: not timed"
     timed = {side: speed for side, speed in sides.items() if speed is not None}
-    if busy := [f"{side} was {speed.busy_note}" for side, speed in timed.items() if speed.busy_note]:
-        return "; ".join(busy)
     facts = [{"device": speed.device, "batch": speed.batch_size} for speed in timed.values()]
     apart = differences(tuple(facts[1].items()), tuple(facts[0].items()))
     return f"timed in different ways: B has {'; '.join(apart)}" if apart else ""
+
+
+def _busy(a: Runs, b: Runs) -> str:
+    """Which sides were timed beside other work."""
+    notes = {side: runs.record.speed.busy_note for side, runs in (("A", a), ("B", b)) if runs.record.speed}
+    return "; ".join(f"{side} was {note}" for side, note in notes.items() if note)
 
 
 def _exponential(contrast: Contrast) -> Contrast:
