@@ -21,6 +21,8 @@ _HOME = {
     "RunOptions": "api",
     "compare": "comparing",
     "load_results": "results",
+    "find_records": "results",
+    "write_report": "report",
     "Record": "record",
     "read_record": "record",
     "TrilemmaError": "errors",

@@ -14,7 +14,7 @@ __all__ = ["check_ours", "terminal_table", "write_report"]
 
 def write_report(
     records: Iterable[Record],
-    out: Path,
+    out: Path | str,
     skipped: Iterable[str] = (),
     paths: Sequence[Path | None] | None = None,
     published: bool = False,
@@ -24,7 +24,7 @@ def write_report(
     table.csv has the numbers of the tables, a line for each row and column; results.csv has the runs, a row each.
     skipped: lines about files that could not be used, as `find_records` gives them. paths: of the records' files, in
     whose folders pictures and training curves are looked for. published: shows what papers state beside it. Files of
-    an earlier report there are replaced. Raises OSError when `out` cannot be written.
+    an earlier report there are replaced. Raises TrilemmaError or OSError where a file cannot be written.
     """
     from trilemma_bench.report.files import write  # matplotlib takes seconds to import: only for those who plot
 
