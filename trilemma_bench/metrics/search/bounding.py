@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from trilemma_bench.metrics.search.distances import (
     underflow,
 )
 from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both
-from trilemma_bench.metrics.search.products import Scores, products
+from trilemma_bench.metrics.search.products import Product, Scores, products
 from trilemma_bench.metrics.search.sides import Side, gamma
 
 ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
@@ -39,14 +40,21 @@ class Search:
     def go_on(self) -> bool:
         """Goes on to a finer product; False where there is none."""
         make = next(self._products, None)
-        self.product = make() if make else self.product
+        self._take(make)
         return make is not None
 
     def go_to_finest(self) -> bool:
         """Goes on to the finest product: single inner products did not do, which are as fine as float32's are."""
         makers = list(self._products)
-        self.product = makers[-1]() if makers else self.product
+        self._take(makers[-1] if makers else None)
         return bool(makers)
+
+    def _take(self, make: Callable[[], Product] | None) -> None:
+        """A finer product in the place of the last one, whose codes give way to what it needs."""
+        if make:
+            for side in self.sides:
+                side.forget_codes()
+            self.product = make()
 
     def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The scores that all pairs within the first's, and within the second's radius reach."""

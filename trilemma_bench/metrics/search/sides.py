@@ -85,6 +85,10 @@ class Side:
         rounding = 4 * roundoff(torch.float32) * (slack + 128 * step * math.sqrt(dim))
         return Codes(codes, halves, slack + rounding + self.error[self.order])
 
+    def forget_codes(self) -> None:
+        """Frees their memory; they are made again when they are asked for."""
+        self.__dict__.pop("codes", None)
+
     def centred(self, rows: slice, out: Tensor) -> Tensor:
         """Samples less the centre, in the order of the search; `out`, float32, takes them."""
         return torch.index_select(self.values, 0, self.order[rows], out=out).sub_(self.frame.centre)
