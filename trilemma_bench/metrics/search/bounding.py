@@ -129,7 +129,7 @@ class Search:
     def _bounds_of_single(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Bounds on the distances of pairs, in the search's unit and but for rounding, from single inner products."""
         i, j = self.x.order[pairs.first], self.y.order[pairs.second]
-        length_x, length_y = self.x.length[i], self.y.length[j]
+        length_x, length_y = self.x.lengths[i], self.y.lengths[j]
         product = length_x * length_y
         squares = length_x.square() + length_y.square() - 2 * _inner_products(self.x.values, self.y.values, i, j)
         dim = self.x.values.shape[1]

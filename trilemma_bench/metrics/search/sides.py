@@ -43,21 +43,21 @@ class Codes(NamedTuple):
 class Side:
     """One set of samples in a frame: prepared once for all searches that it takes part in.
 
-    lengths: of the features, float64 N. values: float32 N×D. length, error: of values, N, and how far one may be from
+    feature_lengths: float64 N. values: float32 N×D. lengths, error: of values, N, and how far one may be from
     the truth. reach: distances to the centre. order: by about the same, `place`, so that outliers share their tiles,
     and so do the samples of a tight cluster.
     """
 
-    def __init__(self, features: Tensor, lengths: Tensor, frame: Frame) -> None:
-        self.features, self.lengths, self.frame = features, lengths, frame
+    def __init__(self, features: Tensor, feature_lengths: Tensor, frame: Frame) -> None:
+        self.features, self.feature_lengths, self.frame = features, feature_lengths, frame
         self.values = frame.values(features)
         plain = self.values is features
-        self.length = lengths if plain else lengths_of(self.values)
+        self.lengths = feature_lengths if plain else lengths_of(self.values)
         reach = self._distances(frame.centre)
         some = self.values[reach.argsort()[len(reach) // 2]]
         self.place, self.order = self._distances(torch.lerp(frame.centre, some, TILT)).sort()
         self.reach = reach[self.order]
-        rounding = roundoff(torch.float32) * self.length + 8 * roundoff(torch.float64) * (self.length + frame.offset)
+        rounding = roundoff(torch.float32) * self.lengths + 8 * roundoff(torch.float64) * (self.lengths + frame.offset)
         self.error = torch.zeros_like(rounding) if plain else rounding
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ def sides_of(x: Tensor | Side, y: Tensor | Side) -> tuple[Side, Side]:
 
 
 def _lengths(samples: Tensor | Side) -> Tensor:
-    return samples.lengths if isinstance(samples, Side) else lengths_of(samples)
+    return samples.feature_lengths if isinstance(samples, Side) else lengths_of(samples)
 
 
 def lengths_of(values: Tensor) -> Tensor:
