@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from commands import call, refuses, succeeds
 
-from trilemma_bench.results import find_records
+from trilemma_bench.environment import environment
+from trilemma_bench.record import read_record
+from trilemma_bench.results import find_records, load_results
 
 
 def test_weights_that_a_suites_last_run_lacks_are_found_before_its_first_starts(tmp_path):
@@ -115,6 +119,91 @@ def test_a_suite_of_several_seeds_trains_all_with_one_before_the_next(tmp_path):
     assert said == [f"{name} on gaussians25, seed {seed}" for name, seed in runs]
     records = [record for _, record in find_records([tmp_path / "out"]).records]
     assert sorted((record.model.name, record.seed) for record in records) == sorted(runs)
+
+
+def _records(out):
+    return [record for _, record in find_records([out]).records]
+
+
+TINY = """
+[[run]]
+model = "real-data"
+dataset = "gaussians25"
+samples = 200
+[[run]]
+model = "ddim"
+dataset = "gaussians25"
+samples = 200
+budget = "1kimg"
+set = {hidden = 8, sampling_steps = 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a suite that was run to its end."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "mine.toml").write_text(TINY)
+    succeeds("suite", folder / "mine.toml", "--out", folder / "out", "--quiet", "--device", "cpu")
+    return folder
+
+
+@pytest.fixture
+def again(done, tmp_path):
+    """Runs a suite of this text where the other was run before; what it says, and all records that there are then."""
+    shutil.copytree(done / "out", tmp_path / "out")
+
+    def run(text):
+        (tmp_path / "mine.toml").write_text(text)
+        command = ("suite", tmp_path / "mine.toml", "--out", tmp_path / "out", "--quiet", "--device", "cpu")
+        return succeeds(*command).output, _records(tmp_path / "out")
+
+    return run
+
+
+def test_a_suite_that_was_done_is_not_done_again_and_is_reported_whole(done, again, tmp_path):
+    said, records = again(TINY)
+    assert records == _records(done / "out")
+    for record in records:
+        assert f"done before: {tmp_path / 'out' / record.place}\n" in said
+    assert len(load_results(tmp_path / "out")) == 2
+    assert "real-data" in said.rpartition("done before")[2]
+    assert "ddim (2 steps)" in said.rpartition("done before")[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("sampling_steps = 2", "sampling_steps = 3"), ('budget = "1kimg"', 'budget = "1kimg"\nseed = 1'), ("200", "201")],
+)
+def test_a_suite_does_what_is_asked_otherwise_than_it_was_done(old, new, again):
+    _, records = again(new.join(TINY.rsplit(old, 1)))
+    assert [record.model.name for record in records] == ["real-data", "ddim", "ddim"]
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [{"source_sha256": "0" * 64}, {"packages": {"torch": "0.4"}}, {"cpu": "another one"}],
+    ids=lambda f: next(iter(f)),
+)
+def test_a_suite_is_done_again_by_other_code_and_on_another_machine(fact, again, monkeypatch):
+    here = environment()
+    monkeypatch.setattr("trilemma_bench.finished.environment", lambda: here | fact)
+    assert len(again(TINY)[1]) == 4
+
+
+def test_another_commit_with_the_same_code_and_other_memory_do_not_count(done, again, monkeypatch):
+    here = environment() | {"commit": "0123456789ab", "memory_bytes": 1}
+    monkeypatch.setattr("trilemma_bench.finished.environment", lambda: here)
+    assert again(TINY)[1] == _records(done / "out")
+
+
+def test_a_run_that_failed_is_tried_again(done, again, tmp_path):
+    path = next((tmp_path / "out" / "gaussians25" / "ddim").glob("*/record.json"))
+    record = read_record(path)
+    path.write_text(record.model_copy(update={"status": "failed", "error": "the lights went out"}).to_json())
+    said, records = again(TINY)
+    assert said.count("done before") == 1
+    assert sorted(record.status for record in records) == ["complete", "complete", "failed"]
 
 
 def test_a_suite_does_the_runs_of_some_of_its_models(tmp_path):

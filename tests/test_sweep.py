@@ -31,6 +31,16 @@ def test_one_checkpoint_gives_a_row_for_each_number_of_steps(tmp_path):
     assert {tmp_path / record.place for record in records} == set(map(Path, result.stdout.splitlines()[-3:]))
 
 
+def test_a_sweep_goes_on_with_what_was_not_done_and_not_with_another_checkpoints_samples(tmp_path):
+    sweep(tmp_path, "--model", "ddim", "--steps", "2,5")
+    result = sweep(tmp_path, "--model", "ddim", "--steps", "2,5,10")
+    assert result.output.count("done before") == 2
+    checkpoint = next(tmp_path.rglob("checkpoint.safetensors"))
+    given = sweep(tmp_path, "--model", "ddim", "--steps", "2", "--checkpoint", checkpoint)
+    assert "done before" not in given.output
+    assert sorted(record.speed.nfe for _, record in find_records([tmp_path]).records) == [2, 2, 5, 10]
+
+
 def test_any_sampling_setting_can_be_varied(tmp_path):
     result = sweep(tmp_path, "--model", "ddim", "--vary", "eta=0,1", "--set", "sampling_steps=4")
     assert result.exit_code == 0, result.output

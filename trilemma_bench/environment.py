@@ -16,18 +16,20 @@ import torch
 
 from trilemma_bench.errors import UsageError
 from trilemma_bench.paths import as_text
+from trilemma_bench.source import harness_digest
 
 PACKAGES = ("trilemma-bench", "torch", "torchvision", "torch-fidelity", "clean-fid", "numpy", "scipy", "scikit-learn")
 
 
 def environment() -> dict[str, Any]:
-    """JSON-able facts: operating system, Python, packages, code version, CPU, memory and GPUs."""
+    """JSON-able facts: operating system, Python, packages, the harness's code, CPU, memory and GPUs."""
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "commit": code_commit(),
+        "source_sha256": harness_digest(),
         "cpu": cpu_name(),
         "cpu_cores": psutil.cpu_count(logical=True),
         "torch_threads": torch.get_num_threads(),

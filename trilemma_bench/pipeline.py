@@ -22,6 +22,7 @@ from trilemma_bench.evaluation.extractors import Extractors
 from trilemma_bench.evaluation.uses import resolve_protocol
 from trilemma_bench.features.extraction import Samples
 from trilemma_bench.files import save_npz
+from trilemma_bench.finished import find_finished
 from trilemma_bench.images import save_grid, save_pairs, save_scatter
 from trilemma_bench.job import Job, Options, held_out_split, open_folder, prepare
 from trilemma_bench.paths import as_text
@@ -35,14 +36,18 @@ from trilemma_bench.trained import build_model, existing_model, find_trained, gi
 from trilemma_bench.training import checkpoint
 
 
-def run(options: Options, extractors: Extractors | None = None) -> Record:
+def run(options: Options, extractors: Extractors | None = None, anew: bool = True) -> Record:
     """Trains unless a checkpoint is given or found, samples, measures and writes the run's folder.
 
-    extractors: shared with other evaluations, which may have loaded them. Raises UsageError for a wrong request before
-    anything is written, TrilemmaError when a stage fails: the folder then holds a record that says so.
+    extractors: shared with other evaluations, which may have loaded them. anew: False takes the record of a finished
+    run of the same request, where the same code has made it on this machine. Raises UsageError for a wrong request
+    before anything is written, TrilemmaError when a stage fails: the folder then holds a record that says so.
     """
     job = prepare(options)
     evaluator = Evaluator(job.dataset, job.protocol, job.device, options.progress, options.references, extractors)
+    if not anew and (found := on_main(lambda: find_finished(job, evaluator))):
+        options.say(f"done before: {options.out / found.place}")
+        return found
     _check_finite_source(job)
     model = build_model(job)
     open_folder(job)

@@ -168,6 +168,7 @@ def _changes(job: Job, record: Record) -> Iterator[str]:
         "the model's code": (model_source(job)[:12], record.model.source_sha256[:12]),
         "the model's package": (package, f"{record.model.plugin} {record.model.version}"),
         "the commit": (here["commit"], then.get("commit")),
+        "the harness's code": (here["source_sha256"][:12], then.get("source_sha256", "")[:12]),
     }
     if record.speed:
         facts["the device"] = device_name(job.device), record.speed.device

@@ -99,7 +99,8 @@ def _wrong_key(path: Path, error: ValidationError) -> UsageError:
 
 
 def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteResult:
-    """Runs all; one that fails, whatever the reason, is reported and does not stop the others. An interruption does.
+    """Runs all that has not been run before; one that fails, whatever the reason, is reported and does not stop the
+    others. An interruption does.
 
     common: device, out, progress.
     """
@@ -115,7 +116,7 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     for number, (item, request) in enumerate(zip(suite.run, requests, strict=True), 1):
         say(f"[{number}/{len(requests)}] {item.model} on {item.dataset}, seed {item.seed}")
         try:
-            record = pipeline.run(request, extractors)
+            record = pipeline.run(request, extractors, anew=False)
             records.append(record)
             named |= {item.name: record} if item.name else {}
         except Interrupted:

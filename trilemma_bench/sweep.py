@@ -35,7 +35,8 @@ class Knob:
 
 
 def sweep(options: Options, knob: Knob) -> list[Record]:
-    """A run for each value; the first trains the model unless it is trained already, the others find its checkpoint.
+    """A run for each value that has not been run before; the first trains the model unless it is trained already, the
+    others find its checkpoint.
 
     Raises UsageError, before anything is done, for a knob that would need another training run, or a wrong value.
     """
@@ -45,7 +46,7 @@ def sweep(options: Options, knob: Knob) -> list[Record]:
     for each in runs:
         build_model(prepare(each))
     extractors = Extractors(job.device)
-    return [pipeline.run(each, extractors) for each in runs]
+    return [pipeline.run(each, extractors, anew=False) for each in runs]
 
 
 def _check_knob(job: Job, knob: Knob) -> None:

@@ -160,7 +160,7 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
 
     FILE has a [[run]] table for each run, with the options of `run` as keys (model, dataset, budget, seed, samples,
     protocol, …) and its settings in [run.set]; or it is the name of a shipped suite: see `trilemma-bench list suites`.
-    Started again, it trains only what it has not trained.
+    Started again, it does only what the same code has not done on this machine.
     """
     from trilemma_bench.report import check_ours, write_report
     from trilemma_bench.report.terminal import terminal_table
