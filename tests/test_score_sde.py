@@ -72,6 +72,24 @@ def test_predictor_corrector_recovers_a_gaussian_and_a_mixture(sde, means, corre
         assert part.std().item() == pytest.approx(0.1, abs=0.015)
 
 
+def test_one_step_is_langevins_and_then_the_means_of_algorithms_2_to_5():
+    """Of a score of −3x on the whole way to the data: the step's size is 2 α (snr ‖z‖/‖score‖)² with α = 1 − β."""
+    sde, start, z = SDES["vp"], noise(5), noise(5, seed=0)
+    alpha = float(sde.marginal(torch.tensor(1.0, dtype=torch.float64))[0]) ** 2
+    size = 2 * alpha * (0.16 * z.abs().mean() / (3 * start).abs().mean()) ** 2
+    moved = start - 3 * size * start + (2 * size) ** 0.5 * z
+    expected = (2 - alpha**0.5) * moved - 3 * (1 - alpha) * moved
+    x = predictor_corrector(lambda x, time: -3 * x, start, sde, 1, rng())
+    torch.testing.assert_close(x, expected)
+
+
+@pytest.mark.parametrize(("name", "end"), [("vp", 1e-3), ("ve", 1e-5)])
+def test_the_times_are_the_papers(name, end):
+    times = []
+    predictor_corrector(lambda x, time: times.append(time) or -x, noise(2), SDES[name], 5, rng(), corrector=False)
+    assert times == pytest.approx([1 - (1 - end) * step / 4 for step in range(5)], rel=1e-9)
+
+
 def test_the_probability_flow_is_the_monotone_map(sde):
     """In one dimension a Gaussian flows to a Gaussian along x_t = mean_t + std_t·z with z fixed; then the noise that is
     left goes: a step of variance β = 1 − signal² has the mean (2 − signal) x + std² score.
