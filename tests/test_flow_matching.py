@@ -40,6 +40,18 @@ class VelocityToAMixture(torch.nn.Module):
         return (weights * (self.mixture.means + nearer)).sum(dim=1, keepdim=True) - noise
 
 
+class Still(torch.nn.Module):
+    """Predicts 1 everywhere, and keeps what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, steps):
+        self.asked = x.detach(), steps
+        return self.one.expand_as(x)
+
+
 def exact_model(network=None, **settings):
     model = FlowMatching(DataSpec((1,), None, 1.0), hidden=8, fourier_features=2, **settings).double()
     model.network = network or ExactVelocity()
@@ -89,6 +101,28 @@ def test_transport_keeps_inside_labels():
     noise, data = torch.tensor([[5.0], [1.0], [0.0]]), torch.tensor([[0.0], [4.0], [9.0]])
     order = transport_order(noise, data, torch.tensor([1, 1, 0]))
     assert order.tolist() == [1, 0, 2]
+
+
+def test_the_loss_is_of_the_velocity_along_the_line_from_noise_to_data():
+    model = FlowMatching(DataSpec((1,), None, 4.0))
+    model.network = Still()
+    noise, data = torch.tensor([[0.0], [2.0], [-1.0]]), torch.tensor([[3.0], [0.5], [-2.0]])
+    optimizers = {"network": torch.optim.SGD(model.network.parameters(), lr=0.0)}
+    loss = model.training_step(4.0 * data, 0, optimizers, noise=noise)["loss"]
+    assert loss.item() == pytest.approx((2**2 + 2.5**2 + 2**2) / 3)
+    asked, steps = model.network.asked
+    time = steps[:, None] / 1000  # as the times of a thousand steps
+    assert len(set(time.flatten().tolist())) == 3
+    assert ((time > 0) & (time < 1)).all()
+    torch.testing.assert_close(asked, (1 - time) * noise + time * data)
+
+
+@pytest.mark.parametrize("coupling", ["ot", "independent"])
+def test_noise_and_data_are_paired_as_the_coupling_says(coupling):
+    """In one dimension the cheapest pairs have one order."""
+    data = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).sort(dim=0).values
+    noise = FlowMatching(DataSpec((1,)), coupling=coupling).before_step(data)["noise"]
+    assert bool((noise.diff(dim=0) > 0).all()) == (coupling == "ot")
 
 
 @pytest.mark.parametrize("settings", [{"sampling_steps": 0}, {"tolerance": 0.0}])
