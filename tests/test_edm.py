@@ -52,6 +52,16 @@ def test_eighteen_steps_are_thirty_five_evaluations_from_80_to_0002():
     assert model().evaluations() == 35
 
 
+def test_the_network_sees_the_scaled_sample_and_a_quarter_of_the_levels_logarithm():
+    """c_in and c_noise of Karras et al. 2022, table 1, with σ_data = 1 for points; from the levels 80 to 0.002."""
+    asked, start = [], noise(3).float()
+    built = model()
+    built.network.register_forward_pre_hook(lambda network, given: asked.append(given))
+    built.denoise(start, rng())
+    torch.testing.assert_close(asked[0][0], 80 * start / math.sqrt(80**2 + 1))
+    assert [4 * asked[each][1].item() for each in (0, -1)] == pytest.approx([math.log(80), math.log(0.002)])
+
+
 def test_the_preconditioning_keeps_unit_variance():
     """Inputs and targets of F have variance 1 at every σ (Karras et al. 2022, App. B.6)."""
     built = EDM(DataSpec((1, 8, 8)), channels=8, channel_multipliers=(1, 2), res_blocks=1)

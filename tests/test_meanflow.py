@@ -121,6 +121,19 @@ def test_with_equal_times_it_is_flow_matching():
     assert built.losses(torch.zeros(20_000, 1))["velocity"].item() == pytest.approx(1, abs=0.03)
 
 
+def test_the_loss_weighs_each_sample_by_its_error_to_the_minus_three_quarters():
+    """Of a network that predicts nothing the error is the velocity's square (Geng et al. 2025, eq. 22, p = 0.75)."""
+    built, x = model(), torch.randn(100, 1)
+    for parameter in built.network.out.parameters():
+        nn.init.zeros_(parameter)
+    torch.manual_seed(3)
+    loss = built.losses(x)["loss"]
+    torch.manual_seed(3)
+    built._times(x)
+    errors = (torch.randn_like(x) - x).square()
+    assert loss.item() == pytest.approx((errors / (errors + 1e-3) ** 0.75).mean().item(), rel=1e-5)
+
+
 def test_it_learns_a_gaussian_in_one_step():
     built = MeanFlow(DataSpec((2,), scale=1.0), hidden=64, layers=3, fourier_features=0, lr=1e-3)
     optimizers = built.optimizers()
