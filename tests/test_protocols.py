@@ -20,11 +20,13 @@ from trilemma_bench.contracts import FeatureExtractor, Metric
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.errors import UsageError
 from trilemma_bench.evaluation import Evaluator
+from trilemma_bench.evaluation.evaluator import COPIES
 from trilemma_bench.features import cache, extraction
 from trilemma_bench.features.exchange import export_reference
 from trilemma_bench.features.raw import Pixels
 from trilemma_bench.features.reference import DatasetReference
 from trilemma_bench.grouping import comparable
+from trilemma_bench.images import save_pairs
 from trilemma_bench.metrics import frechet
 from trilemma_bench.metrics.reference import subset_rows
 from trilemma_bench.protocol import Protocol, Use
@@ -311,6 +313,13 @@ def test_adm_compares_neighbours_with_fewer_references_than_the_distance():
     uses = {use.metric: use for use in registry.protocols.get("adm").uses}
     assert uses["fd"].reference_samples is None
     assert uses["recall"] == Use("recall", "inception", reference_samples=10_000)
+
+
+def test_all_pairs_that_are_kept_have_a_place_in_the_picture(tmp_path):
+    one = torch.zeros(COPIES, 1, 1, 1, dtype=torch.uint8)
+    save_pairs(one, one, tmp_path / "pairs.png", pixels=1)
+    width, height = Image.open(tmp_path / "pairs.png").size  # of a pair 2 and 4: lines beside and below its two pixels
+    assert (width // 2) * (height // 4) == COPIES
 
 
 def test_the_pairs_nearest_to_the_training_set_are_drawn(own_images, tmp_path):

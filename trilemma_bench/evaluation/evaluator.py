@@ -27,7 +27,7 @@ from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import ProtocolPart, Score
 
 MODES = "modes of the dataset"
-COPIES = 50  # pairs of a generated and a training sample that are kept to be looked at
+COPIES = 49  # pairs of a generated and a training sample that are kept to be looked at: a picture of 7×7
 
 
 @dataclass(frozen=True)
