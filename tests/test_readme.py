@@ -80,3 +80,12 @@ def test_every_command_of_the_readme_is_known():
     for name, rest in commands:
         known = {option for parameter in main.commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", rest)) <= known, (name, rest)
+
+
+def test_every_module_of_the_harness_is_on_the_map_and_no_other():
+    rows = re.findall(r"^\| (`.*)$", ARCHITECTURE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = {Path(name).name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)}
+    harness = {path.name for path in (ROOT / "trilemma_bench").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    models = {path.name for folder in ("baselines", "ddgan") for path in (ROOT / folder).glob("*.py")}
+    assert harness - named == set()
+    assert named - harness - models == set()

@@ -10,8 +10,9 @@ Each process takes every n-th sample of the global batch, and inside `SharedStep
 
 The weights then are those of one process but for the order of floating-point sums, if the loss is a mean over samples
 and what it compares inside the batch lies together: groups of `minibatch_stddev` do when each process has a multiple of
-four samples. Only statistically equal: dropout (each process has its own stream), permutations and optimal transport
-inside the batch (each process has its own), nonlinear functions of statistics of the batch.
+four samples. What a model does before a step, such as optimal transport between noise and data, is done with the global
+batch. Only statistically equal: dropout (each process has its own stream), permutations inside the batch, nonlinear
+functions of statistics of the batch.
 """
 
 from __future__ import annotations

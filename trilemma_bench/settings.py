@@ -57,10 +57,10 @@ class TrainingSettings(_Settings):
     """What the training loop needs; a model states its own defaults in `Trainable.training_defaults`.
 
     batch_size: of all processes together. lr_final: share of each learning rate left at the end of a cosine; lr_floor:
-    or this much of it, if that is more. flip: random horizontal flips. precision: of the networks; 'auto' is 'bf16' on
-    CUDA devices that have it, else 'float32'. compile: the networks by torch.compile, where that works, which takes
-    minutes itself; 'auto' is true on CUDA for budgets from half an hour or two million images on. cuda_graphs: on CUDA,
-    in one process, steps that the model says are alike are recorded once and replayed, without gaps between their
+    or this much of it, if that is more. flip: random horizontal flips. precision: of the networks; 'auto' is 'bf16' for
+    images on CUDA devices that have it, else 'float32'. compile: the networks by torch.compile, where that works, which
+    takes minutes itself; 'auto' is true on CUDA for budgets from half an hour or two million images on. cuda_graphs: on
+    CUDA, in one process, steps that the model says are alike are recorded once and replayed, without gaps between their
     kernels; 'auto' where that works.
 
     Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between

@@ -36,7 +36,7 @@ class SuiteRun(BaseModel):
 
 
 class Suite(BaseModel):
-    """title: what the suite shows; runs: in the order in which they are done."""
+    """title: what the suite shows; run: its runs, in the order in which they are done."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -24,7 +24,8 @@ def write_report(
     table.csv has the numbers of the tables, a line for each row and column; results.csv has the runs, a row each.
     skipped: lines about files that could not be used, as `find_records` gives them. paths: of the records' files, in
     whose folders pictures and training curves are looked for. published: shows what papers state beside it. Files of
-    an earlier report there are replaced. Raises TrilemmaError or OSError where a file cannot be written.
+    an earlier report there are replaced. Raises UsageError where files of such names are something else's,
+    TrilemmaError or OSError where one cannot be written.
     """
     from trilemma_bench.report.files import write  # matplotlib takes seconds to import: only for those who plot
 
