@@ -138,5 +138,6 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
     for dataset, source in ((MNIST, "mnist/{train,t10k}-"), (CIFAR10, "cifar-10-python.tar.gz")):
         data = dataset(tmp_path)
         assert data.available().startswith("missing: would be downloaded from https://")
+        assert str(tmp_path) in data.available()
         with fails("no network at all", source, str(tmp_path)):
             data.load("test")

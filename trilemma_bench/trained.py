@@ -53,7 +53,7 @@ def existing_model(job: Job) -> GenerativeModel:
             found = find_trained(job, complete=True)
             if found is None:
                 raise TrilemmaError(
-                    f"no trained '{job.trained_as}' with these settings under {job.options.out}: "
+                    f"no trained '{job.trained_as}' with these settings, budget and seed under {job.options.out}: "
                     "train it first, or give --checkpoint FILE"
                 )
             path = found / checkpoint.WEIGHTS_FILE

@@ -50,7 +50,11 @@ class CIFAR10(Dataset):
         if self._is_prepared():
             return f"found at {self.prepared['train'].parent} (prepared copy)"
         found = all(file.is_file() for file in self._batches())
-        return f"found at {self._batches()[0].parent}" if found else f"missing: would be downloaded from {URL}"
+        return (
+            f"found at {self._batches()[0].parent}"
+            if found
+            else f"missing: would be downloaded from {URL} into {self.root}"
+        )
 
     def _is_prepared(self) -> bool:
         return any(file.exists() for file in self.prepared.values())

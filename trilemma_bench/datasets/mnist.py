@@ -59,7 +59,7 @@ class MNIST(Dataset):
 
     def available(self) -> str:
         found = all(file.is_file() for file in self._files())
-        return f"found at {self.folder}" if found else f"missing: would be downloaded from {SOURCE}"
+        return f"found at {self.folder}" if found else f"missing: would be downloaded from {SOURCE} into {self.folder}"
 
     def _files(self) -> list[Path]:
         return [self.folder / name for name in FILES]

@@ -17,7 +17,6 @@ def comparison_text(a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence
     columns = {column.key: column for column in (*score_columns([a.record, b.record]), *FACTS)}
     scores = sorted(scores, key=lambda finding: list(columns).index(finding.name))
     times = [finding for finding in times if finding.a is not None or finding.b is not None]
-    tested = sum(finding.p_holm is not None for finding in scores)
     lines = [
         *(f"{side}: {_side(runs)}" for side, runs in (("A", a), ("B", b))),
         fmt.plain(" · ".join([record.dataset.name, *protocol])),
@@ -26,8 +25,8 @@ def comparison_text(a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence
         *([caveat] if caveat else []),
         "",
         *([*_table("B / A", times, columns), ""] if times else []),
-        "interval: 95 %, of each line alone. verdict: from p after Holm's correction, so that the verdicts on scores",
-        f"({tested} are compared at once) together hold at {100 * LEVEL:g} %; those on times likewise.",
+        "interval: 95 %, of each line alone. verdict: from p after Holm's correction for the number of scores, so that",
+        f"some verdict on a score is wrong by chance in {100 * LEVEL:g} % of comparisons at most; on times likewise.",
         *(f"{kind}: {method}." for kind, found in (("scores", scores), ("times", times)) for method in _methods(found)),
     ]
     return "\n".join(lines)
