@@ -29,7 +29,7 @@ from trilemma_bench.errors import TrilemmaError
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @with_options(PLUGINS)
 def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
-    """What is registered, and by which package; and the shipped suites."""
+    """What is registered, by which package; shipped suites."""
     from trilemma_bench.catalogue import catalogue
 
     load_plugins(plugins)
@@ -45,7 +45,10 @@ def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
 @main.command()
 @with_options(MODEL, DATASET, PLUGINS)
 def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
-    """What `--set` can change: every setting of a model's recipe for a dataset, as it stands."""
+    """What `--set` can change.
+
+    Every setting of a model's recipe for a dataset, with its value.
+    """
     from trilemma_bench import config, registry
 
     load_plugins(plugins)
@@ -60,7 +63,10 @@ def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
 @main.command()
 @with_options(DATA_DIR, WEIGHTS_DIR)
 def doctor(**options: Any) -> None:
-    """What this machine has, and where missing data and weights would come from."""
+    """What this machine has, and what is missing.
+
+    Of missing data and weights it says where they would come from, and where to put them.
+    """
     apply_places(options)
     from trilemma_bench.doctor import diagnosis
 
@@ -70,7 +76,10 @@ def doctor(**options: Any) -> None:
 @main.command("check-model")
 @with_options(MODEL, DATASET, SET, PLUGINS)
 def check_model_(**options: Any) -> None:
-    """Whether a model, such as a plugin's, does what the harness asks of one: a few steps and samples on the CPU."""
+    """Whether a model does what the harness asks of it.
+
+    A few steps and samples on the CPU, of a plugin's model before it trains for long.
+    """
     from trilemma_bench.job import prepare
     from trilemma_bench.model_check import check_model
 

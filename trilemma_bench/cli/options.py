@@ -34,50 +34,57 @@ MODEL = click.option("--model", required=True, metavar="NAME", help="A registere
 DATASET = click.option(
     "--dataset", required=True, metavar="NAME", help="A registered dataset, folder:PATH or npz:PATH."
 )
-CONFIG = click.option("--config", type=FILE, metavar="FILE", help="TOML over the shipped config.")
+CONFIG = click.option("--config", type=FILE, metavar="FILE", help="TOML of settings, over the shipped recipe.")
 SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, see `settings`; repeatable."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting, see `settings`; repeatable."
 )
-BUDGET = click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train.")
-CHECKPOINT = click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use.")
+BUDGET = click.option("--budget", metavar="90s|10m|2h|500kimg", help="How long to train; the recipe's if not given.")
+CHECKPOINT = click.option("--checkpoint", type=FILE, metavar="FILE", help="Trained weights to use, without training.")
 SAMPLES = click.option(
-    "--samples", type=click.IntRange(min=2), metavar="N", help="Samples; the protocol's number if not given."
+    "--samples", type=click.IntRange(min=2), metavar="N", help="How many samples; the protocol's number if not given."
 )
 PROTOCOL = click.option("--protocol", metavar="NAME", help="Evaluation protocol; the dataset's own if not given.")
 REFERENCES = click.option(
-    "--reference", "references", multiple=True, type=FILE, metavar="FILE", help="Compare with this; repeatable."
+    "--reference",
+    "references",
+    multiple=True,
+    type=FILE,
+    metavar="FILE",
+    help="Compare with this file of `reference export`, not with the dataset; repeatable.",
 )
 FEATURE_PRECISION = click.option(
     "--feature-precision",
     type=click.Choice(FEATURE_PRECISIONS),
-    help="Of the extractors: below float32 faster on a GPU, but not comparable.",
+    help="Arithmetic of the extractors. Below float32 is faster on a GPU, and another measurement.",
 )
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws.")
 DEVICE = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
-PLUGINS = click.option("--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Loads a plugin file.")
+PLUGINS = click.option(
+    "--plugin", "plugins", multiple=True, type=FILE, metavar="FILE.py", help="Load a plugin; repeatable."
+)
 OUT = click.option("--out", type=FOLDER, default=RUNS, show_default=True, metavar="DIR", help="Where results go.")
 DATA_DIR = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_DATA_DIR.")
 WEIGHTS_DIR = click.option("--weights-dir", type=FOLDER, metavar="DIR", help="Instead of TRILEMMA_WEIGHTS_DIR.")
 QUIET = click.option("--quiet", is_flag=True, callback=_silence_tqdm, help="No progress bars.")
-SPLIT = click.option("--split", default="train", show_default=True, help="Of the dataset.")
+SPLIT = click.option("--split", default="train", show_default=True, help="Split of the dataset.")
 EXTRACTOR = click.option("--extractor", required=True, metavar="NAME", help="A registered feature extractor.")
 OUTPUT = click.option("--output", default="features", show_default=True, help="Which of the extractor's outputs.")
 TO_REFERENCE = click.option("--to", "path", required=True, type=FILE, metavar="FILE", help="Where it goes.")
 
 FAIL_IF = click.option(
     "--fail-if", "limits", multiple=True, metavar="'fid>+0.5'",
-    help="Exit with 1 when B - A in a score, or B / A in a time, is beyond this, 95 % interval and all; repeatable. "
-    "With one run a side this is about these two trainings: give several seeds to judge what trained them.",
+    help="Exit with 1 when B - A in a score, or B / A in a time, lies beyond this with all of its 95 % interval; "
+    "repeatable. With one run a side that is about these two trainings only: give several seeds to judge the recipes.",
 )  # fmt: skip
 FAIL_ON = click.option(
     "--fail-on", type=click.Choice(["interval", "value"]), default="interval", show_default=True,
-    help="What has to be beyond: all of the interval, or the value alone, which noise can move.",
+    help="What has to lie beyond: all of the interval, or the value alone, which noise can move.",
 )  # fmt: skip
 
-TRAINING = CONFIG, SET, BUDGET
+TRAINING = CONFIG, SET, BUDGET, SEED
 SAMPLING = CHECKPOINT, SAMPLES
 MEASURING = PROTOCOL, REFERENCES, FEATURE_PRECISION
-COMMON = SEED, DEVICE, PLUGINS, OUT
+COMMON = DEVICE, PLUGINS, OUT
 PLACES = DATA_DIR, WEIGHTS_DIR, QUIET
 LIMITS = FAIL_IF, FAIL_ON
 REFERENCE = DATASET, SPLIT, EXTRACTOR, OUTPUT

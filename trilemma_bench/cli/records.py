@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 )
 @click.option("--published", is_flag=True, help="Show the numbers of papers beside what was measured, unranked.")
 def report(dirs: tuple[Path, ...], out: Path | None, published: bool) -> None:
-    """An interactive page, tables and figures of all the records below DIR (default: runs)."""
+    """Make a page, tables and figures of records.
+
+    Of all the records below DIR (default: runs). The page is interactive.
+    """
     from trilemma_bench.report import write_report
     from trilemma_bench.results import find_records
 
@@ -45,7 +48,10 @@ def report(dirs: tuple[Path, ...], out: Path | None, published: bool) -> None:
 @click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
 @with_options(PLUGINS)
 def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
-    """Whether the records below DIR (default: results) may stand in a leaderboard: schema, protocol, hashes."""
+    """Whether records may stand in a leaderboard.
+
+    Of the records below DIR (default: results) schema, protocol, samples, reference and hashes are checked.
+    """
     from trilemma_bench.leaderboard import check_records
 
     load_plugins(plugins)
@@ -61,7 +67,7 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Only runs with this setting, if any; repeatable."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Only runs with this value of a setting; repeatable."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @with_options(*LIMITS)
@@ -71,8 +77,8 @@ def compare(
     """Which differences between A and B are real.
 
     Each is a run's folder, its record.json, or a folder of several runs that differ only in the seed; of runs that were
-    repeated, the newest counts. Of a sweep's folder --set chooses: those of a model with that setting have to have this
-    value of it.
+    repeated, the newest counts. In the folder of a sweep --set chooses one of its runs; a side whose model has no such
+    setting stays as it is.
     """
     from trilemma_bench.comparing import compare as compare_runs
     from trilemma_bench.config import parse_overrides

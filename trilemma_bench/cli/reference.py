@@ -40,7 +40,7 @@ def reference_() -> None:
 
 @reference_.command("list")
 def reference_list() -> None:
-    """What is cached: of which data and extractor, which kinds, and how large."""
+    """What is cached: of which data and extractor, how large."""
     from trilemma_bench.features import cache
 
     rows = [("DATASET", *map(str.upper, LISTED), "KINDS", "BYTES", "USED"), *map(_row, cache.entries())]
@@ -80,9 +80,10 @@ def reference_prune(days: int | None, everything: bool) -> None:
 @click.option("--radii", is_flag=True, help="With features: also the distances to the 5 nearest others.")
 @with_options(TO_REFERENCE, DEVICE, PLUGINS, *PLACES)
 def reference_export(**options: Any) -> None:
-    """Write a reference into a file, computing it first unless it is cached.
+    """Write a reference into a file.
 
-    A .safetensors says what it is of, and `run --reference FILE` uses it; an .npz takes moments, as mu and sigma.
+    It is computed first unless it is cached. A .safetensors says what it is of, and `run --reference FILE` uses it; an
+    .npz takes moments, as mu and sigma.
     """
     options = apply_places(options)
     load_plugins(options["plugins"])
@@ -113,7 +114,9 @@ def reference_export(**options: Any) -> None:
 @click.option("--count", type=click.IntRange(min=2), metavar="N", help="Samples behind mu and sigma.")
 @with_options(TO_REFERENCE, PLUGINS, *PLACES)
 def reference_import(source: Path, **options: Any) -> None:
-    """Turn someone's .npz into a reference that says what it is, for `run --reference FILE`.
+    """Turn someone's .npz into a reference.
+
+    What it makes says what it is of, and `run --reference FILE` uses it.
 
     FILE.npz holds mu and sigma (pytorch-fid, TTUR, EDM), also mu_s and sigma_s (guided-diffusion; --output spatial), or
     features as pool_3 (score-SDE). It says neither data, extractor nor number of samples: you do, and it is recorded.

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 @main.command()
 @with_options(MODEL, DATASET, *TRAINING, *SAMPLING, *MEASURING, *COMMON, *PLACES)
 def run(**options: Any) -> None:
-    """Train unless a checkpoint is given or found, sample, measure, and write the run's folder."""
+    """Train, sample, measure, and write the run's folder.
+
+    Nothing is trained where --checkpoint gives the weights, or a run below --out has trained with the same code,
+    settings, budget and seed; where such a run was interrupted, training goes on.
+    """
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
 
@@ -53,7 +57,11 @@ def run(**options: Any) -> None:
 @click.option("--steps", metavar="N,N,...", help="Numbers of steps: short for --vary sampling_steps=N,N,...")
 @click.option("--vary", metavar="KEY=VALUE,...", help="A sampling setting, such as eta or truncation, and its values.")
 def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
-    """A curve in the trilemma: sample one trained model with several values of a knob, a record for each."""
+    """Sample one trained model with several values of a setting.
+
+    It makes a record for each value, and together a curve through the trilemma. Only settings of the sampling can be
+    swept. Started again, it does only what the same code has not done on this machine.
+    """
     from trilemma_bench import sweep as sweeping
     from trilemma_bench.report.terminal import terminal_table
 
@@ -68,7 +76,10 @@ def sweep(steps: str | None, vary: str | None, **options: Any) -> None:
 @main.command()
 @with_options(MODEL, DATASET, *TRAINING, *COMMON, *PLACES)
 def train(**options: Any) -> None:
-    """Train only; `run` and `sample` with the same settings find the checkpoint."""
+    """Train only.
+
+    `run` and `sample` find the checkpoint, given the same settings, budget and seed.
+    """
     from trilemma_bench import pipeline
 
     click.echo(pipeline.train(to_options(options)))
@@ -86,7 +97,10 @@ def train(**options: Any) -> None:
     help="Where the samples go.",
 )
 def sample(path: Path, **options: Any) -> None:
-    """Draw samples from a trained model into an .npz file."""
+    """Draw samples from a trained model into an .npz file.
+
+    It never trains: it takes what `run` or `train` made with the same settings, budget and seed, or --checkpoint.
+    """
     from trilemma_bench import pipeline
 
     click.echo(pipeline.sample(to_options(options), path))
@@ -94,17 +108,22 @@ def sample(path: Path, **options: Any) -> None:
 
 @main.command()
 @with_options(DATASET, *MEASURING, *COMMON, *PLACES)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Is recorded; nothing is drawn with it."
+)
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
 @click.option("--real", is_flag=True, help="They are real data, such as a test split: a ceiling, never ranked.")
 @click.option(
-    "--reference-split", metavar="NAME", help="Compare with this; the protocol's split, or all of a folder without any."
+    "--reference-split",
+    metavar="NAME",
+    help="Compare with this split; by default the protocol's, or all of a folder without splits.",
 )
 def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
     """Measure samples that someone else made.
 
-    With --dataset folder:PATH they are compared with PATH/train, as the protocols say, where PATH/train and PATH/test
-    are there, else with all images in PATH.
+    With --dataset folder:PATH they are compared with PATH/train where PATH holds train and test, else with all images
+    in PATH; with npz:PATH likewise.
     """
     from trilemma_bench import pipeline
     from trilemma_bench.report.terminal import terminal_table
@@ -151,16 +170,16 @@ def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tup
 @main.command()
 @click.argument("file", type=FILE, metavar="FILE.toml")
 @click.option(
-    "--seeds", callback=_seeds, metavar="N,N,...", help="Every training with each of these, instead of its own."
+    "--seeds", callback=_seeds, metavar="N,N,...", help="Train each model with all of these, not with its own seed."
 )
 @click.option("--only", "models", multiple=True, metavar="MODEL", help="Runs of this model alone; repeatable.")
 @with_options(DEVICE, PLUGINS, OUT, *PLACES)
 def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options: Any) -> None:
     """Run all of a suite, and report on it.
 
-    FILE has a [[run]] table for each run, with the options of `run` as keys (model, dataset, budget, seed, samples,
-    protocol, …) and its settings in [run.set]; or it is the name of a shipped suite: see `trilemma-bench list suites`.
-    Started again, it does only what the same code has not done on this machine.
+    FILE has a [[run]] table for each run. Its keys are options of `run`: model, dataset, config, budget, seed, samples,
+    protocol and feature_precision; what `run` takes by --set is in [run.set]. Or FILE is the name of a shipped suite,
+    see `trilemma-bench list suites`. Started again, it does only what the same code has not done on this machine.
     """
     from trilemma_bench.report import check_ours, write_report
     from trilemma_bench.report.terminal import terminal_table
@@ -186,7 +205,7 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
 
 @main.command()
 @click.argument("paper")
-@click.option("--scale", default="cpu", show_default=True, help="cpu: under 30 minutes on two cores; gpu: CIFAR-10.")
+@click.option("--scale", default="cpu", show_default=True, help="cpu: half an hour. gpu: CIFAR-10 too, 4.5 hours.")
 @click.option("--out", type=FOLDER, default=RUNS / "paper", show_default=True, metavar="FOLDER")
 @with_options(DEVICE, *PLACES)
 def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
