@@ -21,7 +21,8 @@ HIGH_QUALITY_STDS = 4
 class Gaussians25(Dataset):
     """25 Gaussians of standard deviation 0.05 around {−4, −2, 0, 2, 4}², equally likely; float32 N×2, label = mode.
 
-    100,000 points a split, from fixed seeds. Source: Xiao et al. 2022, appendix C.5.
+    100,000 points a split, from fixed seeds. After Xiao et al. 2022, figure 6 and appendix C.5; the grid and the
+    deviation are those that such toys usually have, since theirs are not known here.
     """
 
     name = "gaussians25"
