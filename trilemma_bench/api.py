@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class CommonOptions(TypedDict, total=False):
     """The options that `trilemma-bench run` and `evaluate` share, by the same names.
 
-    references: files to compare with instead of the dataset. out: where results go. progress: whether to show bars.
-    say: takes each line that there is to say, `print` by default.
+    protocol: its name, the dataset's own if not given. feature_precision: 'float32', 'tf32' or 'bf16'. references:
+    files to compare with instead of the dataset. seed: of all random draws; `evaluate` draws nothing, and records it.
+    device: 'auto', 'cpu' or 'cuda'. out: where results go. progress: whether to show bars. say: takes each line that
+    there is to say, `print` by default.
     """
 
     protocol: str | None
@@ -92,7 +94,10 @@ def run(
 def train(
     *, model: str, dataset: str, settings: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
 ) -> Path:
-    """Trains unless a finished run with the same settings is found; returns the path of the checkpoint."""
+    """Trains unless a finished run with the same settings is found; returns the path of the checkpoint.
+
+    settings, options, errors: as in `run`. Raises UsageError for a checkpoint, which is trained already.
+    """
     return pipeline.train(options_of(model, dataset, settings, options))
 
 
@@ -104,7 +109,11 @@ def sample(
     settings: Mapping[str, Any] | None = None,
     **options: Unpack[RunOptions],
 ) -> Path:
-    """Draws samples of a trained model into the .npz at `path`; returns it. Never trains."""
+    """Draws samples of a trained model into the .npz at `path`; returns it. Never trains.
+
+    The file has 'images', uint8 N×H×W×C, or 'points', float32 N×D. settings, options, errors: as in `run`; raises
+    TrilemmaError where nothing trained with the same settings, budget and seed is below `out`, and no checkpoint given.
+    """
     return pipeline.sample(options_of(model, dataset, settings, options), Path(path))
 
 
@@ -120,7 +129,7 @@ def evaluate(
 
     Arrays: uint8 N×H×W×C or N×C×H×W for images, float N×D for points. name: the model's name in the record.
     real: these are real data, such as a test split: a table shows them as its ceiling and ranks them with nobody.
-    Raises TrilemmaError when the samples do not fit the dataset.
+    options: see `EvaluateOptions`. Raises TrilemmaError when the samples do not fit the dataset.
     """
     given = Path(samples) if isinstance(samples, str) else samples
     return pipeline.evaluate(options_of(name, dataset, None, options, EvaluateOptions), given, real)
