@@ -151,6 +151,13 @@ def make_record(
     return Record(**{**facts, **changes})
 
 
+def made_elsewhere(file: str, seed: int = 0, content: str = "", **changes: Any) -> Record:
+    """Of samples that were given in `file`, which holds `content`."""
+    part = ModelPart(name="theirs", parameters=0, settings={"samples": file}, plugin="", version="")
+    facts: dict[str, Any] = {"id": f"{file}-{seed}", "seed": seed, "samples_sha256": content or file, "model": part}
+    return make_record(**{**changes, "speed": None}).model_copy(update={**facts, "speed": None, "training": None})
+
+
 def of_code(record: Record, sha256: str) -> Record:
     """The record of a model whose source has this hash."""
     return record.model_copy(update={"model": record.model.model_copy(update={"source_sha256": sha256})})

@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_side_is_refused(write, tmp_path):
     chunks = [scored(seed=i, id=f"{i}", sampling={"chunk_size": 10**i}) for i in range(2)]
     with fails("more than the seed (sampling · chunk_size: 10, not 1)", kind=UsageError):
         tb.compare(good, write("chunks", *chunks))
-    with fails("a seed was trained twice", kind=UsageError):
+    with fails("a seed is there twice", kind=UsageError):
         again = make_training(checkpoint_sha256="cd" * 32)
         tb.compare(good, write("twice", scored(id="1"), scored(id="2", training=again)))
 

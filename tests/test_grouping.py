@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from records import make_protocol, make_record, make_speed, of_code, trained
+from records import made_elsewhere, make_protocol, make_record, make_speed, of_code, trained
 
-from trilemma_bench.grouping import comparable, is_reference, over_seeds
+from trilemma_bench.grouping import comparable, is_reference, over_seeds, repeats
 
 CPU, GPU = make_speed(1e-3, 4, device="cpu"), make_speed(1e-4, 4, device="cuda")
 
@@ -148,3 +148,23 @@ def test_time_and_cost_of_training_do_not_keep_seeds_apart():
 def test_a_repeated_seed_or_trained_model_is_no_other_training():
     assert [len(runs) for runs in over_seeds([trained(0), trained(1), trained(0)])] == [2, 1]
     assert [len(runs) for runs in over_seeds([trained(0, weights="w"), trained(1, weights="w")])] == [1, 1]
+
+
+def test_sets_of_samples_made_elsewhere_are_seeds_of_one_row():
+    (runs,) = over_seeds([made_elsewhere("a.npz", 0), made_elsewhere("b.npz", 1), made_elsewhere("c.npz", 2)])
+    assert len(runs) == 3
+    assert runs.record.scores["recall"].interval_method.startswith("Student's t over seeds of the samples' making")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [made_elsewhere("b.npz", 0), made_elsewhere("b.npz", 1, content="a.npz"), made_elsewhere("a.npz", 1)],
+    ids=["one seed twice", "the same samples in another file", "one file twice"],
+)
+def test_the_same_seed_or_samples_made_elsewhere_count_once(second):
+    assert [len(runs) for runs in over_seeds([made_elsewhere("a.npz", 0), second])] == [1, 1]
+
+
+def test_the_same_samples_measured_again_are_a_repetition():
+    again, other = made_elsewhere("copy.npz", content="a.npz"), made_elsewhere("b.npz")
+    assert [len(same) for same in repeats([made_elsewhere("a.npz"), again, other])] == [2, 1]

@@ -127,3 +127,13 @@ def test_a_path_whose_bytes_are_no_text_is_recorded_with_a_question_mark(tmp_pat
     record = tb.evaluate(path, dataset="digits", out=tmp_path / "out", device="cpu", progress=False)
     assert record.model.settings["samples"] == f"{tmp_path}/caf?.npy"
     assert read_record(tmp_path / "out" / record.place / "record.json") == record
+
+
+def test_two_sets_of_one_model_are_a_side_of_a_comparison(tmp_path):
+    points = torch.from_numpy(RNG.standard_normal((3, 300, 2)))
+    for seed in range(2):
+        tb.evaluate(points[seed], dataset="gaussians25", name="theirs", seed=seed, out=tmp_path, progress=False)
+    other = tb.evaluate(points[2], dataset="gaussians25", name="ours", out=tmp_path, progress=False)
+    found = tb.compare(tmp_path / "gaussians25" / "theirs", tmp_path / other.place)
+    assert [record.seed for record in found.a.records] == [0, 1]
+    assert found.a.record.scores["recall"].interval_method.startswith("Student's t over seeds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from records import make_record, make_training, of_code
+from records import made_elsewhere, make_record, make_training, of_code
 
 from trilemma_bench.report.table import tables
 
@@ -56,3 +56,10 @@ def test_settings_and_budget_tell_apart_together_where_neither_does_alone():
     ]
     (table,) = tables(records)
     assert {row.name for row in table.rows} == {f"ddim (5 steps), {b}, eta={e}" for e in (0, 1) for b in ("2m", "9m")}
+
+
+def test_samples_made_elsewhere_are_told_apart_by_their_file():
+    (table,) = tables([made_elsewhere("a.npz"), made_elsewhere("b.npz")])
+    assert {row.name for row in table.rows} == {"theirs, samples=a.npz", "theirs, samples=b.npz"}
+    (table,) = tables([made_elsewhere("a.npz", 0), made_elsewhere("b.npz", 1)])
+    assert [row.name for row in table.rows] == ["theirs, 2 seeds"]

@@ -127,7 +127,8 @@ def evaluate(
 ) -> Record:
     """Measures samples that someone else made: a folder of images, an .npz or .npy file, an array or a tensor.
 
-    Arrays: uint8 N×H×W×C or N×C×H×W for images, float N×D for points. name: the model's name in the record.
+    Arrays: uint8 N×H×W×C or N×C×H×W for images, float N×D for points. name: the model's name in the record; several
+    sets of one name, each with its own seed, are one row over seeds.
     real: these are real data, such as a test split: a table shows them as its ceiling and ranks them with nobody.
     options: see `EvaluateOptions`. Raises TrilemmaError when the samples do not fit the dataset.
     """

@@ -152,7 +152,7 @@ def runs_at(path: Path | str, settings: Mapping[str, Any]) -> Runs:
     first, *others = over_seeds(same[-1] for same in repeats(chosen))
     if others:
         apart = differences(seed_conditions(others[0].record), seed_conditions(first.record))
-        what = "; ".join(apart[:3]) or "a seed was trained twice, or weights were sampled with two seeds"
+        what = "; ".join(apart[:3]) or "a seed is there twice, or weights or samples are with two seeds"
         advice = "name one, choose by --set KEY=VALUE, or name a folder with links to those of one row"
         raise UsageError(f"{path}: its runs differ in more than the seed ({what}): {advice}")
     return first

@@ -99,7 +99,7 @@ _METHODS: dict[Design, str] = {
 def _design(a: Runs, b: Runs) -> Design:
     if max(len(a), len(b)) == 1:
         return "single runs"
-    weights = [sorted(run.weights_sha256 for run in runs.records) for runs in (a, b)]
+    weights = [sorted(run.origin_sha256 for run in runs.records) for runs in (a, b)]
     if all(map(all, weights)) and weights[0] == weights[1]:
         return "same trainings"
     trained = all(run.training for runs in (a, b) for run in runs.records)
@@ -128,7 +128,7 @@ def _errors(a: Runs, b: Runs, name: str, design: Design, up: bool) -> list[Error
 
 def _values(runs: Runs, name: str) -> Floats:
     """Of each run, those of one trained model in its place on whichever side it is."""
-    records = sorted(runs.records, key=lambda run: run.weights_sha256)
+    records = sorted(runs.records, key=lambda run: run.origin_sha256)
     return np.array([record.scores[name].value for record in records])
 
 

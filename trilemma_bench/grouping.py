@@ -98,7 +98,8 @@ def comparable(records: Iterable[Record]) -> list[Group]:
 def over_seeds(records: Iterable[Record]) -> list[Runs]:
     """`records` (complete ones) in sets that differ only in the seed, in order of first appearance.
 
-    A seed counts once, and so does a trained model: repetitions say nothing about other trainings, and stand apart.
+    A seed counts once, and so do a trained model and a set of samples that was made elsewhere: repetitions say nothing
+    about other trainings, and stand apart.
     """
     sets = [runs for same in _alike(records) for runs in _without_repeats(same)]
     return [Runs(tuple(sorted(runs, key=lambda record: record.seed))) for runs in sets]
@@ -117,12 +118,12 @@ def _without_repeats(same: Iterable[Record]) -> list[list[Record]]:
 
 
 def repeats(records: Iterable[Record]) -> list[list[Record]]:
-    """`records` in sets that are the same in all, weights and seed included, each oldest first."""
+    """`records` in sets that are the same in all, seed and weights (or given samples) included, each oldest first."""
     sets: list[list[Record]] = []
     for same in _alike(sorted(records, key=lambda record: (record.created, record.id))):
         repeated: dict[tuple[int, str], list[Record]] = {}
         for record in same:
-            repeated.setdefault((record.seed, record.weights_sha256), []).append(record)
+            repeated.setdefault((record.seed, record.origin_sha256), []).append(record)
         sets += repeated.values()
     return sets
 
@@ -149,9 +150,9 @@ def _parted(same: list[Record]) -> list[list[Record]]:
 
 
 def _repeats(record: Record, runs: Sequence[Record]) -> bool:
-    """Whether the seed of `record`, or its trained model, is already among `runs`."""
-    weights = record.weights_sha256
-    return any(record.seed == other.seed or (weights and weights == other.weights_sha256) for other in runs)
+    """Whether the seed of `record`, or what its scores come from, is already among `runs`."""
+    origin = record.origin_sha256
+    return any(record.seed == other.seed or (origin and origin == other.origin_sha256) for other in runs)
 
 
 def seed_conditions(record: Record) -> Conditions:
@@ -171,7 +172,7 @@ def _always_recorded(record: Record) -> Conditions:
     trained, speed = record.training, record.speed
     fields = {
         "model": record.model.model_dump(exclude={"source_sha256", "settings"}),
-        "settings": record.model.settings,
+        "settings": {} if record.made_elsewhere else record.model.settings,  # there, the file that they came in
         "trained on": record.dataset.split,
         "training": None if trained is None else trained.model_dump(include={"budget", "settings", "device"}),
         "timing": None

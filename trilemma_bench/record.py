@@ -233,8 +233,15 @@ class Record(_Part):
         return f"{self.model.name} ({self.model.variant})" if self.model.variant else self.model.name
 
     @property
-    def weights_sha256(self) -> str:
-        """Of the checkpoint that was sampled; '' where nothing is trained."""
+    def made_elsewhere(self) -> bool:
+        """Whether its samples were given as they were: of their model nothing is known but the name."""
+        return self.status == "complete" and not self.model.plugin
+
+    @property
+    def origin_sha256(self) -> str:
+        """Of the checkpoint that was sampled, or of samples that were made elsewhere; '' where nothing is trained."""
+        if self.made_elsewhere:
+            return self.samples_sha256 or ""
         return self.training.checkpoint_sha256 if self.training else ""
 
     @property

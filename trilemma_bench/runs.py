@@ -30,6 +30,9 @@ class Runs:
 
     @property
     def _varied(self) -> str:
+        """What another seed changes. Of samples made elsewhere their maker knows."""
+        if any(record.made_elsewhere for record in self.records):
+            return "the samples' making"
         return "training and sampling" if all(record.training for record in self.records) else "sampling"
 
     @property

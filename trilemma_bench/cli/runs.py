@@ -109,7 +109,11 @@ def sample(path: Path, **options: Any) -> None:
 @main.command()
 @with_options(DATASET, *MEASURING, *COMMON, *PLACES)
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Is recorded; nothing is drawn with it."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="That made them: sets of one --name are one row over seeds.",
 )
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
@@ -122,6 +126,7 @@ def sample(path: Path, **options: Any) -> None:
 def evaluate(source: Path, name: str, real: bool, **options: Any) -> None:
     """Measure samples that someone else made.
 
+    Several sets of one model, each with the same --name and its own --seed, are one row, with the spread between them.
     With --dataset folder:PATH they are compared with PATH/train where PATH holds train and test, else with all images
     in PATH; with npz:PATH likewise.
     """

@@ -44,7 +44,7 @@ def _curve(rows: list[Row], names: Counter[str]) -> Curve:
 
 def _weights(row: Row) -> frozenset[str]:
     model = row.record.model
-    return frozenset(repr((model.name, model.plugin, model.parameters, run.weights_sha256)) for run in row.runs.records)
+    return frozenset(repr((model.name, model.plugin, model.parameters, run.origin_sha256)) for run in row.runs.records)
 
 
 def _by_cost(rows: Sequence[Row]) -> list[Row]:

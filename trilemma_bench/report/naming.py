@@ -64,6 +64,8 @@ def _facts_in_order(rows: Sequence[Runs]) -> Iterator[list[str]]:
 def _facts(runs: Runs) -> Facts:
     """What was chosen for these runs, by its full name, in words: 'eta=0.5', or a budget as '40s'."""
     conditions = dict(seed_conditions(runs.record))
+    if len(runs) == 1 and runs.record.made_elsewhere:
+        conditions |= {f"settings{BELOW}{name}": value for name, value in runs.record.model.settings.items()}
     chosen = {name for name in conditions if name.split(BELOW)[0] in _TABLES} - _FOLLOWS
     return {name: _text(name, conditions[name]) for name in conditions if name in chosen and _said(conditions[name])}
 
