@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import nullcontext
+
 import pytest
 import torch
 from recording import FakeGraphs, RefusingGraphs
@@ -9,7 +12,7 @@ from torch import nn
 
 from trilemma_bench import graphs
 from trilemma_bench.errors import TrilemmaError
-from trilemma_bench.graphs import accelerated
+from trilemma_bench.graphs import Graphs, accelerated
 
 
 class OnGPU(torch.Tensor):
@@ -38,6 +41,44 @@ def test_a_network_is_replayed_for_each_kind_of_inputs(network, monkeypatch):
         assert replay.works
         assert [kind[0][0][0] for kind in replay._graphs.replays] == [4, 4, 6, 4]
         assert len(replay._graphs.recorded) == 2
+
+
+class Garbage:
+    """Refers to itself, so that only a collection ends it."""
+
+    ends = 0
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        Garbage.ends += 1
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_ends_while_work_is_recorded(enabled, monkeypatch):
+    for name in ("Stream", "CUDAGraph", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, object)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments, **options: nullcontext())
+    monkeypatch.setattr(Garbage, "ends", 0)
+    ends = []
+
+    def littering(x):
+        for _ in range(50_000):
+            Garbage()
+        ends.append(Garbage.ends)
+        return {"sum": x.sum()}
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        Graphs().record("kind", littering, [torch.zeros(3)])
+        assert ends == [0]
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    gc.collect()
+    assert Garbage.ends == 50_000
 
 
 @torch.no_grad()

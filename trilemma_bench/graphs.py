@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -54,7 +55,7 @@ class Graphs:
         inside: list[BaseException] = []
         try:
             # The outer context brings the stream back: the inner one does not where it fails at its end.
-            with torch.cuda.stream(self._stream), self._recording(graph), _noting(inside):
+            with torch.cuda.stream(self._stream), _keeping_garbage(), self._recording(graph), _noting(inside):
                 result = work(*held)
         except BaseException as error:
             _forget_failure()
@@ -104,6 +105,20 @@ def _forget_failure() -> None:
         graph.capture_begin()
         torch.zeros(1, device="cuda")
         graph.capture_end()
+
+
+@contextmanager
+def _keeping_garbage() -> Iterator[None]:
+    """Inside, no garbage is collected: the end of a graph or of a compiled kernel is a call of the driver's, at which a
+    recording that is under way fails.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 @contextmanager
