@@ -24,6 +24,9 @@ class FakeGraphs:
     def __len__(self):
         return len(self.recorded)
 
+    def clear(self):
+        self.recorded.clear()
+
     def rehearse(self, work, inputs):
         return work(*inputs)
 

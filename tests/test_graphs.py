@@ -43,6 +43,20 @@ def test_a_network_is_replayed_for_each_kind_of_inputs(network, monkeypatch):
         assert len(replay._graphs.recorded) == 2
 
 
+@torch.no_grad()
+def test_what_is_forgotten_is_recorded_anew(network, monkeypatch):
+    monkeypatch.setattr(graphs, "Graphs", FakeGraphs)
+    x = torch.randn(4, 3)
+    with accelerated(network, compiled=False, graphs="auto") as replay:
+        replay.forget()
+        first = network(x.as_subclass(OnGPU))
+        replay.forget()
+        assert not replay._graphs.recorded
+        network.weight.zero_()
+        assert not torch.equal(network(x.as_subclass(OnGPU)), first)
+        assert len(replay._graphs.recorded) == 1
+
+
 class Garbage:
     """Refers to itself, so that only a collection ends it."""
 

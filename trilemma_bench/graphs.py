@@ -74,6 +74,11 @@ class Graphs:
         graph.replay()
         return {name: value.clone() for name, value in result.items()}
 
+    def clear(self) -> None:
+        """Forgets what is recorded, whose memory is free again."""
+        self._recorded.clear()
+        self._pool = torch.cuda.graph_pool_handle()
+
     def _recording(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
         return torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
 
@@ -172,6 +177,11 @@ class Replay:
         if self.works:
             self._record_if_new(kind, inputs)
         return self._graphs.replay(kind, inputs)["output"] if self.works and self._graphs else self._forward(*inputs)
+
+    def forget(self) -> None:
+        """From now on what it has met is recorded anew."""
+        if self._graphs:
+            self._graphs.clear()
 
     def _record_if_new(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> None:
         self._graphs = self._graphs or Graphs()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import device_name
+from trilemma_bench.graphs import Replay
 from trilemma_bench.processor import ProcessorShare
 from trilemma_bench.record import Speed
 from trilemma_bench.sampling import check_count, drawing
@@ -77,9 +78,9 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
 
     Network evaluations are counted in the first batch of each size, which is not timed.
     """
-    batch, others = settings.timing_batch, _held_by_others(model, device)
+    batch = settings.timing_batch
     with drawing(model, settings, device) as replay:
-        _draw(model, 1, generator(device, "timing", seed))
+        others = _settled(model, batch, generator(device, "timing", seed), replay)
         reset_peak_memory(device)
         processor = ProcessorShare()
         warmup, raw, counted = _timed(model, batch, settings, generator(device, "timing", seed))
@@ -110,6 +111,19 @@ def measure_speed(model: GenerativeModel, settings: SamplingSettings, device: to
         processor_share=processor_share,
         others_memory_bytes=others_memory,
     )
+
+
+def _settled(model: GenerativeModel, batch: int, rng: torch.Generator, replay: Replay | None) -> int:
+    """Draws until libraries have what they keep; returns the bytes on the device that are not the model's.
+
+    A GPU's libraries try their algorithms in a first batch, in more memory than any later one takes. What that one
+    recorded, or lowered of the weights, is made again, to be counted.
+    """
+    _draw(model, batch if rng.device.type == "cuda" else 1, rng)
+    if replay:
+        replay.forget()
+    torch.clear_autocast_cache()
+    return _held_by_others(model, rng.device)
 
 
 def evaluations(model: GenerativeModel, counted: float) -> tuple[float | None, str]:
