@@ -51,14 +51,18 @@ def built(name, spec, **settings):
 
 
 def trained(name, folder, spec=IMAGES, settings=None, **training):
-    """A run of STEPS steps, and what replays them; Adam's ε is large, so that it does not blow rounding up."""
+    """A run of STEPS steps, and what replays them.
+
+    Adam's ε is so large that rounding is not blown up: with 1e-4, noise of 1e-7 in the operands of its products moves a
+    GAN's weights by more than the tolerance in one training of ten, as a penalty's gradient jumps where a ReLU tips.
+    """
     model = built(name, spec, **(settings or {}))
     seed_everything(0)
     facts = {"lr_warmup_steps": 6, "precision": "float32", "flip": spec.is_image} | training
     run = tiny_trainer(model, folder, STEPS, say=complain, device=CUDA, **facts)
     for optimizer in run.optimizers.values():
         for group in optimizer.param_groups:
-            group["eps"] = 1e-4
+            group["eps"] = 1e-2
     recorded, forget = [], run.training_step.forget
     run.training_step.forget = lambda: (recorded.append(run.training_step._recorded), forget())
     header = run.run()
@@ -193,10 +197,15 @@ def test_peak_memory_is_the_models(graphs):
 
 
 def test_what_this_process_holds_is_not_taken_for_another_programs():
-    before = held_by_other_programs(CUDA)
-    mine = torch.empty(2**31, dtype=torch.uint8, device=CUDA)
-    assert abs(held_by_other_programs(CUDA) - before) < 2**30
-    del mine
+    """Others may come and go between two readings, but not always."""
+    changes = []
+    for _ in range(5):
+        before = held_by_other_programs(CUDA)
+        mine = torch.empty(2**31, dtype=torch.uint8, device=CUDA)
+        changes.append(abs(held_by_other_programs(CUDA) - before))
+        del mine
+        torch.cuda.empty_cache()
+    assert min(changes) < 2**30
 
 
 def test_what_is_collected_while_a_model_samples_is_not_taken_off_its_peak(monkeypatch):

@@ -106,7 +106,7 @@ def _forget_failure() -> None:
     """After a failure torch's random generator believes that it is still recorded, until a recording ends well."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with suppress(RuntimeError), torch.cuda.stream(torch.cuda.Stream()):
+    with suppress(RuntimeError), torch.cuda.stream(torch.cuda.Stream()), _keeping_garbage():
         graph.capture_begin()
         torch.zeros(1, device="cuda")
         graph.capture_end()
