@@ -29,6 +29,35 @@ def test_vae_divergence_is_the_closed_form_on_average(scale):
     assert float(found.mean()) == pytest.approx(float(expected), abs=5 * float(found.std()) / 200_000**0.5)
 
 
+def test_the_loss_is_the_evidence_lower_bound_per_coordinate():
+    """−log p(x | z) + β (log q(z | x) − log p(z)) of one drawn z (Kingma & Welling 2014, eq. 3), without ½ log 2π."""
+    model = VAE(DataSpec((2,), scale=2.0), latent_dim=3, hidden=8, couplings=0, beta=0.5, noise_std=0.7)
+    batch = torch.randn(16, 2, generator=rng())
+    mean, log_std = model.encoder(batch / 2).detach().chunk(2, dim=1)
+    posterior = torch.distributions.Normal(mean, log_std.exp())
+    torch.manual_seed(3)
+    latents = mean + log_std.exp() * torch.randn_like(mean)
+    likelihood = torch.distributions.Normal(model.network.decoder(latents).detach(), 0.7).log_prob(batch / 2)
+    prior = torch.distributions.Normal(0.0, 1.0)
+    divergence = (posterior.log_prob(latents) - prior.log_prob(latents)).sum(dim=1).mean() / 2
+    torch.manual_seed(3)
+    found = model.training_step(batch, 0, model.optimizers())
+    reconstruction = -float(likelihood.mean()) - 0.5 * math.log(2 * math.pi)
+    assert float(found["reconstruction"]) == pytest.approx(reconstruction, rel=1e-5)
+    assert float(found["kl"]) == pytest.approx(float(divergence), rel=1e-5)
+    assert float(found["loss"]) == pytest.approx(reconstruction + 0.5 * float(divergence), rel=1e-5)
+
+
+def test_a_sample_of_points_has_the_learned_noise_and_one_of_images_has_none():
+    points = VAE(DataSpec((2,), scale=2.0), latent_dim=3, hidden=8, noise_std=0.7).eval()
+    images = VAE(DataSpec((1, 8, 8)), latent_dim=3, channels=4).eval()
+    for model, deviation in ((points, 2 * 0.7), (images, 0.0)):
+        noise = torch.randn(20_000 if deviation else 20, 3, generator=rng())
+        with torch.no_grad():
+            rest = model.sample(len(noise), rng()) - model.unit * model.network(noise)
+        assert float(rest.std()) == pytest.approx(deviation, rel=0.02, abs=1e-5)
+
+
 def test_vae_finds_a_prior_where_its_data_are():
     """Two clusters, whose latents a Gaussian does not hold: hardly a sample falls between them."""
     data = torch.tensor([1.0, -1.0])[torch.arange(256) % 2, None].expand(-1, 2) + 0.05 * torch.randn(
