@@ -8,6 +8,7 @@ from inputs import fails
 from models import IMAGES, POINTS
 
 import trilemma_bench as tb
+from trilemma_bench import timing
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.images import to_float
 from trilemma_bench.sampling import Outside, draw_samples
@@ -165,13 +166,34 @@ def test_whole_levels_need_no_range():
 
 
 @pytest.mark.parametrize(("seconds", "warmup"), [(1e-9, 1), (60.0, 3)])
-def test_the_warm_up_that_is_recorded_was_done(seconds, warmup):
+def test_the_warm_up_that_is_recorded_was_done(seconds, warmup, monkeypatch):
     """A model too slow for the time is warmed up once."""
+    monkeypatch.setattr(timing, "SPREAD", 0.0)
     drawn = []
     model = Returns(lambda count: drawn.append(count) or pictures(count))
     settings = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_warmup=3, timing_seconds=seconds)
     assert measure_speed(model, settings, CPU, 0).warmup == warmup
     assert drawn.count(4) == warmup + 3
+
+
+@pytest.mark.parametrize(("milliseconds", "untimed"), [(0.25, True), (100.0, False)])
+def test_timed_batches_of_a_fast_model_are_spread_over_a_quarter_of_a_second(milliseconds, untimed, monkeypatch):
+    """A hiccup of 30 ms, in which all batches of the fast one would have fitted, then moves no median."""
+    now, drawn = [0.0], []
+
+    def pass_time(count):
+        slow = 3.0 if 0.05 < now[0] < 0.08 else 1.0
+        now[0] += slow * milliseconds / 1000
+        drawn.append(count)
+        return pictures(count)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    speed = measure_speed(Returns(pass_time), SamplingSettings(timing_batch=4), CPU, 0)
+    assert len(speed.raw_seconds) == 20
+    assert 4 * speed.seconds_per_image == pytest.approx(milliseconds / 1000)
+    assert speed.latency_seconds == pytest.approx(milliseconds / 1000)
+    assert (drawn.count(4) > speed.warmup + 20) == untimed
+    assert not untimed or now[0] > 0.5
 
 
 @pytest.mark.parametrize(("free", "held"), [(40, 0), (59, 0), (32, 7), (0, 39)])

@@ -89,8 +89,9 @@ class SamplingSettings(_Settings):
     training. compile: the network by torch.compile. cuda_graphs: on CUDA the network's kernels are recorded once and
     replayed, without gaps between them; 'auto' where that works.
 
-    The timing settings: the timed batch (the paper's 100), repetitions, untimed warm-up calls, and the seconds after
-    which a slow model is not repeated any more (at least 3 times all the same).
+    The timing settings: the timed batch (the paper's 100), repetitions, which lie over a quarter of a second at least,
+    untimed warm-up calls, and the seconds after which a slow model is not repeated any more (at least 3 times all the
+    same).
     """
 
     chunk_size: int = Field(default=1000, ge=1)

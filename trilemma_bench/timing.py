@@ -24,6 +24,7 @@ from trilemma_bench.sampling import check_count, drawing
 from trilemma_bench.seeding import generator
 from trilemma_bench.settings import SamplingSettings
 
+SPREAD = 0.25  # seconds over which timed batches lie at least: a machine's hiccups last some milliseconds
 BESIDE_TENSORS = 2**30  # bytes that this process holds at most beside torch's: the driver's, libraries' and kernels
 
 
@@ -188,9 +189,10 @@ def _draw(model: GenerativeModel, count: int, rng: torch.Generator) -> Tensor:
 def _timed(
     model: GenerativeModel, count: int, settings: SamplingSettings, rng: torch.Generator
 ) -> tuple[int, list[float], float]:
-    """(untimed batches, raw seconds of timed ones, network evaluations a sample in the first untimed one).
+    """(untimed batches before, raw seconds of timed ones, network evaluations a sample in the first untimed one).
 
-    Fewer batches for a slow model, never fewer than one and three.
+    Fewer batches for a slow model, never fewer than one and three. Those of a fast model, which would all lie within
+    one hiccup of the machine, have untimed ones between them.
     """
     device, counter = rng.device, EvaluationCounter()
     with counter.watch(model.network):
@@ -199,8 +201,11 @@ def _timed(
     for _ in range(warmup - 1):
         _draw(model, count, rng)
     raw: list[float] = []
+    begun, apart = time.perf_counter(), min(SPREAD, settings.timing_seconds) / settings.timing_repetitions
     while len(raw) < 3 or (len(raw) < settings.timing_repetitions and sum(raw) < settings.timing_seconds):
         raw.append(_seconds(lambda: _draw(model, count, rng), device))
+        while time.perf_counter() < begun + apart * len(raw):
+            _draw(model, count, rng)
     return warmup, raw, counter.rows / count
 
 
