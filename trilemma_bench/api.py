@@ -24,7 +24,7 @@ class CommonOptions(TypedDict, total=False):
     """The options that `trilemma-bench run` and `evaluate` share, by the same names.
 
     protocol: its name, the dataset's own if not given. feature_precision: 'float32', 'tf32' or 'bf16'. references:
-    files to compare with instead of the dataset. seed: of all random draws; `evaluate` draws nothing, and records it.
+    files to compare with instead of the dataset. seed: of all random draws; in `evaluate` that which made the samples.
     device: 'auto', 'cpu' or 'cuda'. out: where results go. progress: whether to show bars. say: takes each line that
     there is to say, `print` by default.
     """
