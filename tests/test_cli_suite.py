@@ -197,7 +197,7 @@ def test_another_commit_with_the_same_code_and_other_memory_do_not_count(done, a
     assert again(TINY)[1] == _records(done / "out")
 
 
-def test_a_run_that_failed_is_tried_again(done, again, tmp_path):
+def test_a_run_that_failed_is_tried_again(again, tmp_path):
     path = next((tmp_path / "out" / "gaussians25" / "ddim").glob("*/record.json"))
     record = read_record(path)
     path.write_text(record.model_copy(update={"status": "failed", "error": "the lights went out"}).to_json())

@@ -8,8 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from trilemma_bench import source
+from trilemma_bench.environment import environment
+from trilemma_bench.job import Options, prepare
 from trilemma_bench.registry import load_file
-from trilemma_bench.source import features_digest, source_digest
+from trilemma_bench.source import features_digest, harness_digest, source_digest
 
 
 @pytest.fixture
@@ -152,3 +155,30 @@ def test_a_relative_import_outside_any_package_is_passed_over(tmp_path, monkeypa
     (tmp_path / "lonely.py").write_text("try:\n    from .x import y\nexcept ImportError:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert source_digest("lonely")
+
+
+def test_every_file_of_the_harness_is_hashed_by_name_and_content(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    first, second = tmp_path / "first.py", tmp_path / "inner" / "second.py"
+    first.write_text("a = 1")
+    second.write_text("b = 2")
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "source.py"))
+    digest = harness_digest.__wrapped__
+    found = [digest()]
+    (tmp_path / "notes.md").write_text("no code")
+    assert digest() == found[0]
+    for change in (lambda: second.write_text("b = 3"), lambda: second.rename(tmp_path / "second.py"), first.unlink):
+        change()
+        found.append(digest())
+    assert len(set(found)) == 4
+
+
+def test_the_code_that_a_run_began_with_is_what_its_record_names(tmp_path, monkeypatch):
+    """As the modules that it has loaded are, whatever is edited while it trains."""
+    harness_digest.cache_clear()
+    prepare(Options("real-data", "gaussians25", device="cpu"))
+    now = harness_digest()
+    with monkeypatch.context() as edited:
+        edited.setattr(source, "__file__", str(tmp_path / "source.py"))
+        assert harness_digest.__wrapped__() != now
+        assert environment()["source_sha256"] == now

@@ -27,7 +27,7 @@ from trilemma_bench.paths import RUNS, folder_name
 from trilemma_bench.protocol import Protocol
 from trilemma_bench.record import Training
 from trilemma_bench.settings import Settings
-from trilemma_bench.source import source_digest
+from trilemma_bench.source import harness_digest, source_digest
 from trilemma_bench.training import checkpoint
 
 # The stages of a run, and the setting that decides its memory, or what else to do.
@@ -141,6 +141,7 @@ def _lacks_memory(error: Exception) -> bool:
 
 def prepare(options: Options) -> Job:
     """Resolves every name and setting, without training, sampling or writing anything. Raises UsageError."""
+    harness_digest()  # kept: of the code as it is now, whatever is edited while this runs
     model_class = registry.models.get(options.model)
     dataset = open_dataset(options.dataset)
     settings = config.resolve(
