@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trilemma_bench.grouping import differences, is_reference
-from trilemma_bench.record import Score
+from trilemma_bench.record import Score, Speed
 from trilemma_bench.runs import Runs
 from trilemma_bench.statistics import MANY, RUNS_FREEDOM, RUNS_SD, Error, Time, half_width, time_errors, too_coarse
 
@@ -182,14 +182,20 @@ def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
     """
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
-    sides = [[record.speed for record in runs.records if record.speed] for runs in (a, b)]
-    if any(too_coarse(speeds, field) for speeds in sides):
-        return Contrast(reason="a time is 0: the clock is too coarse for it")
-    mean_a, mean_b = (float(np.mean(np.log([getattr(speed, field) for speed in speeds]))) for speeds in sides)
+    one, other = ([record.speed for record in runs.records if record.speed] for runs in (a, b))
+    ratio = ratio_of_times(one, other, field)
     if busy := _busy(a, b):
-        return Contrast(_exp(mean_b - mean_a), reason=busy)
-    errors = time_errors(field, *sides)
-    method = f"{_MODERATED}; give several runs a side" if max(map(len, sides)) == 1 else _MODERATED
+        return Contrast(ratio.value, reason=busy)
+    return ratio
+
+
+def ratio_of_times(a: Sequence[Speed], b: Sequence[Speed], field: Time) -> Contrast:
+    """B / A as in `time_ratio`, of the times of one run or several a side, whatever the machine was doing."""
+    if any(too_coarse(speeds, field) for speeds in (a, b)):
+        return Contrast(reason="a time is 0: the clock is too coarse for it")
+    mean_a, mean_b = (float(np.mean(np.log([getattr(speed, field) for speed in speeds]))) for speeds in (a, b))
+    errors = time_errors(field, a, b)
+    method = f"{_MODERATED}; give several runs a side" if max(len(a), len(b)) == 1 else _MODERATED
     return _exponential(_student(mean_b - mean_a, errors, errors, method))
 
 

@@ -65,12 +65,12 @@ class Suite(BaseModel):
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """records of the runs that were completed; named: those with a name, by it; failures: 'model on dataset: message'
-    of the others.
+    """records of the runs that were completed; named: those with a name, by it, one for each seed; failures: 'model on
+    dataset: message' of the others.
     """
 
     records: list[Record]
-    named: dict[str, Record]
+    named: dict[str, list[Record]]
     failures: list[str]
 
 
@@ -112,13 +112,14 @@ def run_suite(suite: Suite, say: Callable[[str], None], **common: Any) -> SuiteR
     requests = [api.options_of(i.model, i.dataset, i.set, {**_options(i), **common}) for i in suite.run]
     extractors = _load_extractors([prepare(request) for request in requests])
     records, failures = [], []
-    named: dict[str, Record] = {}
+    named: dict[str, list[Record]] = {}
     for number, (item, request) in enumerate(zip(suite.run, requests, strict=True), 1):
         say(f"[{number}/{len(requests)}] {item.model} on {item.dataset}, seed {item.seed}")
         try:
             record = pipeline.run(request, extractors, anew=False)
             records.append(record)
-            named |= {item.name: record} if item.name else {}
+            if item.name:
+                named.setdefault(item.name, []).append(record)
         except Interrupted:
             raise
         except Exception as error:  # a plugin's mistake must not cost the night

@@ -211,11 +211,17 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
 @main.command()
 @click.argument("paper")
 @click.option("--scale", default="cpu", show_default=True, help="cpu: half an hour. gpu: CIFAR-10 too, 4.5 hours.")
+@click.option(
+    "--seeds",
+    callback=_seeds,
+    metavar="N,N,...",
+    help="Train and time all with each: verdicts are of the recipes then, not of one training.  [default: 0]",
+)
 @click.option("--out", type=FOLDER, default=RUNS / "paper", show_default=True, metavar="FOLDER")
 @with_options(DEVICE, *PLACES)
-def reproduce(paper: str, scale: str, out: Path, **options: Any) -> None:
+def reproduce(paper: str, scale: str, seeds: tuple[int, ...], out: Path, **options: Any) -> None:
     """Check a paper's claims, with a verdict on each. PAPER: ddgan-paper."""
     from trilemma_bench.reproduce.run import reproduce as check
 
     options = apply_places(options)
-    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo))
+    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo, seeds or (0,)))

@@ -50,6 +50,11 @@ def measured(value: float, interval: tuple[float, float], finest: int | None = N
     return shown, f"±{half:,.{places}f}" if _symmetric(value, low, high) else f"[{', '.join(ends)}]"
 
 
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """A value and its interval, where it has one: '7.02 ±0.31'."""
+    return " ".join(measured(value, interval)).rstrip() if interval else figure(value)
+
+
 def _places(error: float) -> int:
     """Decimal places of an error: two digits of it from 1 to 3.5, one above (the rule of the Particle Data Group)."""
     digits, exponent = f"{error:.1e}".split("e")

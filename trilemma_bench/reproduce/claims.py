@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trilemma_bench.record import Record, Score
-from trilemma_bench.statistics import Z95
+from trilemma_bench.contrasts import Contrast, difference, ratio_of_times
+from trilemma_bench.record import Score, Speed
+from trilemma_bench.report import format as fmt
+from trilemma_bench.runs import Runs
 
-Outcome = Literal["reproduced", "not reproduced", "not checked at this scale"]
+Outcome = Literal["reproduced", "not reproduced", "undecided", "not checked at this scale"]
+Truth = bool | None  # None: what was measured leaves it open
+_OUTCOMES: dict[Truth, Outcome] = {True: "reproduced", False: "not reproduced", None: "undecided"}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """runs: records by the names that the suite gives its runs. seconds: of 100 samples, by the names of the timed
-    systems. multimodal: the share of places where the exact denoising distribution has several modes, by T.
+    """runs: by the names that the suite gives its runs, each over its seeds. speeds: of the timed systems by their
+    names, one for each seed. multimodal: the share of places where the exact denoising distribution has several modes,
+    by T. All but multimodal's raise Missing for what was not measured.
     """
 
-    runs: Mapping[str, Record] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    runs: Mapping[str, Runs] = field(default_factory=dict)
+    speeds: Mapping[str, Sequence[Speed]] = field(default_factory=dict)
     multimodal: Mapping[int, float] = field(default_factory=dict)
 
     def score(self, run: str, name: str) -> Score:
-        """Raises Missing where the run or the score is not there."""
-        if run not in self.runs or name not in self.runs[run].scores:
+        """The score `name` of a run; of several seeds their mean, with its interval over them."""
+        if run not in self.runs or name not in self.runs[run].record.scores:
             raise Missing(f"{run}: {name}")
-        return self.runs[run].scores[name]
+        return self.runs[run].record.scores[name]
 
-    def value(self, run: str, name: str) -> float:
-        return self.score(run, name).value
+    def text(self, run: str, name: str) -> str:
+        """A score with its interval, as people read it."""
+        score = self.score(run, name)
+        return fmt.with_interval(score.value, score.interval)
 
-    def time(self, system: str) -> float:
-        if system not in self.seconds:
-            raise Missing(f"time of {system}")
-        return self.seconds[system]
+    def excess(self, run: str, other: str, name: str, share: float = 1.0) -> Contrast:
+        """By how much the score `name` of `run` exceeds `share` times that of `other`."""
+        for each in (run, other):
+            self.score(each, name)
+        return _with_error(difference(_scaled(self.runs[other], name, share), self.runs[run], name))
+
+    def ratio(self, slow: str, fast: str) -> Contrast:
+        """The sampling time of the system `slow` over that of `fast`."""
+        for system in (slow, fast):
+            if not self.speeds.get(system):
+                raise Missing(f"time of {system}")
+        return _with_error(ratio_of_times(self.speeds[fast], self.speeds[slow], "seconds_per_image"))
 
 
 class Missing(Exception):
@@ -46,7 +61,7 @@ class Missing(Exception):
 class Check:
     """What one look at the findings says: whether the claim holds, and the figures in words."""
 
-    holds: bool
+    holds: Truth
     measured: str
 
 
@@ -79,23 +94,62 @@ def judge(claim: Claim, findings: Findings, scale: str) -> Verdict:
         found = claim.check(findings)
     except Missing as missing:
         return Verdict(claim, "not checked at this scale", f"not measured: {missing}")
-    return Verdict(claim, "reproduced" if found.holds else "not reproduced", found.measured)
+    return Verdict(claim, _OUTCOMES[found.holds], found.measured)
 
 
-def clearly_above(a: Score, b: Score) -> bool:
-    """Whether a exceeds b by more than 1.96 standard errors of the difference (sampling alone, one training run).
-
-    Raises Missing where either error is not known.
-    """
-    return clearly_below(b, a)
-
-
-def clearly_below(a: Score, b: Score, margin: float = 1.0) -> bool:
-    """Whether a is below `margin` times b by more than 1.96 standard errors of that difference, as `clearly_above`."""
-    return margin * b.value - a.value > Z95 * math.hypot(_error(a), margin * _error(b))
+def lies(contrast: Contrast, low: float = -math.inf, high: float = math.inf) -> Truth:
+    """Whether a number lies between `low` and `high`, as far as its 95 % interval tells; at an end it does not."""
+    least, most = _ends(contrast)
+    if low < least and most < high:
+        return True
+    return False if most <= low or least >= high else None
 
 
-def _error(score: Score) -> float:
-    if score.standard_error is None:
-        raise Missing(f"the standard error of {score.title or 'a score'}")
-    return score.standard_error
+def reaches(score: Score, target: float) -> Truth:
+    """Whether a score is at least `target`: False where all of its interval is below."""
+    if score.value >= target:
+        return True
+    return None if score.interval is None or score.interval[1] >= target else False
+
+
+def every(*truths: Truth) -> Truth:
+    """Whether all of them hold: False as soon as one does not, open as soon as one is."""
+    return False if False in truths else None if None in truths else True
+
+
+def ratio_text(ratio: Contrast) -> str:
+    """A ratio of times with its interval, as people read it."""
+    return fmt.with_interval(ratio.value or 0.0, ratio.interval)
+
+
+def _ends(contrast: Contrast) -> tuple[float, float]:
+    """The interval; of values that do not vary, such as 25 modes on both sides, the number itself."""
+    value = contrast.value or 0.0
+    return contrast.interval or (value, value)
+
+
+def _with_error(contrast: Contrast) -> Contrast:
+    """`contrast`, unless nothing is known of its error."""
+    if contrast.interval is None and not contrast.method:
+        raise Missing(contrast.reason)
+    return contrast
+
+
+def _scaled(runs: Runs, name: str, factor: float) -> Runs:
+    """`runs` with the score `name` multiplied by `factor`."""
+    return Runs(
+        tuple(
+            run.model_copy(update={"scores": {**run.scores, name: _multiplied(run.scores[name], factor)}})
+            for run in runs.records
+        )
+    )
+
+
+def _multiplied(score: Score, factor: float) -> Score:
+    error, interval = score.standard_error, score.interval
+    changes = {
+        "value": factor * score.value,
+        "standard_error": None if error is None else factor * error,
+        "interval": None if interval is None else (factor * interval[0], factor * interval[1]),
+    }
+    return score.model_copy(update=changes)

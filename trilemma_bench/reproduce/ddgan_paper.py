@@ -5,89 +5,100 @@ The rules were written before anything was measured. Names of runs are those of 
 
 from __future__ import annotations
 
-from trilemma_bench.reproduce.claims import Check, Claim, Findings, Missing, clearly_above, clearly_below
+from trilemma_bench.reproduce.claims import Check, Claim, Findings, Missing, Truth, every, lies, ratio_text, reaches
 
 TITLE = "Tackling the Generative Learning Trilemma with Denoising Diffusion GANs (Xiao, Kreis & Vahdat, ICLR 2022)"
 SCHEDULES = (1000, 8, 4, 2, 1)  # numbers of steps of which the exact denoising distribution is looked at
 FACTOR = 2.0  # a published ratio of times is reproduced within this factor
 MARGIN = 1.25  # a distance is competitive if it is less than so many times the other's; the published one is 1.17 times
 STEPS = (2, 4, 8)
-
-
-def within(measured: float, published: float) -> bool:
-    return published / FACTOR <= measured <= published * FACTOR
+ALL_MODES = 25  # of the Gaussians
 
 
 def against_score_sde(found: Findings) -> Check:
-    ratio = found.time("score-sde-ve") / found.time("ddgan")
-    return Check(within(ratio, 2015), f"{ratio:,.0f} times")
+    ratio = found.ratio("score-sde-ve", "ddgan")
+    return Check(lies(ratio, 2015 / FACTOR, 2015 * FACTOR), f"{ratio_text(ratio)} times")
 
 
 def against_diffusion(found: Findings) -> Check:
-    ddpm, ddim = (found.time(name) / found.time("ddgan") for name in ("ddpm", "ddim"))
-    return Check(within(ddpm, 383) and within(ddim, 19), f"DDPM {ddpm:,.0f} times, 50-step DDIM {ddim:,.1f} times")
+    ddpm, ddim = (found.ratio(name, "ddgan") for name in ("ddpm", "ddim"))
+    holds = [lies(ratio, published / FACTOR, published * FACTOR) for ratio, published in ((ddpm, 383), (ddim, 19))]
+    return Check(every(*holds), f"DDPM {ratio_text(ddpm)} times, 50-step DDIM {ratio_text(ddim)} times")
 
 
 def against_stylegan2(found: Findings) -> Check:
-    ratio = found.time("ddgan") / found.time("stylegan2")
-    return Check(ratio <= 5 * FACTOR, f"{ratio:.1f} times slower")
+    ratio = found.ratio("ddgan", "stylegan2")
+    return Check(lies(ratio, high=5 * FACTOR), f"{ratio_text(ratio)} times slower")
 
 
 def few_steps(found: Findings) -> Check:
-    modes = found.value("ddgan", "modes")
-    ours, gaussian = found.value("ddgan", "high_quality"), found.value("ddpm-4", "high_quality")
-    full = found.value("ddpm", "high_quality")
-    text = f"DDGAN: {modes:.0f} modes, {ours:.0%} of high quality; DDPM: {gaussian:.0%} in 4 steps, {full:.0%} in 1000"
-    return Check(modes == 25 and gaussian < ours / 2, text)
+    all_modes = reaches(found.score("ddgan", "modes"), ALL_MODES)
+    fewer = lies(found.excess("ddpm-4", "ddgan", "high_quality", share=0.5), high=0)
+    ours, gaussian, full = (found.text(run, "high_quality") for run in ("ddgan", "ddpm-4", "ddpm"))
+    modes = found.text("ddgan", "modes")
+    text = f"high quality of DDGAN {ours}, with {modes} modes; of DDPM {gaussian} in 4 steps, {full} in 1000"
+    return Check(every(all_modes, fewer), text)
 
 
 def gan_drops_modes(found: Findings) -> Check:
-    pairs = [(found.value(f"{kind}ddgan", "modes"), found.value(f"{kind}gan", "modes")) for kind in ("", "stacked-")]
+    pairs = [(f"{kind}ddgan", f"{kind}gan") for kind in ("", "stacked-")]
+    more = [above(found, ours, theirs, "modes") for ours, theirs in pairs]
     text = "; ".join(
-        f"{a:.0f} against {b:.0f} {where}" for (a, b), where in zip(pairs, ("of 25", "of 1000"), strict=True)
+        f"{found.text(ours, 'modes')} against {found.text(theirs, 'modes')} {where}"
+        for (ours, theirs), where in zip(pairs, (f"of {ALL_MODES}", "of 1000"), strict=True)
     )
-    return Check(pairs[0][0] == 25 and all(a > b for a, b in pairs), f"modes of DDGAN against the GAN's: {text}")
+    holds = every(reaches(found.score("ddgan", "modes"), ALL_MODES), *more)
+    return Check(holds, f"modes of DDGAN against the GAN's: {text}")
 
 
 def quality_of_diffusion(found: Findings) -> Check:
-    ours, theirs = (found.score(name, "fd_cifar-resnet56") for name in ("cifar10-ddgan", "cifar10-ddim"))
-    return Check(clearly_below(ours, theirs, MARGIN), f"FD {ours.value:.3g} against {theirs.value:.3g} (DDIM)")
+    pair, name = ("cifar10-ddgan", "cifar10-ddim"), "fd_cifar-resnet56"
+    holds = lies(found.excess(*pair, name, share=MARGIN), high=0)
+    ours, theirs = (found.text(run, name) for run in pair)
+    return Check(holds, f"FD {ours} against {theirs} (DDIM)")
 
 
 def better_coverage(found: Findings) -> Check:
-    ours, theirs = (found.score(name, "recall") for name in ("digits-ddgan", "digits-gan"))
-    return Check(clearly_above(ours, theirs), f"recall on digits {ours.value:.2f} against {theirs.value:.2f} (GAN)")
+    pair = ("digits-ddgan", "digits-gan")
+    ours, theirs = (found.text(run, "recall") for run in pair)
+    return Check(above(found, *pair, "recall"), f"recall on digits {ours} against {theirs} (GAN)")
 
 
 def several_steps(found: Findings) -> Check:
-    quality = {1: found.score("ddgan-t1", "fd_points"), 4: found.score("ddgan", "fd_points")}
-    quality |= {steps: found.score(f"ddgan-t{steps}", "fd_points") for steps in (2, 8)}
-    recall = {steps: found.score(run, "recall") for steps, run in _digit_runs().items()}
-    holds = all(clearly_above(quality[1], quality[steps]) for steps in STEPS)
-    holds &= all(clearly_above(recall[steps], recall[1]) for steps in STEPS)
-    text = ", ".join(f"T={steps}: {quality[steps].value:.2g} and {recall[steps].value:.2f}" for steps in (1, *STEPS))
-    return Check(holds, f"FD on the Gaussians and recall on digits: {text}")
+    fd, recall = _runs_by_steps("ddgan"), _runs_by_steps("digits-ddgan")
+    worse = [above(found, fd[1], fd[steps], "fd_points") for steps in STEPS]
+    better = [above(found, recall[steps], recall[1], "recall") for steps in STEPS]
+    text = ", ".join(
+        f"T={steps}: {found.text(fd[steps], 'fd_points')} and {found.text(recall[steps], 'recall')}"
+        for steps in (1, *STEPS)
+    )
+    return Check(every(*worse, *better), f"FD on the Gaussians and recall on digits: {text}")
 
 
-def _digit_runs() -> dict[int, str]:
-    return {1: "digits-ddgan-t1", 2: "digits-ddgan-t2", 4: "digits-ddgan", 8: "digits-ddgan-t8"}
+def _runs_by_steps(ddgan: str) -> dict[int, str]:
+    return {1: f"{ddgan}-t1", 2: f"{ddgan}-t2", 4: ddgan, 8: f"{ddgan}-t8"}
 
 
 def latent_matters(found: Findings) -> Check:
-    with_z, without = (found.score(name, "high_quality") for name in ("ddgan", "ddgan-no-z"))
-    return Check(clearly_above(with_z, without), f"high quality {with_z.value:.0%} with z, {without.value:.0%} without")
+    pair = ("ddgan", "ddgan-no-z")
+    with_z, without = (found.text(run, "high_quality") for run in pair)
+    return Check(above(found, *pair, "high_quality"), f"high quality {with_z} with z, {without} without")
 
 
 def posterior_beats_direct(found: Findings) -> Check:
-    pairs = [
-        [found.score(f"{kind}ddgan{how}", name) for how in ("", "-direct")]
-        for kind, name in (("", "fd_points"), ("digits-", "fd_digits-cnn"))
-    ]
+    pairs = {"Gaussians": ("ddgan-direct", "ddgan", "fd_points")}
+    pairs["digits"] = ("digits-ddgan-direct", "digits-ddgan", "fd_digits-cnn")
     text = "; ".join(
-        f"{name} {a.value:.2g} against {b.value:.2g}"
-        for (a, b), name in zip(pairs, ("Gaussians", "digits"), strict=True)
+        f"{data} {found.text(posterior, name)} against {found.text(direct, name)}"
+        for data, (direct, posterior, name) in pairs.items()
     )
-    return Check(all(clearly_above(b, a) for a, b in pairs), f"FD, posterior against direct: {text}")
+    holds = every(*(above(found, *pair) for pair in pairs.values()))
+    return Check(holds, f"FD, posterior against direct: {text}")
+
+
+def above(found: Findings, run: str, other: str, name: str) -> Truth:
+    """Whether the score `name` of `run` is above that of `other`."""
+    return lies(found.excess(run, other, name), low=0)
 
 
 def multimodal(found: Findings) -> Check:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -20,16 +21,19 @@ REASONS = "reasons.toml"
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a reproduction found. times: seconds of 100 samples by system. machine: on what, in words."""
+    """All that a reproduction found. times: seconds of 100 samples, their interval, NFE and parameters by system.
+    machine: on what, in words. seeds: with which all was trained and timed.
+    """
 
     title: str
     scale: str
     machine: str
+    seeds: Sequence[int]
     verdicts: Sequence[Verdict]
-    times: dict[str, dict[str, float]]
+    times: dict[str, dict[str, Any]]
     figures: dict[str, str]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         claims = [
             {
                 "claim": each.claim.number,
@@ -45,6 +49,7 @@ class Outcome:
             "title": self.title,
             "scale": self.scale,
             "machine": self.machine,
+            "seeds": list(self.seeds),
             "claims": claims,
             "times": self.times,
             "figures": self.figures,
@@ -58,7 +63,7 @@ def write(outcome: Outcome, out: Path) -> Path:
     return render(facts, out)
 
 
-def render(facts: dict[str, object], out: Path) -> Path:
+def render(facts: dict[str, Any], out: Path) -> Path:
     """claims.md and claims.html from what claims.json holds.
 
     Where `out` has a file reasons.toml, such as `C1 = "…"`, written by whoever looked into the verdicts, it is shown.
@@ -68,7 +73,7 @@ def render(facts: dict[str, object], out: Path) -> Path:
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=suffix == "html", undefined=StrictUndefined, trim_blocks=True
         )
-        shown = {**facts, "machine": fmt.device(facts["machine"]), "reasons": reasons}
+        shown = {**facts, "machine": fmt.device(facts["machine"]), "reasons": reasons, "text": fmt.with_interval}
         text = environment.get_template(f"claims.{suffix}").render(shown)
         save_text(out / f"claims.{suffix}", text)
     return out / "claims.html"

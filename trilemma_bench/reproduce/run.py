@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from trilemma_bench import api
 from trilemma_bench.config import configs_dir
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.environment import device_name, resolve_device
-from trilemma_bench.errors import unknown_name
-from trilemma_bench.record import Record
+from trilemma_bench.errors import TrilemmaError, unknown_name
+from trilemma_bench.record import Speed
 from trilemma_bench.report import check_ours, write_report
 from trilemma_bench.reproduce import ddgan_paper, figures, page
 from trilemma_bench.reproduce.claims import Findings, judge
 from trilemma_bench.reproduce.timing import System, untrained_speed
 from trilemma_bench.results import RECORD_NAME
-from trilemma_bench.suite import Suite, read_suite, run_suite
+from trilemma_bench.runs import Runs
+from trilemma_bench.statistics import geometric_mean, time_interval
+from trilemma_bench.suite import Suite, SuiteRun, read_suite, run_suite
 
 PAPERS = {"ddgan-paper": ddgan_paper}
 SCATTERED = 2000  # points of each method in figure 6
@@ -67,11 +69,19 @@ FIGURE_2 = (
 FIGURE_6 = "Figure 6: samples of each method on the 25 Gaussians, with equal budgets"
 
 
-def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, say: Callable[[str], None]) -> Path:
+def reproduce(
+    paper: str,
+    scale: str,
+    out: Path,
+    device: str,
+    progress: bool,
+    say: Callable[[str], None],
+    seeds: Sequence[int] = (0,),
+) -> Path:
     """Checks every claim and writes records, figures and pages into `out`; returns the page of verdicts.
 
-    What was trained there before is not trained again. Raises UsageError for an unknown paper or scale, and where the
-    report would replace another's files.
+    Everything is trained and timed once with each of `seeds`. What was trained there before is not trained again.
+    Raises UsageError for an unknown paper or scale, and where the report would replace another's files.
     """
     if paper not in PAPERS:
         raise unknown_name("paper", paper, PAPERS)
@@ -79,18 +89,20 @@ def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, sa
         raise unknown_name("scale", scale, SCALES)
     check_ours(out / "report")  # half an hour before it is written
     chosen, known = PAPERS[paper], SCALES[scale]
-    suite = read_suite(configs_dir() / "suites" / f"{paper}-{scale}.toml")
+    suite = read_suite(configs_dir() / "suites" / f"{paper}-{scale}.toml").with_seeds(seeds)
     result = run_suite(suite, say, device=device, out=out, progress=progress)
-    times = _times(known, resolve_device(device), say)
+    systems = _timed(known, resolve_device(device), seeds, say)
     shares = figures.figure_2(chosen.SCHEDULES, out / "figure-2.png")
-    figures.figure_6(_scattered(suite, result.named, out, device), out / "figure-6.png")
-    findings = Findings(result.named, {name: facts["seconds"] for name, facts in times.items()}, shares)
+    figures.figure_6(_scattered(suite, result.named, out, device, say), out / "figure-6.png")
+    runs = {name: Runs(tuple(records)) for name, records in result.named.items()}
+    findings = Findings(runs, {name: speeds for name, (speeds, _) in systems.items()}, shares)
     outcome = page.Outcome(
         title=chosen.TITLE,
         scale=scale,
         machine=device_name(resolve_device(device)),
+        seeds=seeds,
         verdicts=[judge(claim, findings, scale) for claim in chosen.CLAIMS],
-        times=times,
+        times={name: _times(speeds, parameters) for name, (speeds, parameters) in systems.items()},
         figures={"figure-2.png": FIGURE_2, "figure-6.png": FIGURE_6},
     )
     verdicts = page.write(outcome, out)
@@ -98,30 +110,53 @@ def reproduce(paper: str, scale: str, out: Path, device: str, progress: bool, sa
     return verdicts
 
 
-def _times(scale: Scale, device: torch.device, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-    """Seconds of 100 samples, NFE and parameters of every timed system."""
-    found = {}
-    for name, system in scale.systems.items():
-        say(f"timing {name}")
-        speed, parameters = untrained_speed(system, scale.dataset, device, scale.more)
-        found[name] = {
-            "seconds": 100 * speed.seconds_per_image,
-            "nfe": speed.nfe or 0.0,
-            "parameters": float(parameters),
-        }
+def _timed(
+    scale: Scale, device: torch.device, seeds: Sequence[int], say: Callable[[str], None]
+) -> dict[str, tuple[list[Speed], int]]:
+    """(a speed for each seed, parameters) of every timed system. All with one seed come before the next: what the
+    machine does meanwhile is no single system's.
+    """
+    found: dict[str, tuple[list[Speed], int]] = {}
+    for seed in seeds:
+        for name, system in scale.systems.items():
+            say(f"timing {name}, seed {seed}")
+            speed, parameters = untrained_speed(system, scale.dataset, device, seed, scale.more)
+            found.setdefault(name, ([], parameters))[0].append(speed)
     return found
 
 
-def _scattered(suite: Suite, runs: dict[str, Record], out: Path, device: str) -> dict[str, Any]:
-    """Points of the data, and of each run on the 25 Gaussians."""
+def _times(speeds: Sequence[Speed], parameters: int) -> dict[str, Any]:
+    """Seconds of 100 samples with their interval, NFE and parameters of a timed system."""
+    interval = time_interval(speeds, "seconds_per_image")
+    return {
+        "seconds": 100 * geometric_mean([speed.seconds_per_image for speed in speeds]),
+        "interval": interval and [100 * end for end in interval],
+        "nfe": speeds[0].nfe or 0.0,
+        "parameters": float(parameters),
+    }
+
+
+def _scattered(
+    suite: Suite, runs: Collection[str], out: Path, device: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Points of the data, and of each run on the 25 Gaussians with the first seed, unless its checkpoint is gone."""
     points = {"data": open_dataset("gaussians25").load("train").samples[:SCATTERED].numpy()}
     for item in suite.run:
-        if item.dataset == "gaussians25" and item.name in runs:
-            path = out / "samples.npz"
-            api.sample(
-                path, model=item.model, dataset=item.dataset, settings=item.set, budget=item.budget, seed=item.seed,
-                samples=SCATTERED, device=device, out=out, progress=False,
-            )  # fmt: skip
-            points[item.name] = np.load(path)["points"]
-            path.unlink()
+        if item.dataset == "gaussians25" and item.name in runs and item.seed == suite.run[0].seed:
+            try:
+                points[item.name] = _points(item, out, device)
+            except TrilemmaError as error:
+                say(f"figure 6 is without {item.name}: {error}")
+    return points
+
+
+def _points(item: SuiteRun, out: Path, device: str) -> Any:
+    """Points N×2 of a run that was trained below `out`."""
+    path = out / "samples.npz"
+    api.sample(
+        path, model=item.model, dataset=item.dataset, settings=item.set, budget=item.budget, seed=item.seed,
+        samples=SCATTERED, device=device, out=out, progress=False,
+    )  # fmt: skip
+    points = np.load(path)["points"]
+    path.unlink()
     return points

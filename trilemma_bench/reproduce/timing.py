@@ -25,14 +25,14 @@ class System:
 
 
 def untrained_speed(
-    system: System, dataset: str, device: torch.device, more: Mapping[str, Any] | None = None
+    system: System, dataset: str, device: torch.device, seed: int, more: Mapping[str, Any] | None = None
 ) -> tuple[Speed, int]:
-    """Speed and parameters of a model as its recipe for `dataset` has it, with fresh weights."""
+    """Speed and parameters of a model as its recipe for `dataset` has it, with fresh weights drawn from `seed`."""
     model_class = registry.models.get(system.model)
     overrides = {**system.settings, **(more or {})}
     spec = open_dataset(dataset).spec
     resolved = config.resolve(model_class, model=system.model, dataset=dataset, overrides=overrides)
     settings = resolved.on(device, spec.is_image)
-    seed_everything(0)
+    seed_everything(seed)
     model = placed(model_class(spec, **settings.model), device)
-    return measure_speed(model, settings.sampling, device, seed=0), count_parameters(model.network)
+    return measure_speed(model, settings.sampling, device, seed), count_parameters(model.network)
