@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trilemma_bench.timing import peak_memory, reset_peak_memory
+from trilemma_bench.memory import peak_memory, reset_peak_memory
 
 CPU = torch.device("cpu")
 

@@ -42,12 +42,12 @@ from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import resolve_device
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.images import to_float
+from trilemma_bench.memory import held_by_other_programs
 from trilemma_bench.precision import arithmetic, in_fast_format
 from trilemma_bench.record import SHARED_FROM_BYTES
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.settings import SamplingSettings
 from trilemma_bench.source import source_digest
-from trilemma_bench.timing import held_by_other_programs
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from training import tiny_trainer
 from trilemma_bench import registry
 from trilemma_bench.errors import TrilemmaError
 from trilemma_bench.graphs import CannotRecordError, Graphs, noticing_waits
+from trilemma_bench.memory import held_by_other_programs
 from trilemma_bench.sampling import draw_samples, drawing
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.settings import SamplingSettings
-from trilemma_bench.timing import held_by_other_programs, measure_speed
+from trilemma_bench.timing import measure_speed
 from trilemma_bench.training.checkpoint import WEIGHTS_FILE, read_header
 from trilemma_bench.training.trainer import Interrupted, Trainer
 

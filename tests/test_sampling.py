@@ -11,9 +11,10 @@ import trilemma_bench as tb
 from trilemma_bench import timing
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.images import to_float
+from trilemma_bench.memory import held_by_other_programs
 from trilemma_bench.sampling import Outside, draw_samples
 from trilemma_bench.settings import SamplingSettings
-from trilemma_bench.timing import held_by_other_programs, measure_speed
+from trilemma_bench.timing import measure_speed
 
 CPU = torch.device("cpu")
 QUICK = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_seconds=0.01)

@@ -1,16 +1,12 @@
-"""The clock: warm-up, synchronised readings, raw seconds, memory and network evaluations."""
+"""The clock: warm-up, synchronised readings, raw seconds; with them peak memory and network evaluations."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import resource
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +14,7 @@ from torch import Tensor, nn
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.environment import device_name
 from trilemma_bench.graphs import Replay
+from trilemma_bench.memory import held_beside, held_by_other_programs, peak_memory, reset_peak_memory
 from trilemma_bench.processor import ProcessorShare
 from trilemma_bench.record import Speed
 from trilemma_bench.sampling import check_count, drawing
@@ -25,7 +22,6 @@ from trilemma_bench.seeding import generator
 from trilemma_bench.settings import SamplingSettings
 
 SPREAD = 0.25  # seconds over which timed batches lie at least: a machine's hiccups last some milliseconds
-BESIDE_TENSORS = 2**30  # bytes that this process holds at most beside torch's: the driver's, libraries' and kernels
 
 
 def synchronize(device: torch.device) -> None:
@@ -124,7 +120,7 @@ def _settled(model: GenerativeModel, batch: int, rng: torch.Generator, replay: R
     if replay:
         replay.forget()
     torch.clear_autocast_cache()
-    return _held_by_others(model, rng.device)
+    return held_beside(model, rng.device)
 
 
 def evaluations(model: GenerativeModel, counted: float) -> tuple[float | None, str]:
@@ -135,47 +131,6 @@ def evaluations(model: GenerativeModel, counted: float) -> tuple[float | None, s
     if stated := model.evaluations():
         return stated, f"as the model states it: {uncounted}"
     return None, f"{uncounted}: call it, or state them in `evaluations()`"
-
-
-def _held_by_others(model: GenerativeModel, device: torch.device) -> int:
-    """Bytes that are allocated on the device for anything but the model, such as extractors; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0
-    gc.collect()  # a training that has ended is in cycles: it must not go between this reading and the peak
-    own = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    return torch.cuda.memory_allocated(device) - own
-
-
-def held_by_other_programs(device: torch.device) -> int | None:
-    """Bytes of a GPU's memory that this process does not hold, about; None on a CPU.
-
-    A GPU tells every program how much is free, and only who is privileged how busy it is.
-    """
-    if device.type != "cuda":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    return max(0, total - free - torch.cuda.memory_reserved(device) - BESIDE_TENSORS)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new peak: the allocator's on CUDA, the process's where Linux allows it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> tuple[int, str]:
-    """(bytes, what was measured): allocated device memory, or the resident set of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "device memory allocated"
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024, "resident set of the process"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set of the process"
 
 
 @torch.no_grad()

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from trilemma_bench import distributed
 from trilemma_bench.contracts import Split, Trainable
 from trilemma_bench.errors import TrilemmaError, UsageError
+from trilemma_bench.memory import held_by_other_programs
 from trilemma_bench.seeding import random_state, restore_random_state
 from trilemma_bench.settings import Budget, TrainingSettings
-from trilemma_bench.timing import Queue, held_by_other_programs, synchronize
+from trilemma_bench.timing import Queue, synchronize
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.batches import Batches
 from trilemma_bench.training.clock import Clock, human_rate, human_time
