@@ -142,7 +142,7 @@ def test_the_same_samples_count_once(row):
 
 
 def test_the_command_exits_with_1_and_a_line_for_each(row):
-    assert succeeds("check", row.parents[3]).output == "1 records are valid\n"
+    assert succeeds("check", row.parents[3]).output == "1 record is valid\n"
     spoil(row, samples_sha256=None)
     bad = call("check", row.parents[3])
     assert bad.exit_code == 1

@@ -59,8 +59,12 @@ def check(dirs: tuple[Path, ...], plugins: tuple[Path, ...]) -> None:
     for problem in problems:
         click.echo(problem, err=True)
     if problems or not count:
-        raise TrilemmaError(f"{len(problems)} problems in {count} records" if count else "no records to check")
-    click.echo(f"{count} records are valid")
+        raise TrilemmaError(f"problems in {_counted(count)}: {len(problems)}" if count else "no records to check")
+    click.echo(f"{_counted(count)} {'is' if count == 1 else 'are'} valid")
+
+
+def _counted(records: int) -> str:
+    return f"{records} record{'' if records == 1 else 's'}"
 
 
 @main.command()

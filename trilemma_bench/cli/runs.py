@@ -113,7 +113,7 @@ def sample(path: Path, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="That made them: sets of one --name are one row over seeds.",
+    help="The seed that made them: sets of one --name are one row over seeds.",
 )
 @click.option("--samples", "source", required=True, type=FILE, metavar="PATH", help="Folder of images, .npz or .npy.")
 @click.option("--name", default="samples", show_default=True, help="What to call these samples in the record.")
