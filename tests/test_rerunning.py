@@ -151,6 +151,21 @@ def test_what_is_known_to_differ_is_said_before_it_trains(points, tmp_path, monk
     assert "was not recorded" in differing
 
 
+@pytest.mark.parametrize(
+    ("commit", "but"), [("0123456789ab", ""), ("0123456789ab+", ", but for changes that were not")]
+)
+def test_other_code_of_the_harness_has_a_way_back(commit, but, points, tmp_path, monkeypatch):
+    here = json.loads((points / "record.json").read_text())["environment"]
+    old = changed(points, tmp_path / "old", environment={**here, "commit": commit, "source_sha256": "ab" * 32})
+    monkeypatch.setattr("trilemma_bench.pipeline.run", start)
+    said = []
+    with pytest.raises(Started):
+        tb.rerun(old, out=tmp_path / "out", say=said.append, **SAME)
+    (note,) = [line for line in said if "git checkout" in line]
+    assert note.startswith("note: `git checkout 0123456789ab` ")
+    assert note.endswith("has the code of then") if not but else but in note
+
+
 def test_a_budget_of_time_is_said_to_give_another_number_of_steps(points, tmp_path):
     training = json.loads((points / "record.json").read_text())["training"]
     settings = {**training["settings"], "budget": "0.2s"}

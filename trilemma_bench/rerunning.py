@@ -179,6 +179,15 @@ def _changes(job: Job, record: Record) -> Iterator[str]:
     for fact, (now, before) in facts.items():
         if now != before:
             yield f"differs: {fact} is {now or 'unknown'}, was {before or 'not recorded'}"
+    if then.get("commit") and then.get("source_sha256") != here["source_sha256"]:
+        yield _way_back(then["commit"])
+
+
+def _way_back(commit: str) -> str:
+    """How to have the code of then. commit: as recorded, with '+' where files had been changed."""
+    clean, changed, _ = commit.partition("+")
+    but = ", but for changes that were not committed" if changed else ""
+    return f"note: `git checkout {clean}` in a clone of this project, installed, has the code of then{but}"
 
 
 def _processes(device: str) -> str:
