@@ -48,11 +48,11 @@ def test_the_plugin_of_the_readme_trains_and_is_measured(plugin, tmp_path):
     assert record.scores["fd_points"].value < 5
 
 
-def test_the_class_in_the_file_is_taken_as_a_name(plugin, tmp_path):
+def test_the_class_in_the_file_is_the_model_that_it_registers(plugin, tmp_path):
     record = run(
         tmp_path / "out", "--model", f"{plugin}:MyFlow", "--dataset", "digits", "--set", "hidden=32", "--samples", "100"
     )
-    assert (record.model.name, record.model.plugin) == ("MyFlow", "my_flow.py")
+    assert (record.model.name, record.model.plugin) == ("my-flow", "my_flow.py")
     assert record.model.settings["hidden"] == 32
     assert record.protocol.extractor == "digits-cnn"
 

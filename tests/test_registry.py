@@ -59,6 +59,16 @@ def test_a_file_without_the_name_of_what_is_in_it_says_how_it_is_named(registry)
         registry.get("mine.py")
 
 
+@pytest.mark.parametrize(("register", "name"), [("@models.register('mine')", "mine"), ("", "{file}:Mine")])
+def test_a_model_has_one_name_however_its_file_is_named(register, name, tmp_path):
+    file = tmp_path / "file.py"
+    base = "from trilemma_bench.contracts import GenerativeModel\nfrom trilemma_bench.registry import models\n"
+    file.write_text(f"{base}{register}\nclass Mine(GenerativeModel):\n    def sample(self, count, rng): ...\n")
+    with models.isolated():
+        assert models.registered(f"{file}:Mine") == name.format(file=file)
+        assert models.registered("ddgan") == "ddgan"
+
+
 def test_an_unknown_name_suggests_the_nearest_and_lists_what_there_is(registry):
     registry.register("ddgan")(Thing)
     with pytest.raises(UsageError, match=r"unknown toy 'ddgn'. Did you mean 'ddgan'\? Available: ddgan"):

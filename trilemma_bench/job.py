@@ -142,6 +142,7 @@ def _lacks_memory(error: Exception) -> bool:
 def prepare(options: Options) -> Job:
     """Resolves every name and setting, without training, sampling or writing anything. Raises UsageError."""
     harness_digest()  # kept: of the code as it is now, whatever is edited while this runs
+    options = replace(options, model=registry.models.registered(options.model))
     model_class = registry.models.get(options.model)
     dataset = open_dataset(options.dataset)
     settings = config.resolve(

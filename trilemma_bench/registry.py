@@ -102,6 +102,13 @@ class Registry:
                 ) from error
         return self._loaded[name]
 
+    def registered(self, name: str) -> str:
+        """The name that a file registers its object under, given 'file.py:Object'; else `name` itself."""
+        if ".py:" not in name:
+            return name
+        target = self.get(name)
+        return next((known for known, entry in self._local.items() if entry.load() is target), name)
+
     def origin(self, name: str) -> tuple[str, str]:
         """(package, version) that `name` comes from; of a plugin file its name and the start of its sha256."""
         if ".py:" in name:
