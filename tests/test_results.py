@@ -74,6 +74,7 @@ def test_a_row_a_run_with_scores_and_speed_as_numbers(tmp_path):
     assert (row.parameters, row.training_seconds, row.training_images) == (530_434, 115.0, 6_144_000)
     assert row.peak_memory_bytes == 312_000_000
     assert row.device.startswith("cpu")
+    assert to_frame([make_record(speed=make_speed(0.1, 4, processor_share=0.4))]).processor_share.item() == 0.4
     assert row.path.endswith("record.json")
     # the Fréchet distance of other features is another score, and has no value in this row
     assert math.isnan(row["fd_digits-cnn"])

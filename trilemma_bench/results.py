@@ -167,6 +167,7 @@ SPEED_COLUMNS = (
     "peak_memory_bytes",
     "batch_size",
     "device",
+    "processor_share",
 )
 
 
