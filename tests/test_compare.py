@@ -150,6 +150,17 @@ def test_a_verdict_on_one_training_each_says_nothing_of_another(write):
     assert [caveat[:17] for caveat in caveats] == ["one training each", ""]
 
 
+def test_two_seeds_are_said_to_show_little(write):
+    sides = [
+        write(f"{n}-{name}", *seeds(fids).records)
+        for n, fids in ((2, [9.0, 8.0]), (3, [9.0, 8.0, 8.5]))
+        for name in "ab"
+    ]
+    hint = "two seeds say little of how trainings differ"
+    said = {n: hint in call("compare", *pair).output for n, pair in ((2, sides[:2]), (3, sides[2:]), (23, sides[1:3]))}
+    assert said == {2: True, 3: False, 23: False}
+
+
 def test_json_is_the_same_for_machines(write):
     a, b = write("a", scored()), write("b", scored("b", {"fid": (9.0, 0.3)}))
     found = json.loads(succeeds("compare", a, b, "--json").output)

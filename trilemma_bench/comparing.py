@@ -43,9 +43,15 @@ class RunComparison:
         who = "one training each" if len(single) == 2 else f"one training of {single[0]}"
         return f"{who}: the verdicts on scores are about these samples, not about another training; give several seeds"
 
+    @property
+    def hint(self) -> str:
+        """What would show more; '' where the seeds are not so few that even large differences are not shown."""
+        few = max(len(self.a), len(self.b)) == 2
+        return "two seeds say little of how trainings differ: three or more show far smaller differences" * few
+
     def __str__(self) -> str:
         """The table that `trilemma-bench compare` prints."""
-        return comparison_text(self.a, self.b, self.scores, self.times, self.caveat)
+        return comparison_text(self.a, self.b, self.scores, self.times, self.caveat, self.hint)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows

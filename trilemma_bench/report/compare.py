@@ -10,8 +10,10 @@ from trilemma_bench.report.columns import FACTS, Column, score_columns
 from trilemma_bench.runs import Runs
 
 
-def comparison_text(a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence[Finding], caveat: str) -> str:
-    """The differences as aligned text, with what was tested and what the errors cover. caveat: '' for none."""
+def comparison_text(
+    a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence[Finding], caveat: str, hint: str
+) -> str:
+    """The differences as aligned text, with what was tested and what the errors cover. caveat, hint: '' for none."""
     record = a.record
     protocol = [f"protocol {record.protocol.name}", f"{record.samples:,} samples"] if record.protocol else []
     columns = {column.key: column for column in (*score_columns([a.record, b.record]), *FACTS)}
@@ -22,7 +24,7 @@ def comparison_text(a: Runs, b: Runs, scores: Sequence[Finding], times: Sequence
         fmt.plain(" · ".join([record.dataset.name, *protocol])),
         "",
         *_table("B − A", scores, columns, "verdict on these samples" if caveat else "verdict"),
-        *([caveat] if caveat else []),
+        *filter(None, (caveat, hint)),
         "",
         *([*_table("B / A", times, columns), ""] if times else []),
         "interval: 95 %, of each line alone. verdict: from p after Holm's correction for the number of scores, so that",
