@@ -45,6 +45,13 @@ def test_every_mark_is_explained_where_it_is_used_and_nowhere_else():
         assert words not in bare
 
 
+def test_rows_timed_on_a_busy_machine_are_named_below_the_table():
+    speeds = {"quiet": make_speed(1e-3, 4, processor_share=0.99), "busy": make_speed(1e-3, 4, processor_share=0.45)}
+    text = latex_tables(tables([make_record(name, speed=speed) for name, speed in speeds.items()]), False)
+    assert "Timed on a busy machine or a shared GPU, so that times say little: busy." in text
+    assert "Timed on" not in latex_tables(tables([make_record(speed=speeds["quiet"])]), False)
+
+
 def test_of_two_rows_none_is_second_and_the_reference_is_nothing():
     records = [make_record(m, scores={"fid": v}) for m, v in (("a", 2.0), ("b", 3.0), ("real-data", 0.1))]
     text = latex_tables(tables(records), False)

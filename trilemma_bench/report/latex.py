@@ -70,6 +70,7 @@ def _measured(table: Table, number: int) -> str:
     body = [[str(row.number), _MARKS[row.mark], _name(row), *(_cell(row.cells[i]) for i in shown)] for row in rows]
     used = sorted({row.cells[i].footnote or 0 for row in rows for i in shown} - {0})
     notes = [f"$^{{{mark}}}$~{latex(table.footnotes[mark - 1])}." for mark in used]
+    notes += _disturbed(rows)
     if len(table.rows) > len(rows):
         notes.append(f"{len(table.rows) - len(rows)} more rows are in table.csv.")
     group = table.group
@@ -81,6 +82,14 @@ def _measured(table: Table, number: int) -> str:
     meanings = "".join(f" {text}." for mark, text in _MEANINGS.items() if mark in cells)
     caption = f"{latex(table.title)}: {samples}{trained}{latex(table.device)}.{meanings}"
     return _table(head, body, caption, f"tab:trilemma-{number}", notes)
+
+
+def _disturbed(rows: Sequence[Row]) -> list[str]:
+    """A line that names the rows whose times others on the machine made longer, if there are any."""
+    names = [row.name for row in rows if row.record.speed and row.record.speed.busy_note and not row.reference]
+    return [f"Timed on a busy machine or a shared GPU, so that times say little: {latex('; '.join(names))}."] * bool(
+        names
+    )
 
 
 def _heading(column: Column) -> str:
