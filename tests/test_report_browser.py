@@ -112,13 +112,21 @@ def test_a_limit_keeps_the_rows_within_it_and_real_data(opened):
     opened.page.fill("#limit", "0.0005")  # seconds of latency: 30 times the time per image and 0.2 ms
     opened.until(lambda: set(opened.names()) == {"ddgan (4 steps)", "ddpm (4 steps)", "gan", "vae", "real-data"})
     assert opened.points() == 4
-    assert opened.page.inner_text("#shown") == "5 of 7 rows; best, ≈, ◆ and ◇ are of all 7"
+    assert opened.page.inner_text("#shown") == (
+        "5 of 7 rows; best, ≈, ◆ and ◇ are of all 7. Within the limit FD (features) is best of ddgan (4 steps). "
+        "95 % intervals of 2 of these reach beyond it"
+    )
     opened.page.select_option("#limit-column", label="Recall ≥")
     opened.page.fill("#limit", "0.95")
     opened.until(lambda: set(opened.names()) == {"ddpm (4 steps)", "vae", "real-data"})
     opened.page.fill("#limit", "")
     opened.until(lambda: len(opened.names()) == 7)
     assert opened.page.inner_text("#shown") == "7 of 7 rows"
+
+
+def test_a_limit_says_its_unit(opened):
+    options = opened.page.locator("#limit-column option").all_inner_texts()
+    assert {"Latency in s ≤", "Training in s ≤", "Peak memory, bytes ≤"} <= set(options)
 
 
 def test_nearly_equal_values_have_no_colour_bar(browser, opened, tmp_path):

@@ -252,7 +252,7 @@ FACTS = (
     ),
     Column(
         "peak_memory_bytes", "Peak memory", "memory", None, _speed("peak_memory_bytes"),
-        lambda value, _: fmt.size(value), _why_untimed, log=True, meaning="while sampling",
+        lambda value, _: fmt.size(value), _why_untimed, log=True, unit="bytes", meaning="while sampling",
     ),
     Column(
         "parameters", "Parameters", "params", None,
@@ -261,7 +261,7 @@ FACTS = (
     ),
     Column(
         "training_seconds", "Training", "train", None, _training("seconds"), lambda value, _: fmt.seconds(value),
-        _why_untrained, log=True, meaning="training time",
+        _why_untrained, log=True, is_time=True, meaning="training time",
     ),
     Column(
         "training_images", "Images seen", "seen", None, _training("images"), lambda value, _: fmt.count(value),

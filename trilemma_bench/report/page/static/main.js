@@ -50,6 +50,17 @@ function keepsLimit(row) {
   return has !== undefined && (current.group.columns[index].better === "higher" ? has >= value : has <= value);
 }
 
+/** The answer to a budget: which row within the limit has the best quality, and how many may be beyond the limit after all. */
+function limitText() {
+  const { group, rows, limit: { index, value } } = current, { quality } = group.goals;
+  const within = rows.filter((row) => !row.reference), sign = (place) => (group.columns[place].better === "higher" ? -1 : 1);
+  if (value === null || !within.length) return "";
+  const measured = quality === null ? [] : within.filter((row) => valueOf(row, quality) !== undefined);
+  const [best] = measured.sort((a, b) => sign(quality) * (valueOf(a, quality) - valueOf(b, quality)));
+  const unsure = within.filter(({ cells }) => cells[index].interval?.some((end) => sign(index) * (end - value) > 0)).length;
+  return `${best ? `. Within the limit ${group.columns[quality].title} is best of ${best.name}` : ""}${unsure ? `. 95 % intervals of ${unsure} of these reach beyond it` : ""}`;
+}
+
 function allow(view, possible, reason) {
   const input = document.querySelector(`input[name=view][value=${view}]`);
   input.disabled = !possible;
@@ -74,7 +85,7 @@ function open(number) { openRow(current.group, current.group.rows[number - 1]); 
 function refresh() {
   current.rows = filteredRows();
   const all = current.group.rows.length, fewer = current.rows.length < all;
-  byId("shown").textContent = `${current.rows.length} of ${all} rows${fewer ? `; best, ≈, ◆ and ◇ are of all ${all}` : ""}`;
+  byId("shown").textContent = `${current.rows.length} of ${all} rows${fewer ? `; best, ≈, ◆ and ◇ are of all ${all}` : ""}${limitText()}`;
   drawTable();
   drawPlot(current, open);
   gallery("samples", "samples", "Samples");
