@@ -100,7 +100,7 @@ def test_the_report_says_what_a_reader_must_know(demo, name):
     for needed in (
         "ddgan (4 steps)", "25 / 25", "0.00430", "8.20 µs", "k = 3 for precision and recall", "cpu: Xeon",
         "10,000 generated against 10,000 of the test split", "weights 3f3f3f3f3f3f", "nearest centre within 4",
-        "scikit-learn's bundled", "real data: nothing is sampled", "perfect samples have", "Hypervolume",
+        "scikit-learn's bundled", "real data: nothing is sampled", "as many perfect samples", "Hypervolume",
         "loss is NaN at step 12", "x/record.json: not a readable record", "in batches of 1,000 in float32",
     ):  # fmt: skip
         assert needed in text, needed

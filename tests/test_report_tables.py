@@ -94,6 +94,21 @@ def test_a_missing_score_is_a_dash_with_its_reason():
     assert table.footnotes[recall.footnote - 1] == "needs 4 samples, got 3"
 
 
+@pytest.mark.parametrize(
+    ("floors", "text"), [((0.0012, 0.0251, 0.002), "0.00120–0.0251"), ((0.0012, 0.0012), "0.00120")]
+)
+def test_floors_of_all_rows_are_one_line(floors, text):
+    scores = with_errors({"mode_kl": (0.1, 0.01)})["mode_kl"]
+    records = [
+        make_record(f"m{i}", scores={"mode_kl": scores.model_copy(update={"floor": floor})})
+        for i, floor in enumerate(floors)
+    ]
+    (table,) = tables(records)
+    assert [note for note in table.notes if "perfect" in note] == [
+        f"Mode KL: as many perfect samples as belong to a mode have {text}"
+    ]
+
+
 def test_times_of_a_busy_machine_are_noted_under_their_row():
     speeds = {"a": make_speed(1e-3, 4, processor_share=0.454), "b": make_speed(1e-3, 4, processor_share=0.99)}
     (table,) = tables([make_record(name, speed=speed) for name, speed in speeds.items()])

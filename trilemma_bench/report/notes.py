@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from trilemma_bench.grouping import BELOW, Group, is_reference
-from trilemma_bench.record import Record, Score
+from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
 from trilemma_bench.report.columns import Column, score_title
 from trilemma_bench.runs import Runs
@@ -54,7 +54,22 @@ def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
         for note in _notes_of(record):
             notes.setdefault(fmt.plain(note), []).append(name)
     competitors = {name for name, record in rows if not is_reference(record)}
-    return [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    shown = [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    return [*shown, *_floor_notes([record for _, record in rows])]
+
+
+def _floor_notes(records: Iterable[Record]) -> list[str]:
+    """What perfect samples have of a score, a line a score: the floor hangs on how many of a row's samples count."""
+    floors: dict[str, list[float]] = {}
+    for record in records:
+        for name, score in record.scores.items():
+            if score.floor is not None:
+                floors.setdefault(name, []).append(score.floor)
+    ends = {name: dict.fromkeys(map(fmt.figure, (min(found), max(found)))) for name, found in floors.items()}
+    return [
+        f"{score_title(name)}: as many perfect samples as belong to a mode have {'–'.join(span)}"
+        for name, span in ends.items()
+    ]
 
 
 def repeat_notes(rows: Iterable[tuple[str, Runs]], repeated: Sequence[Sequence[Record]]) -> list[str]:
@@ -93,7 +108,7 @@ def _notes_of(record: Record) -> list[str]:
     notes += [f"missing: {note}" for note in missing_notes(record)]
     notes += _sentence(record.training.busy_note) if record.training else []
     for name, score in record.scores.items():
-        notes += [f"{score_title(name)}: {note}" for note in _score_notes(score)]
+        notes += [f"{score_title(name)}: {score.note}"] if score.note else []
     if record.speed and not is_reference(record):
         notes += _sentence(record.speed.busy_note)
         notes += [f"NFE: {record.speed.nfe_note}"] if record.speed.nfe_note else []
@@ -104,13 +119,6 @@ def _notes_of(record: Record) -> list[str]:
 
 def _sentence(text: str) -> list[str]:
     return [text[0].upper() + text[1:]] if text else []
-
-
-def _score_notes(score: Score) -> list[str]:
-    notes = [score.note] if score.note else []
-    if score.floor is not None:
-        notes.append(f"perfect samples have {fmt.figure(score.floor)} at this number of samples")
-    return notes
 
 
 def protocol_facts(group: Group) -> list[tuple[str, str]]:
