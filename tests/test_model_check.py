@@ -98,6 +98,12 @@ def test_a_fault_is_said_in_a_sentence(old, new, fault, tmp_path):
     assert "this is a bug" not in done.output
 
 
+def test_draws_that_do_not_repeat_are_not_taken_for_weights_that_are_not_saved(tmp_path):
+    done = check(tmp_path, GOOD.replace(", generator=rng", ""))
+    assert "needs more than self.network" not in done.output
+    assert "FAILED  saved weights draw the same samples: as above" in done.stdout
+
+
 def test_a_fault_that_fails_several_checks_is_said_once(tmp_path):
     done = check(tmp_path, GOOD.replace("torch.randn(count, 2,", "torch.randn(count + 1, 2,"))
     assert done.output.count("returned 7×2") == 1

@@ -50,7 +50,11 @@ def _faults(job: Job, checks: _Checks) -> Iterator[tuple[str, str]]:
 
 
 def _samples_repeat(job: Job, _: Path) -> None:
-    model = build_model(job)
+    _repeated(build_model(job), job)
+
+
+def _repeated(model: GenerativeModel, job: Job) -> Tensor:
+    """A draw that is the same when it is drawn again. Raises TrilemmaError for any other."""
     state = torch.get_rng_state()
     first = _draw(model, job)
     if not torch.equal(state, torch.get_rng_state()):
@@ -58,6 +62,7 @@ def _samples_repeat(job: Job, _: Path) -> None:
     torch.manual_seed(job.options.seed + 1)
     if not torch.equal(first, _draw(model, job)):
         raise TrilemmaError("two draws of one seed differ: take all randomness from rng, keep nothing between draws")
+    return first
 
 
 def _evaluations_are_as_stated(job: Job, _: Path) -> None:
@@ -109,7 +114,7 @@ def _saved_weights_sample_alike(job: Job, folder: Path) -> None:
     other = build_model(replace(job, options=replace(job.options, seed=job.options.seed + 1)))
     assert isinstance(other, Trainable)
     checkpoint.load_weights(other.network, folder / checkpoint.WEIGHTS_FILE)
-    if not torch.equal(_draw(trainer.model, job), _draw(other, job)):
+    if not torch.equal(_repeated(trainer.model, job), _draw(other, job)):
         raise TrilemmaError("sampling needs more than self.network: put into it what is learned, for no more is saved")
 
 
