@@ -12,7 +12,7 @@ from models import POINTS
 from training import Line, line_run
 
 from trilemma_bench import job
-from trilemma_bench.errors import TrilemmaError
+from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training import checkpoint
@@ -42,6 +42,11 @@ def test_the_last_good_checkpoint_is_kept(tmp_path):
     whole = line_run(tmp_path / "whole")
     whole.run()
     assert torch.equal(resumed.model.network.weight, whole.model.network.weight)
+
+
+def test_points_are_not_flipped(tmp_path):
+    with pytest.raises(UsageError, match="flip = true: points are not mirrored"):
+        line_run(tmp_path, flip=True)
 
 
 class Gambler(Line):

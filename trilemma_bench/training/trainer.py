@@ -81,6 +81,8 @@ class Trainer:
             raise UsageError(f"batch_size = {settings.batch_size}: there are {len(data)} samples, choose that at most")
         if model.wants_labels and data.labels is None:
             raise UsageError(f"model '{header.model}' learns from labels, and this dataset has none")
+        if settings.flip and not model.data.is_image:
+            raise UsageError("flip = true: points are not mirrored, set training.flip = false")
         self.model, self.settings, self.header, self.place = model, settings, header, place
         self.budget = Budget.parse(settings.budget)
         self.batches = Batches(data, settings, seed, place.device)
