@@ -84,7 +84,7 @@ def test_missing_data_are_no_fault_of_the_model(tmp_path):
          "two draws of one seed differ"),
         ("torch.randn(count, 2,", "torch.randn(count + 1, 2,", "returned 7×2 where 6 samples were asked for"),
         ("return 1\n", "return 2\n", "evaluations() says 2 a sample, and 1 were counted"),
-        ("[\"network\"].step()", "[\"network\"]", "4 steps left self.network as it was"),
+        ("[\"network\"].step()", "[\"network\"]", "6 steps left self.network as it was"),
         ("loss = (", "self.calls += 1\n        loss = self.calls * (", "interrupted and resumed gives another network"),
         ("return self.network(torch", "return self.shift + self.network(torch", "needs more than self.network"),
         ("return self.network(torch", "return self.trained + self.network(torch", "needs more than self.network"),

@@ -44,10 +44,32 @@ def draw(model, count=6, chunk_size=4):
 def test_every_check_of_check_model_holds(name, dataset):
     """Interrupted before a lazy penalty, within the warm-up and the decay of the learning rate, flips included."""
     trained = {"flip": dataset == "digits", "lr_warmup_steps": 3} if name in TRAINABLE else {}
-    settings = tiny_settings(registry.models.get(name)) | trained
-    found = dict(check_model(prepare(Options(name, dataset, overrides=settings, device="cpu"))))
+    found = checked(name, dataset, trained)
     assert found == dict.fromkeys(found, "")
     assert len(found) == (5 if name in TRAINABLE else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ddgan", {"class_conditional": True}),
+        ("ddgan", {"prediction": "one-shot"}),
+        ("ddpm", {"class_conditional": True, "guidance": 1.0, "dropout": 0.3}),
+        ("edm", {"augment": 0.5}),
+        ("gan", {"loss": "wgan-gp"}),
+        ("gan", {"loss": "relativistic", "class_conditional": True}),
+        ("stylegan2", {"augment": "ada", "ada_kimg": 0.1}),
+        ("stylegan2", {"augment": "diffaugment", "class_conditional": True, "truncation": 0.7}),
+    ],
+)
+def test_every_check_holds_with_settings_that_draw_or_keep_more(name, settings):
+    found = checked(name, "digits", settings)
+    assert found == dict.fromkeys(found, "")
+
+
+def checked(name, dataset, settings):
+    overrides = tiny_settings(registry.models.get(name)) | settings
+    return dict(check_model(prepare(Options(name, dataset, overrides=overrides, device="cpu"))))
 
 
 @pytest.mark.parametrize("name", NAMES)
