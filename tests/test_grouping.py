@@ -59,6 +59,18 @@ def test_each_field_of_the_protocol_separates_and_is_named(field):
     assert other.differences(one)[0].startswith(f"{name}: {str(value)[:12]}")
 
 
+def test_what_differs_at_the_end_of_a_long_text_is_shown():
+    kid = "100 subsets of {}, NumPy's choice with seed 2020"
+    one, other = comparable(
+        [make_record(protocol={"kid": kid.format(size), "reference_sha256": digit * 64}) for size, digit in
+         ((1000, "d"), (500, "e"))]
+    )  # fmt: skip
+    assert other.differences(one) == [
+        "reference_sha256: eeeeeeeeeeee…, not dddddddddddd…",
+        f"kid: {kid.format(500)}, not {kid.format(1000)}",
+    ]
+
+
 def test_dataset_content_samples_and_device_separate():
     base = make_record(speed=CPU)
     other_data = base.model_copy(update={"dataset": base.dataset.model_copy(update={"fingerprint": "e" * 64})})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from trilemma_bench.runs import Runs
 
 BELOW = " · "  # between the names of nested conditions
 UNRECORDED = "not recorded"
+HASH = re.compile("[0-9a-f]{40,64}")
 
 Conditions = tuple[tuple[str, Any], ...]
 
@@ -53,9 +55,10 @@ def differences(one: Conditions, other: Conditions) -> list[str]:
 
 
 def _show(conditions: dict[str, Any], field: str) -> str:
+    """The value, of a hash its beginning: other text may differ at its end alone."""
     value = conditions.get(field)
-    text = "absent" if field not in conditions else "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
+    text = "absent" if field not in conditions else "none" if value in (None, "") else str(value)
+    return f"{text[:12]}…" if HASH.fullmatch(text) else text
 
 
 def measured_on(record: Record) -> Conditions:
