@@ -92,6 +92,16 @@ def test_spatial_moments_of_guided_diffusion_have_their_own_names(extractor, tmp
         np.testing.assert_array_equal(found.moments.mean.numpy(), expected["mu"])
 
 
+def test_spatial_moments_that_are_exported_can_be_imported(extractor, tmp_path):
+    extractor.outputs = "features", "spatial"
+    extractor.compute = lambda samples, outputs: dict.fromkeys(outputs, extractor(samples) / 2)
+    known = DatasetReference(Toy(), "train", extractor, "spatial")
+    source = export_reference(known, tmp_path / "stats.npz")
+    found = opened(imported(source, extractor, output="spatial"), extractor, "spatial")
+    np.testing.assert_allclose(found.moments.mean, pixels().double().mean(0) / 2, rtol=1e-6)
+    assert torch.equal(found.moments.covariance, known.moments.covariance)
+
+
 def test_an_import_says_where_it_came_from_and_leaves_the_cache_alone(extractor, tmp_path):
     source = write_npz(tmp_path / "stats.npz", **gaussian())
     facts = cache.load(imported(source, extractor))[1]

@@ -83,7 +83,7 @@ def reference_export(**options: Any) -> None:
     """Write a reference into a file.
 
     It is computed first unless it is cached. A .safetensors says what it is of, and `run --reference FILE` uses it; an
-    .npz takes moments, as mu and sigma.
+    .npz takes moments, as mu and sigma (spatial ones as mu_s and sigma_s).
     """
     options = apply_places(options)
     load_plugins(options["plugins"])

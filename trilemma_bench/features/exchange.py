@@ -46,7 +46,7 @@ class Claims:
 
 
 def export_reference(reference: DatasetReference, path: Path, kind: Kind = "moments", radii: bool = False) -> Path:
-    """Writes the reference into `path`: ours, or an .npz with `mu` and `sigma` in float64 for moments; returns it.
+    """Writes the reference into `path`: ours, or for moments an .npz in float64, as `import_npz` reads it; returns it.
 
     radii: with the features, the distances to the nearest others too, so that nobody computes them again. Raises
     UsageError for what the file cannot hold, and for a subset of more samples than there are.
@@ -63,7 +63,8 @@ def export_reference(reference: DatasetReference, path: Path, kind: Kind = "mome
     if path.suffix not in (SUFFIX, ".npz"):
         raise UsageError(f"{path}: a reference is written as {SUFFIX} or .npz; name the file so")
     if path.suffix == ".npz":
-        return save_npz(path, mu=reference.moments.mean.numpy(), sigma=reference.moments.covariance.numpy())
+        mu, sigma = _npz_names(reference.output)
+        return save_npz(path, **{mu: reference.moments.mean.numpy(), sigma: reference.moments.covariance.numpy()})
     if kind == "moments":
         tensors = {"mean": reference.moments.mean, "covariance": reference.moments.covariance}
     else:
@@ -247,7 +248,7 @@ def _check_width(reference: Reference, extractor: FeatureExtractor, output: str,
 
 def _read_npz(path: Path, output: str) -> cache.Tensors:
     """The features, else mean and covariance of `output`, in an .npz; only what is needed of it is read."""
-    mu, sigma = ("mu_s", "sigma_s") if output == "spatial" else ("mu", "sigma")
+    mu, sigma = _npz_names(output)
     if not path.is_file():
         raise UsageError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give an .npz file")
     there = read_outlines(path)
@@ -257,6 +258,11 @@ def _read_npz(path: Path, output: str) -> cache.Tensors:
         raise TrilemmaError(f"{path} holds {', '.join(there) or 'nothing'}, not {mu} and {sigma} (or pool_3)")
     found = _floats(path, np.float64, mu, sigma)
     return {"mean": found[mu], "covariance": found[sigma]}
+
+
+def _npz_names(output: str) -> tuple[str, str]:
+    """What mean and covariance of `output` are called in an .npz; spatial ones as guided-diffusion has them."""
+    return ("mu_s", "sigma_s") if output == "spatial" else ("mu", "sigma")
 
 
 def _floats(path: Path, dtype: type[np.floating], *names: str) -> cache.Tensors:
