@@ -290,7 +290,7 @@ def test_estimates_say_what_they_are():
     assert (many.method, many.note) == ("delete-one jackknife, corrected for its second order", "")
     assert few.method == "delete-one jackknife"
     assert few.note == "strongly biased: no more samples than the 8 feature dimensions"
-    assert (three.standard_error, three.method) == (None, "")
+    assert (three.standard_error, three.method) == (None, "delete-one jackknife")
 
 
 @pytest.mark.parametrize("constant", ["generated", "reference"])

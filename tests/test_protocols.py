@@ -297,6 +297,16 @@ def test_a_score_without_an_interval_says_why(own_images, tmp_path, monkeypatch)
     assert scores["precision"].note == ""
 
 
+def test_too_few_samples_for_an_interval_is_said_beside_another_note(own_images, tmp_path, monkeypatch):
+    protocol = Protocol("own", "pixels", samples=3, metrics=("fd",))
+    monkeypatch.setattr(registry.protocols, "get", lambda _: protocol)
+    record = tb.evaluate(own_images[1][:3], dataset=own_images[0], protocol="own", out=tmp_path / "out", progress=False)
+    score = record.scores["fd_pixels"]
+    assert score.interval is None
+    assert score.note.startswith("strongly biased")
+    assert score.note.endswith("; too few samples for an interval")
+
+
 def test_one_sample_is_not_measured(own_images, tmp_path):
     with pytest.raises(UsageError, match="1 given or asked for, and at least 2"):
         tb.evaluate(own_images[1][:1], dataset=own_images[0], protocol="pixels", out=tmp_path / "out", progress=False)

@@ -31,7 +31,7 @@ def make_score(metric: Metric, comparison: Comparison) -> Score:
         ideal=estimate.ideal,
         floor=estimate.floor,
         range=_bounded(limits),
-        note=estimate.note or _doubt(estimate),
+        note="; ".join(filter(None, (estimate.note, _doubt(estimate)))),
     )
 
 

@@ -69,17 +69,17 @@ def jackknife(features: Tensor, reference: Moments) -> Jackknife:
     """
     count, dim = features.shape
     fit = _fit(features, reference)
+    method = "delete-one jackknife"
     if count < 4:
-        return Jackknife(fit.value, 0.0, None, 0.0, "")
+        return Jackknife(fit.value, 0.0, None, 0.0, method)
     one, pair = _left_out(features, fit)
     bias = (count - 1) * float(one.mean() - (fit.spread - 2 * fit.trace))
     total = (count - 1) / count * float((one - one.mean()).square().sum())
     if count <= dim:
-        return Jackknife(fit.value, bias, total, 0.0, "delete-one jackknife")
+        return Jackknife(fit.value, bias, total, 0.0, method)
     # half of a pair's squared second difference estimates the second-order variance, which `total` holds twice
     second = min((1 - dim / (2 * count)) * float(pair.square().mean()) / 2, total / 2)
-    method = "delete-one jackknife, corrected for its second order"
-    return Jackknife(fit.value, bias, total - 2 * second, second, method)
+    return Jackknife(fit.value, bias, total - 2 * second, second, f"{method}, corrected for its second order")
 
 
 def _fit(features: Tensor, reference: Moments) -> _Fit:
