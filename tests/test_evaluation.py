@@ -243,7 +243,8 @@ def test_what_moments_cannot_give_is_said_first_and_the_rest_measured(tmp_path):
 
 def test_a_part_of_the_samples_behind_moments_cannot_be_compared_with(tmp_path):
     use_protocol("fd", reference_samples=50)
-    with fails("mean and covariance only", "50 of its 1,297 samples are needed", kind=UsageError):
+    needed = "50 of its 1,297 samples are needed: give a file of features"  # which another's .npz cannot be made into
+    with fails("mean and covariance only", needed, kind=UsageError):
         measure(tmp_path, references=[exported(tmp_path, "moments")])
 
 

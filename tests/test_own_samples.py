@@ -114,7 +114,7 @@ def test_files_that_hold_no_samples(tmp_path):
         with fails(name, "damaged or not"):
             load_samples(tmp_path / name)
     (tmp_path / "text.txt").write_text("hello")
-    with fails("neither a folder", kind=UsageError):
+    with fails("text.txt is neither a folder", "give a folder of images, or an array", kind=UsageError):
         load_samples(tmp_path / "text.txt")
     for name in ("nowhere", "nowhere.npz"):
         with fails(name, "does not exist", kind=UsageError):

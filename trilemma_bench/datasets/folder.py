@@ -124,8 +124,8 @@ def load_samples(path: Path, spec: DataSpec | None = None, dataset: str = "") ->
     elif path.suffix in (".npz", ".npy") and path.is_file():
         samples = array_samples(pick(read_arrays(path), path, "images", "points", "arr_0"), str(path))
     else:
-        what = "is neither a folder of images nor an .npz or .npy file" if path.exists() else "does not exist"
-        raise UsageError(f"{path} {what}")
+        what = "is neither a folder nor an .npz or .npy file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {what}: give a folder of images, or an array in an .npz or .npy file")
     if spec is not None:
         check_shape(samples, spec, dataset)
     return samples

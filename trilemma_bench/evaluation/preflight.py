@@ -51,7 +51,7 @@ def _unfit_file(plan: Plan, metric: Metric, use: Use) -> str:
     wanted = "the features" if metric.needs == "features" else f"{count:,} of its {len(reference):,} samples"
     return (
         f"the reference file of '{use.extractor}' holds mean and covariance only, and {wanted} are needed: "
-        "export it with --kind features"
+        "give a file of features, as `trilemma-bench reference export --kind features` makes them"
     )
 
 
