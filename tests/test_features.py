@@ -50,6 +50,10 @@ def test_extract_says_what_is_wrong():
         extract(Pixels(), images(0))
     with pytest.raises(TrilemmaError, match=r"'pixels' must return floats N×D, but gave torch.int64 \(1,\)"):
         extract(Broken(), images(4))
+    wrong = Pixels()
+    wrong.dim = 7
+    with pytest.raises(TrilemmaError, match="'pixels' says dim = 7, but gave 3072 features"):
+        extract(wrong, images(4))
 
 
 class Recorded:
@@ -210,14 +214,16 @@ def test_digits_cnn_reads_held_out_digits():
 
 
 def test_stacked_digits_are_read_channel_by_channel():
-    split, extractor = open_dataset("stacked_digits").load("test"), DigitsCNN()
+    dataset, extractor = open_dataset("stacked_digits"), DigitsCNN()
+    extractor.check(dataset.spec)
+    split = dataset.load("test")
     few = split.samples[:200]
     digits = extractor.classify(few)
     assert digits.shape == (200, 3)
     number = (digits * torch.tensor([100, 10, 1])).sum(1)
     assert float((number == split.labels[:200]).double().mean()) > 0.95
     features = extract(extractor, few)
-    single = extract(extractor, few[:, 1:2])
+    single = extract(DigitsCNN(), few[:, 1:2])
     assert (features.shape, single.shape) == ((200, 192), (200, 64))
     torch.testing.assert_close(features[:, 64:128], single, atol=1e-5, rtol=1e-4)
 

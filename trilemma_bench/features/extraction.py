@@ -68,8 +68,8 @@ def extract_all(
 
     samples: uint8 N×C×H×W or float N×D, in memory or read slice by slice, `batch_size` at a time; features do not
     depend on it. device: where the extractors live; one batch is there at a time, while the next is being read.
-    Raises TrilemmaError when there are no samples, or an extractor does not return one row of floats for each, and
-    whatever reading raises.
+    Raises TrilemmaError when there are no samples, or an extractor does not return one row of floats for each, or of
+    another width than it says, and whatever reading raises.
     """
     gathered: Outputs = {}
     title = ", ".join(extractor.name for extractor, _ in requests)
@@ -89,8 +89,8 @@ def _computed(extractor: FeatureExtractor, outputs: Sequence[str], batch: Tensor
     for count, block in _blocks(batch, extractor.cpu_block):
         with feature_arithmetic(extractor.precision, batch.device):
             found = extractor.compute(block, outputs)
-        for values in found.values():
-            _check(extractor, values, len(block))
+        for output, values in found.items():
+            _check(extractor, output, values, len(block))
         parts.append({output: values[:count] for output, values in found.items()})
     return {output: torch.cat([part[output] for part in parts]) for output in parts[0]}
 
@@ -153,9 +153,13 @@ def use_precision(extractor: FeatureExtractor, precision: str, device: torch.dev
     extractor.precision = precision
 
 
-def _check(extractor: FeatureExtractor, values: Tensor, count: int) -> None:
+def _check(extractor: FeatureExtractor, output: str, values: Tensor, count: int) -> None:
     if values.ndim != 2 or len(values) != count or not values.is_floating_point():
         raise TrilemmaError(
             f"extractor '{extractor.name}' must return floats N×D, "
             f"but gave {values.dtype} {tuple(values.shape)} for {count} samples"
+        )
+    if output == "features" and extractor.dim not in (0, values.shape[1]):
+        raise TrilemmaError(
+            f"extractor '{extractor.name}' says dim = {extractor.dim}, but gave {values.shape[1]} features: correct it"
         )
