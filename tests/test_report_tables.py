@@ -189,6 +189,20 @@ def test_without_errors_nothing_is_called_tied():
     assert not any(cell.tied for row in table.rows for cell in row.cells)
 
 
+def test_times_from_a_busy_machine_put_nobody_behind():
+    def timed(name, seconds, share=None, recall=0.5):
+        speed = make_speed(seconds, 1, processor_share=share)
+        return make_record(name, scores=with_errors({"fid": (5.0, 0.1), "recall": (recall, 0.01)}), speed=speed)
+
+    def found(share):
+        (table,) = tables([timed("fast", 1e-3, recall=0.51), timed("slow", 0.1, share)])
+        (slow,) = (row for row in table.rows if row.name == "slow")
+        return cell(table, "slow", "seconds_per_image").tied, slow.near
+
+    assert found(0.95) == (False, False)
+    assert found(0.45) == (True, True)
+
+
 def test_the_reference_is_never_tied():
     records = [
         make_record(m, scores=with_errors({"fid": (5.0 + i, 3.0)})) for i, m in enumerate(["a", "b", "real-data"])

@@ -47,7 +47,7 @@ class RunComparison:
     def hint(self) -> str:
         """What would show more; '' where the seeds are not so few that even large differences are not shown."""
         few = max(len(self.a), len(self.b)) == 2
-        return "two seeds say little of how trainings differ: three or more show far smaller differences" * few
+        return "two seeds say little of how trainings differ: three or more show far smaller differences" if few else ""
 
     def __str__(self) -> str:
         """The table that `trilemma-bench compare` prints."""

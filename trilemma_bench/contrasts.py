@@ -27,6 +27,7 @@ class Contrast:
     """B against A in one number: value is B − A, or B / A for a time; None where one side has no number.
 
     interval (95 %) and p (two-sided) are of this number alone. method: how both were found. reason: why there are none.
+    disturbed: of times from a busy machine, of which nobody knows how far they are off.
     """
 
     value: float | None = None
@@ -34,6 +35,7 @@ class Contrast:
     p: float | None = None
     method: str = ""
     reason: str = ""
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,14 +180,14 @@ def _why_missing(a: Runs, b: Runs, name: str) -> str:
 def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
     """B / A in a time: moderated t on the logarithms of the runs' medians, no surer than by the raw times alone.
 
-    Of times from a busy machine the ratio alone: nobody knows how far it is off.
+    Of times from a busy machine the ratio alone.
     """
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
     one, other = ([record.speed for record in runs.records if record.speed] for runs in (a, b))
     ratio = ratio_of_times(one, other, field)
     if busy := _busy(a, b):
-        return Contrast(ratio.value, reason=busy)
+        return Contrast(ratio.value, reason=busy, disturbed=True)
     return ratio
 
 

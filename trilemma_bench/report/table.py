@@ -188,8 +188,16 @@ def near_front(rows: Sequence[Runs], axes: Sequence[Column]) -> list[bool]:
 def _shown_better(one: Runs, other: Runs, axes: Sequence[Column], level: float) -> bool:
     """Whether `one`, which is nowhere worse, is better in one of `axes`; a value without a known error is exact."""
     better = [column for column in axes if column.value(one.record) != column.value(other.record)]
-    found = [column.contrast(one, other).p if column.contrast else None for column in better]
+    found = [_p(column, one, other) for column in better]
     return any(p is None or p < level for p in found)
+
+
+def _p(column: Column, one: Runs, other: Runs) -> float | None:
+    """Of their difference; None where no error is known. Times from a busy machine show none."""
+    if column.contrast is None:
+        return None
+    contrast = column.contrast(one, other)
+    return 1.0 if contrast.disturbed else contrast.p
 
 
 def _level_of_rows(rows: int) -> float:
@@ -242,7 +250,7 @@ def _ties(rows: Sequence[Runs], column: Column, best: float | None) -> list[bool
     if leader is None or column.contrast is None:
         return [False] * len(rows)
     level = _level_of_rows(len(ranked))
-    others = {id(runs): column.contrast(leader, runs).p for runs in ranked if not _has(runs, column, best)}
+    others = {id(runs): _p(column, leader, runs) for runs in ranked if not _has(runs, column, best)}
     return [(p := others.get(id(runs))) is not None and p >= level for runs in rows]
 
 

@@ -73,7 +73,12 @@ def render(facts: dict[str, Any], out: Path) -> Path:
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=suffix == "html", undefined=StrictUndefined, trim_blocks=True
         )
-        shown = {**facts, "machine": fmt.device(facts["machine"]), "reasons": reasons, "text": fmt.with_interval}
+        shown = {
+            **facts,
+            "machine": fmt.device(facts["machine"]),
+            "reasons": reasons,
+            "with_interval": fmt.with_interval,
+        }
         text = environment.get_template(f"claims.{suffix}").render(shown)
         save_text(out / f"claims.{suffix}", text)
     return out / "claims.html"
