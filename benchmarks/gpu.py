@@ -59,14 +59,16 @@ class Timed:
     times: int = 1
 
 
-# Claims C1 to C3: the systems of the paper's table 1 whose times it quotes, DDGAN first. Weights do not matter.
+# Claims C1 to C3: the systems of the paper's table 1 whose times it quotes, DDGAN first; of Score SDE the deep networks,
+# whose FIDs stand there. Weights do not matter.
+DEEP = {"res_blocks": 8}
 SPEED_ROWS = (
     Timed("ddgan"),
     Timed("stylegan2"),
     Timed("ddim"),
     Timed("ddpm", {"sampling_steps": 100}, times=10),
-    Timed("score-sde-ve", {"sampler": "pc", "sampling_steps": 20}, times=50),
-    Timed("score-sde-vp", {"sampler": "pc", "sampling_steps": 20}, times=50),
+    Timed("score-sde-ve", {**DEEP, "sampler": "pc", "sampling_steps": 20}, times=50),
+    Timed("score-sde-vp", {**DEEP, "sampler": "pc", "sampling_steps": 20}, times=50),
     Timed("dpm-solver++"),
     Timed("edm"),
     Timed("meanflow"),
