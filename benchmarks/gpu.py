@@ -59,8 +59,8 @@ class Timed:
     times: int = 1
 
 
-# Claims C1 to C3: the systems of the paper's table 1 whose times it quotes, DDGAN first; of Score SDE the deep networks,
-# whose FIDs stand there. Weights do not matter.
+# Claims C1 to C3: the systems of the paper's table 1 whose times it quotes, DDGAN first; of Score SDE the deep ones, as
+# the FIDs there are. Weights do not matter.
 DEEP = {"res_blocks": 8}
 SPEED_ROWS = (
     Timed("ddgan"),
