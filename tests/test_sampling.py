@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from inputs import fails
@@ -11,7 +13,7 @@ import trilemma_bench as tb
 from trilemma_bench import timing
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.images import to_float
-from trilemma_bench.memory import held_by_other_programs
+from trilemma_bench.memory import held_by_other_programs, peak_memory, reset_peak_memory
 from trilemma_bench.sampling import Outside, draw_samples
 from trilemma_bench.settings import SamplingSettings
 from trilemma_bench.timing import measure_speed
@@ -195,6 +197,34 @@ def test_timed_batches_of_a_fast_model_are_spread_over_a_quarter_of_a_second(mil
     assert speed.latency_seconds == pytest.approx(milliseconds / 1000)
     assert (drawn.count(4) > speed.warmup + 20) == untimed
     assert not untimed or now[0] > 0.5
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(0.05, 20), (0.25, 10), (0.625, 4), (1.0, 3), (15.0, 3)])
+def test_batches_are_timed_for_ten_seconds_and_three_of_them_at_least(seconds, batches, monkeypatch):
+    """Of a model that takes so many seconds an image, drawn four at a time."""
+    now = [0.0]
+
+    def pass_time(count):
+        now[0] += seconds * count
+        return pictures(count)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    speed = measure_speed(Returns(pass_time), SamplingSettings(timing_batch=4), CPU, 0)
+    assert speed.raw_seconds == pytest.approx([4 * seconds] * batches)
+    assert speed.raw_latency_seconds == pytest.approx([seconds] * len(speed.raw_latency_seconds))
+    assert (speed.seconds_per_image, speed.images_per_second) == pytest.approx((seconds, 1 / seconds))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak can be started anew on Linux only")
+def test_the_peak_of_a_processs_memory_is_in_bytes_and_starts_anew():
+    reset_peak_memory(CPU)
+    before, kind = peak_memory(CPU)
+    torch.ones(2**28, dtype=torch.uint8)
+    after, _ = peak_memory(CPU)
+    assert kind == "resident set of the process"
+    assert after - before == pytest.approx(2**28, rel=0.1)
+    reset_peak_memory(CPU)
+    assert peak_memory(CPU)[0] < after - 2**27
 
 
 @pytest.mark.parametrize(("free", "held"), [(40, 0), (59, 0), (32, 7), (0, 39)])
