@@ -24,7 +24,10 @@ def test_an_epoch_shows_every_sample_once_wherever_it_starts():
     seen = torch.cat([stream.at(position).samples for position in range(0, 63, 7)]).flatten()
     assert seen[:30].sort().values.tolist() == seen[30:60].sort().values.tolist() == list(range(30))
     assert seen[:30].tolist() != seen[30:60].tolist()
-    assert stream.at(28).samples.flatten().tolist() == seen[28:35].tolist()
+    for position in (28, 35, 7):
+        again = Batches(Split(data), TrainingSettings(batch_size=7), 0, CPU)  # as after an interruption
+        for each in (stream, again):
+            assert each.at(position).samples.flatten().tolist() == seen[position : position + 7].tolist()
 
 
 def test_flips_are_of_half_the_images_and_along_the_width():

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import signal
 
 import numpy as np
 import pytest
 import torch
-from models import POINTS
+from models import CPU, POINTS
 from training import Line, line_run
 
 from trilemma_bench import job
+from trilemma_bench.contracts import Split
 from trilemma_bench.errors import TrilemmaError, UsageError
 from trilemma_bench.seeding import seed_everything
 from trilemma_bench.settings import TrainingSettings
 from trilemma_bench.training import checkpoint
 from trilemma_bench.training.checkpoint import STATE_FILE, WEIGHTS_FILE
-from trilemma_bench.training.log import PREVIEW_FILE
+from trilemma_bench.training.log import LOG_FILE, PREVIEW_FILE
+from trilemma_bench.training.step import TrainingStep
 from trilemma_bench.training.trainer import Interrupted, learning_rate
 
 
@@ -181,6 +185,93 @@ def test_all_learning_rates_decay_to_the_same_floor():
             optimizer.step()
             schedule.step()
     assert learning_rate(TrainingSettings(lr_floor=1.0), 0.1, 0, 0.7) == 0.1
+
+
+def test_every_group_of_parameters_follows_its_own_cosine(tmp_path):
+    """As CosineAnnealingLR over the ten steps of the budget."""
+    full, seen = [0.1, 0.02], []
+
+    class TwoRates(Line):
+        def optimizers(self):
+            layer = self.network
+            groups = zip((layer.weight, layer.bias), full, strict=True)
+            return {"line": torch.optim.Adam([{"params": [value], "lr": rate} for value, rate in groups])}
+
+        def training_step(self, batch, step, optimizers):
+            seen.append([group["lr"] for group in optimizers["line"].param_groups])
+            return super().training_step(batch, step, optimizers)
+
+    line_run(tmp_path, steps=10, model=TwoRates(POINTS)).run()
+    oracle = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": rate} for rate in full])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(oracle, 10)
+    for rates in seen:
+        assert rates == pytest.approx([group["lr"] for group in oracle.param_groups])
+        oracle.step()
+        schedule.step()
+    assert len(seen) == 10
+
+
+class Numbered(Line):
+    """Its loss is the number of the step."""
+
+    def training_step(self, batch, step, optimizers):
+        return super().training_step(batch, step, optimizers) | {"loss": torch.tensor(float(step))}
+
+
+def a_second_each_step(run):
+    run.clock.read = lambda: float(run.step)
+    return run
+
+
+def test_what_is_logged_kept_and_said_comes_in_its_time(tmp_path):
+    """A line every 2 s with the means since the last, a checkpoint every 5 s, the cost of it all once, after 3 s."""
+    said, kept = [], []
+    run = a_second_each_step(
+        line_run(tmp_path, steps=13, model=Numbered(POINTS), checkpoint_seconds=5, say=said.append)
+    )
+    save = run._save
+    run._save = lambda complete: [kept.append((run.step, complete)), save(complete)]
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [(line["step"], line["images"], line["seconds"]) for line in lines] == [
+        (step, 10 * step, step) for step in (2, 4, 6, 8, 10, 12, 13)
+    ]
+    assert [line["loss"] for line in lines] == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12]
+    assert {line["images_per_second"] for line in lines} == {10}
+    assert kept == [(5, False), (10, False), (13, True)]
+    assert said == ["training takes about 13 s on this device at 10 images/s, with a smaller budget less"]
+
+
+def test_after_an_interruption_the_clock_goes_on_and_rates_are_of_what_is_new(tmp_path):
+    first = a_second_each_step(line_run(tmp_path / "first", checkpoint_seconds=5))
+    first.model.poison = 6, "loss"
+    with pytest.raises(TrilemmaError, match="step 7;"):
+        first.run()
+    said = []
+    resumed = a_second_each_step(line_run(tmp_path / "second", resume=tmp_path / "first", say=said.append))
+    header = resumed.run()
+    lines = [json.loads(line) for line in (tmp_path / "second" / LOG_FILE).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(7, 20, 2), 20]
+    assert {line["images_per_second"] for line in lines} == {10}
+    assert (header.steps, header.images, header.seconds) == (20, 200, 20)
+    assert said == [f"resuming from step 5 of {tmp_path / 'first'}"]
+
+
+def test_the_norm_of_gradients_is_of_all_parameters_and_the_largest_in_a_step():
+    """√(6·1² + 2·5) = 4, once and three and two times."""
+
+    class Thrice(Line):
+        def training_step(self, batch, step, optimizers):
+            for scale in (1.0, 3.0, 2.0):
+                self.network.weight.grad = torch.full((2, 3), scale)
+                self.network.bias.grad = torch.full((2,), scale * math.sqrt(5))
+                optimizers["line"].step()
+            return {"loss": torch.zeros(())}
+
+    model = Thrice(POINTS)
+    step = TrainingStep(model, model.optimizers(), TrainingSettings(precision="float32"), 0, CPU)
+    for number in range(2):
+        assert float(step(number, Split(torch.zeros(4, 2)))["gradient_line"]) == pytest.approx(12)
 
 
 def test_a_run_by_time_takes_that_time(tmp_path):
