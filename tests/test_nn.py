@@ -11,7 +11,7 @@ from torch import nn
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
 from trilemma_bench.nn.coupling import CouplingFlow
 from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding
-from trilemma_bench.nn.layers import group_norm, largest_divisor, minibatch_stddev
+from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, largest_divisor, minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, doubled, fir_filter, normalised, shifted_sums
 from trilemma_bench.nn.schedules import (
@@ -103,9 +103,30 @@ class TestLayers:
     def test_largest_divisor(self, number, limit, expected):
         assert largest_divisor(number, limit) == expected
 
-    @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (144, 24), (32, 8), (3, 1)])
+    @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (144, 24), (32, 8), (6, 1), (3, 1)])
     def test_group_norm_divides_any_width(self, channels, groups):
         assert group_norm(channels).num_groups == groups
+
+    @pytest.mark.parametrize("form", [lambda norm: norm, lambda norm: norm.by_channel])
+    def test_group_norm_adds_a_millionth_to_the_variance(self, form):
+        """As in the programs of DDPM, Score SDE and DDGAN: an image of variance 1e-6 comes out at 1/√2."""
+        x = torch.tensor([1e-3, -1e-3]).view(1, 1, 1, 2).expand(1, 4, 2, 2)
+        torch.testing.assert_close(form(group_norm(4))(x), 1e3 * x / math.sqrt(2))
+
+    @pytest.mark.parametrize(
+        ("initialise", "fans"),
+        [(init_fan_average, (0.5, 0.5)), (init_fan_out, (0, 1)), (lambda layer: init_fan_out(layer, 0.1), (0, 10))],
+        ids=["average", "out", "out, a tenth"],
+    )
+    @pytest.mark.parametrize(("layer", "pixels"), [(nn.Linear(40, 120), 1), (nn.Conv2d(40, 120, 3), 9)])
+    def test_weights_start_uniform_with_the_variance_of_their_fans(self, initialise, fans, layer, pixels):
+        """Glorot & Bengio 2010: 1 over the average of fan_in and fan_out; or gain/fan_out."""
+        torch.manual_seed(0)
+        initialise(layer)
+        variance = 1 / (pixels * (fans[0] * 40 + fans[1] * 120))
+        assert layer.weight.var().item() == pytest.approx(variance, rel=0.06)  # four standard errors
+        assert layer.weight.abs().max().item() == pytest.approx(math.sqrt(3 * variance), rel=0.01)
+        assert not layer.bias.any()
 
     @pytest.mark.parametrize("affine", [True, False])
     def test_group_norm_by_channel_is_torchs(self, affine):
