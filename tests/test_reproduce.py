@@ -67,6 +67,22 @@ class TestDenoising:
         )
         assert np.allclose(denoising.denoising(step, x_t), expected, rtol=1e-6, atol=1e-9)
 
+    @pytest.mark.parametrize("bar", [1.0, 0.9, 0.3])
+    def test_the_marginal_is_that_of_noisy_data(self, bar):
+        """E x² = ᾱ (1 + σ²) + 1 − ᾱ, and the modes at ±√ᾱ."""
+        places = np.linspace(-8, 8, 16001)
+        density = denoising.marginal(places, bar)
+        moments = [(places**power * density).sum() * 1e-3 for power in (0, 1, 2)]
+        assert moments == pytest.approx([1, 0, bar * (1 + denoising.STD**2) + 1 - bar], abs=1e-9)
+        assert bar < 0.9 or abs(places[density.argmax()]) == pytest.approx(bar**0.5, abs=1e-3)
+
+    def test_what_is_denoised_has_the_marginal_before(self):
+        """∫ q(x_{t−1} | x_t) q(x_t) dx_t = q(x_{t−1})."""
+        step, places = denoising.chain(8)[1], np.linspace(-6, 6, 601)
+        weights = denoising.marginal(places, step.alpha_bar * (1 - step.beta)) * (places[1] - places[0])
+        found = sum(w * denoising.denoising(step, float(x_t)) for w, x_t in zip(weights, places, strict=True))
+        assert np.allclose(found, denoising.marginal(denoising.GRID, step.alpha_bar), rtol=0, atol=2e-3)
+
     def test_modes_are_counted(self):
         def bumps(*centres):
             return sum(np.exp(-0.5 * (denoising.GRID - centre) ** 2 / 0.01) for centre in centres)
