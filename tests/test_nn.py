@@ -10,7 +10,7 @@ from torch import nn
 
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
 from trilemma_bench.nn.coupling import CouplingFlow
-from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding
+from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding, unit_mean_square
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, largest_divisor, minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, doubled, fir_filter, normalised, shifted_sums
@@ -96,6 +96,21 @@ class TestEmbedding:
         assert torch.equal(out[:, :2], points)
         assert torch.allclose(out[:, 2:10] ** 2 + out[:, 10:] ** 2, torch.ones(3, 8), atol=1e-5)
         assert "frequencies" in features.state_dict()
+
+    @pytest.mark.parametrize("scale", [0.2, 0.4])
+    def test_fourier_features_have_normal_frequencies_in_cycles(self, scale):
+        """E cos(2π b·x) for b ~ N(0, s²) is exp(−2π² s² |x|²), within four standard errors."""
+        torch.manual_seed(0)
+        features, point = FourierFeatures(2, 4096, scale), torch.tensor([[0.3, -0.4]])
+        cosines = features(point)[0, -4096:]
+        assert cosines.mean().item() == pytest.approx(math.exp(-2 * (math.pi * scale * 0.5) ** 2), abs=4 * 0.71 / 64)
+
+    def test_rows_get_a_mean_square_of_one_unless_they_are_hardly_there(self):
+        """Of a mean square m, m / (m + 1e-8) is left (StyleGAN's normalisation of z)."""
+        x = torch.tensor([[3.0, 4.0], [-1e-4, 1e-4], [0.0, 0.0]], dtype=torch.float64)
+        found = unit_mean_square(x)
+        assert found.square().mean(dim=1).tolist() == pytest.approx([1, 0.5, 0])
+        assert (found[0] / found[0].norm()).tolist() == pytest.approx([0.6, 0.8])
 
 
 class TestLayers:
