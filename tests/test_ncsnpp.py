@@ -185,6 +185,29 @@ def test_the_pyramid_is_centred_as_the_fir_halving_is():
     torch.testing.assert_close(layer(x).flip(2, 3), layer(x.flip(2, 3)))
 
 
+def test_the_pyramid_joins_each_halved_level_and_goes_on_from_there():
+    """(pyramid + h)/√2 is the level's input and the pyramid's next (Song et al. 2021, progressive_input = residual)."""
+    network, given, taken = awake(16, multipliers=(1, 1, 1)), {}, {}
+
+    def watch(name, module):
+        def note(module, arguments, output):
+            taken[name], given[name] = arguments[0], output
+
+        module.register_forward_hook(note)
+
+    for level in (1, 2):
+        watch(f"halved {level}", network.halve[level - 1])
+        watch(f"pyramid {level}", network.pyramid[level - 1])
+        watch(f"level {level}", network.down[level][0])
+    x = inputs(network, 16)
+    network(**x)
+    for level in (1, 2):
+        joined = (given[f"halved {level}"] + given[f"pyramid {level}"]) / math.sqrt(2)
+        torch.testing.assert_close(taken[f"level {level}"], joined)
+    assert torch.equal(taken["pyramid 1"], x["x"])
+    assert torch.equal(taken["pyramid 2"], taken["level 1"])
+
+
 def test_fourier_embedding_turns_at_its_frequencies():
     torch.manual_seed(0)
     embedding = FourierEmbedding(4096, scale=0.2)
