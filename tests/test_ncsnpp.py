@@ -149,6 +149,16 @@ def test_a_residual_block_starts_as_a_scaled_copy():
     torch.testing.assert_close(network.down[0][0](x, torch.randn(2, 32)), x / math.sqrt(2))
 
 
+def test_queries_keys_and_values_start_with_a_tenth_of_the_usual_variance():
+    """Of each layer of equally many inputs and outputs, as Song et al. 2021 scale them."""
+    torch.manual_seed(0)
+    network = NCSNpp(1, 8, channels=64, multipliers=(1,), res_blocks=1)
+    (attention,) = (module for module in network.modules() if isinstance(module, Attention))
+    for part in attention.qkv.weight.chunk(3):
+        assert part.var().item() == pytest.approx(0.1 / 64, rel=0.1)
+        assert part.mean().item() == pytest.approx(0, abs=4 * math.sqrt(0.1 / 64) / 64)
+
+
 def test_adagn_is_the_identity_on_normalised_input_for_a_style_of_zero():
     norm = NCSNpp(1, 8, **SMALL, style_dim=4).down[0][0].norm1
     x = torch.randn(3, 8, 5, 5)

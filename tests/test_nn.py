@@ -297,6 +297,18 @@ class TestConv:
         assert images.shape == (2, 3, size, size)
         assert ConvEncoder((3, size, size), 7, 4)(images).shape == (2, 7)
 
+    @pytest.mark.parametrize(
+        ("size", "smallest", "width"), [(8, 4, 8), (28, 7, 16), (32, 4, 16), (64, 4, 16), (5, 5, 4), (4, 4, 4)]
+    )
+    def test_images_are_halved_down_to_four_pixels_or_an_odd_size(self, size, smallest, width):
+        """The width, 4 at full size, doubles twice at most."""
+        assert ConvDecoder(5, (3, size, size), 4).start == (width, smallest, smallest)
+        seen = []
+        encoder = ConvEncoder((3, size, size), 7, 4)
+        encoder.last.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].shape))
+        encoder(torch.zeros(1, 3, size, size))
+        assert seen == [(1, width, smallest, smallest)]
+
     def test_the_minibatch_deviation_lets_samples_see_each_other(self):
         torch.manual_seed(0)
         images = torch.randn(4, 1, 8, 8)
