@@ -16,7 +16,7 @@ from trilemma_bench.images import to_float
 from trilemma_bench.memory import held_by_other_programs, peak_memory, reset_peak_memory
 from trilemma_bench.sampling import Outside, draw_samples
 from trilemma_bench.settings import SamplingSettings
-from trilemma_bench.timing import measure_speed
+from trilemma_bench.timing import EvaluationCounter, Queue, measure_speed
 
 CPU = torch.device("cpu")
 QUICK = SamplingSettings(timing_batch=4, timing_repetitions=3, timing_seconds=0.01)
@@ -223,8 +223,40 @@ def test_the_peak_of_a_processs_memory_is_in_bytes_and_starts_anew():
     after, _ = peak_memory(CPU)
     assert kind == "resident set of the process"
     assert after - before == pytest.approx(2**28, rel=0.1)
-    reset_peak_memory(CPU)
-    assert peak_memory(CPU)[0] < after - 2**27
+    speed = measure_speed(Returns(pictures), QUICK, CPU, 0)
+    assert speed.peak_memory_bytes < after - 2**27
+
+
+def test_a_row_of_a_network_is_an_evaluation_whatever_else_it_returns():
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x, "more"
+
+    for network in (torch.nn.Identity(), Pair()):
+        with EvaluationCounter().watch(network) as counter:
+            network(torch.zeros(3, 1))
+            network(torch.zeros(4, 1))
+        network(torch.zeros(5, 1))
+        assert counter.rows == 7
+
+
+def test_the_host_is_never_more_than_two_steps_ahead(monkeypatch):
+    done = []
+
+    class Event:
+        def record(self):
+            self.step = step
+
+        def synchronize(self):
+            done.append(self.step)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    queue = Queue(torch.device("cuda"))
+    for step in range(6):
+        queue.wait()
+        assert done == list(range(step - 1))
+    Queue(CPU).wait()
+    assert len(done) == 4
 
 
 @pytest.mark.parametrize(("free", "held"), [(40, 0), (59, 0), (32, 7), (0, 39)])
