@@ -118,6 +118,34 @@ def test_a_share_of_one_has_the_error_of_its_interval():
     )
 
 
+def share_of(hits, count):
+    """A run with a share and its Wilson interval, which is all that is known of its error."""
+    interval = tuple(stats.binomtest(hits, count).proportion_ci(method="wilson"))
+    score = with_errors({"precision": (hits / count, 0.0)})["precision"]
+    score = score.model_copy(update={"standard_error": None, "interval": interval})
+    return Runs((make_record(scores={"precision": score}),))
+
+
+@pytest.mark.parametrize(
+    ("b", "a", "interval"), [((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090))]
+)
+def test_shares_differ_as_in_newcombes_examples(b, a, interval):
+    """Newcombe 1998, table II, method 10."""
+    one, other = share_of(*a), share_of(*b)
+    there, back = difference(one, other, "precision"), difference(other, one, "precision")
+    assert there.interval == pytest.approx(interval, abs=5e-5)
+    assert back.interval == pytest.approx((-interval[1], -interval[0]), abs=5e-5)
+    assert there.p == pytest.approx(back.p)
+
+
+@pytest.mark.parametrize(("b", "a"), [((56, 70), (48, 80)), ((3, 20), (200, 2000)), ((200, 2000), (3, 20))])
+def test_the_interval_of_shares_ends_at_0_where_its_p_says_so(b, a):
+    """By the error on the side of 0, be it the larger of the two or the smaller."""
+    found = difference(share_of(*a), share_of(*b), "precision")
+    towards = found.value - found.interval[0] if found.value > 0 else found.interval[1] - found.value
+    assert found.p == pytest.approx(2 * stats.norm.sf(1.96 * abs(found.value) / towards), rel=1e-3)
+
+
 @pytest.mark.parametrize("p", [0.05, 0.01, 0.005])
 def test_the_error_of_ten_splits_is_no_surer_than_welchs_test(p):
     """Of an inception score, whose interval is Student's: at the levels of verdicts and of tables of ten rows."""
