@@ -170,6 +170,7 @@ def test_the_learning_rate_warms_up_and_decays_to_its_share():
     assert [learning_rate(settings, 2.0, step, 0.0) for step in range(5)] == pytest.approx([0.5, 1, 1.5, 2, 2])
     assert learning_rate(settings, 1.0, 100, 0.5) == pytest.approx(0.6)
     assert learning_rate(settings, 1.0, 100, 1.3) == pytest.approx(0.2)
+    assert learning_rate(settings, 0.01, 100, 1.0) == pytest.approx(0.002)
     constant = TrainingSettings(lr_schedule="constant")
     assert learning_rate(constant, 1.0, 100, 0.9) == 1
 
