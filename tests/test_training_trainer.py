@@ -258,6 +258,27 @@ def test_after_an_interruption_the_clock_goes_on_and_rates_are_of_what_is_new(tm
     assert said == [f"resuming from step 5 of {tmp_path / 'first'}"]
 
 
+def test_what_is_kept_and_left_in_the_model_is_the_average_of_its_weights(tmp_path):
+    """Of those after each step, with a decay of 0.9 once enough steps are done."""
+    run = line_run(tmp_path)
+    average, trained, step = run.model.network.weight.detach().clone(), [], run.model.training_step
+
+    def noted_step(*arguments):
+        losses = step(*arguments)
+        trained.append(run.model.network.weight.detach().clone())
+        return losses
+
+    run.model.training_step = noted_step
+    run.run()
+    for number, weight in enumerate(trained, 1):
+        average = torch.lerp(average, weight, 1 - min(0.9, (1 + number) / (10 + number)))
+    torch.testing.assert_close(run.model.network.weight.detach(), average)
+    kept = torch.nn.Linear(3, 2)
+    checkpoint.load_weights(kept, tmp_path / WEIGHTS_FILE)
+    assert torch.equal(kept.weight, run.model.network.weight)
+    assert not torch.allclose(trained[-1], average)
+
+
 def test_the_norm_of_gradients_is_of_all_parameters_and_the_largest_in_a_step():
     """√(6·1² + 2·5) = 4, once and three and two times."""
 
