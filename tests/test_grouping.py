@@ -123,6 +123,12 @@ def test_what_differs_in_more_than_the_seed_stays_apart(changes):
     assert [len(runs) for runs in over_seeds([trained(0), trained(1, **changes)])] == [1, 1]
 
 
+def test_a_model_with_other_settings_is_another_row():
+    one, other = trained(0), trained(1)
+    wider = other.model_copy(update={"model": other.model.model_copy(update={"settings": {"hidden": 512}})})
+    assert [len(runs) for runs in over_seeds([one, wider])] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("codes", "sizes"),
     [
