@@ -29,11 +29,13 @@ def colour(images: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, share: float = 0.5) -> Tensor:
-    """Sets a square of `share` of the side to 0, its centre anywhere in the image."""
-    size, half = images.shape[-1], int(images.shape[-1] * share + 0.5) / 2
-    centre = torch.floor(torch.rand(len(images), 2, device=images.device) * (size + 1))
-    offset = (torch.arange(size, device=images.device) + 0.5 - centre[:, :, None]).abs() < half
-    return images * ~(offset[:, 0, None, :, None] & offset[:, 1, None, None, :])
+    """Sets a square of `share` of the side to 0, its centre anywhere in the image: between pixels, or on one."""
+    size, hole = images.shape[-1], int(images.shape[-1] * share + 0.5)
+    places = size + 1 - hole % 2
+    first = torch.floor(torch.rand(len(images), 2, device=images.device) * places) - hole // 2
+    within = torch.arange(size, device=images.device) - first[:, :, None]
+    cut = (within >= 0) & (within < hole)
+    return images * ~(cut[:, 0, None, :, None] & cut[:, 1, None, None, :])
 
 
 def ada_augment(images: Tensor, p: Tensor) -> Tensor:

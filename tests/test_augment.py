@@ -77,25 +77,68 @@ def test_brightness_saturation_and_contrast_fill_their_ranges():
     brightness, contrast = x.mean(dim=(1, 2, 3)), (x[:, 0, 1, 0] - x[:, 0, 1, 1]) / 0.4
     saturation = (x[:, 0, 0, 0] - x[:, 2, 0, 0]) / 0.4 / contrast
     for found, low, high in ((brightness, -0.5, 0.5), (saturation, 0.0, 2.0), (contrast, 0.5, 1.5)):
-        shares = (found - low) / (high - low)
-        assert -1e-5 < shares.min() < 0.01
-        assert 0.99 < shares.max() < 1 + 1e-5
-        assert shares.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.04)
+        assert_even(found, low, high)
+    assert_unrelated(brightness, saturation, contrast)
 
 
-def test_a_square_of_half_the_side_is_cut_out_with_its_centre_anywhere():
-    """Rows c − 4 … c + 3 of 16, inside the image, for c = 0 … 16 alike often; columns likewise, on their own."""
-    holes = cutout(torch.ones(8500, 1, 16, 16))[:, 0] == 0
+def assert_even(found, low, high):
+    """Drawn evenly from the whole range (some thousands)."""
+    shares = (found - low) / (high - low)
+    assert -1e-5 < shares.min() < 0.01
+    assert 0.99 < shares.max() < 1 + 1e-5
+    assert shares.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.25, 0.5, 0.75], abs=0.04)
+
+
+def assert_unrelated(*found):
+    correlations = torch.corrcoef(torch.stack(found)) - torch.eye(len(found))
+    assert correlations.abs().max() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("size", "hole", "places"), [(16, 8, 17), (10, 5, 10)], ids=["an even number of rows", "an odd one"]
+)
+def test_a_square_of_half_the_side_is_cut_out_with_its_centre_anywhere(size, hole, places):
+    """Rows c − 4 … c + 3 of 16, inside the image, for c = 0 … 16 alike often; columns likewise, on their own.
+
+    Of 10 the rows c − 2 … c + 2 for c = 0 … 9: five, about a pixel.
+    """
+    holes = cutout(torch.ones(500 * places, 1, size, size))[:, 0] == 0
     rows, columns = holes.any(dim=2), holes.any(dim=1)
     assert torch.equal(holes, rows[:, :, None] & columns[:, None, :])
-    expected = torch.stack([(torch.arange(16) >= c - 4) & (torch.arange(16) <= c + 3) for c in range(17)])
+    row, first = torch.arange(size), torch.arange(places)[:, None] - hole // 2
+    expected = (row >= first) & (row < first + hole)
     centres = []
     for sides in (rows, columns):
         matches = (sides[:, None] == expected).all(dim=2).float()
         assert (matches.sum(dim=1) == 1).all()
-        assert (matches.mean(dim=0) - 1 / 17).abs().max() < 0.012
+        assert (matches.mean(dim=0) - 1 / places).abs().max() < 0.02
         centres.append(matches.argmax(dim=1).float())
-    assert abs(float(torch.corrcoef(torch.stack(centres))[0, 1])) < 0.05
+    assert_unrelated(*centres)
+
+
+def test_what_adas_draws_are_of():
+    """Where each happens: ranges and deviations as asked, a coin that is fair, and pairs of two draws of their own."""
+    draws = Draws(torch.zeros(4000, 1, 8, 8), 1.0)
+    pair, normals = draws.pair(-1, 3).T, draws.normal_pair(0.2).T
+    for found, low, high in ((draws.uniform(-1, 3), -1, 3), (draws.rotation(), -math.pi, math.pi), (pair[0], -1, 3)):
+        assert_even(found, low, high)
+    for found in (draws.normal(0.2), *normals):
+        assert found.mean().item() == pytest.approx(0, abs=0.02)
+        assert found.std().item() == pytest.approx(0.2, rel=0.05)
+    assert set(draws.coin().tolist()) == {0.0, 1.0}
+    assert draws.coin().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert_unrelated(*pair)
+    assert_unrelated(*normals)
+
+
+def test_each_draw_happens_as_often_as_asked_and_a_pair_of_turns_together():
+    """Of two rotations one at least happens with probability p, by which p has the same strength (App. B)."""
+    draws = Draws(torch.zeros(4000, 1, 8, 8), 0.3)
+    turns = (draws.rotation() != 0).float(), (draws.rotation() != 0).float()
+    drawn = [draws.uniform(1, 2) != 0, draws.normal(1.0) != 0, torch.maximum(*turns)]
+    assert [each.float().mean().item() for each in drawn] == pytest.approx([0.3] * 3, abs=0.03)
+    assert draws.coin().mean().item() == pytest.approx(0.15, abs=0.03)
+    assert_unrelated(*turns)
 
 
 class Chosen:
@@ -138,6 +181,11 @@ def same(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def between(share):
+    """An even draw's value at `share` of its range."""
+    return lambda low, high: low + share * (high - low)
+
+
 def where(affine):
     """Where a map takes the result's point (0.5, 0.2)."""
     return (affine[0, :2] @ torch.tensor([0.5, 0.2, 1.0])).tolist()
@@ -152,17 +200,27 @@ def test_without_draws_ada_is_the_identity(chosen):
     ("drawn", "point"),
     [
         ({"coin": 1.0}, (-0.5, 0.2)),  # mirrored
-        ({"uniform": 1 / 4 + 0.1}, (-0.2, 0.5)),  # a quarter of a turn
-        ({"uniform": 2 / 4 + 0.1}, (-0.5, -0.2)),
-        ({"uniform": 3 / 4 + 0.1}, (0.2, -0.5)),
+        ({"uniform": between(1 / 4 + 0.1)}, (-0.2, 0.5)),  # a quarter of a turn
+        ({"uniform": between(2 / 4 + 0.1)}, (-0.5, -0.2)),
+        ({"uniform": between(3 / 4 + 0.1)}, (0.2, -0.5)),
         ({"rotation": math.pi / 4}, (-0.2, 0.5)),  # of any angle, twice: before and after the stretch
         ({"pair": [0.13, -0.07]}, (0.5 + 2 / 8, 0.2 - 1 / 8)),  # whole pixels of 16: 2 and −1
+        ({"pair": lambda low, high: [low, high]}, (0.5 - 2 / 8, 0.2 + 2 / 8)),  # an eighth of the image at most
         ({"normal_pair": [1 / 32, 0.0]}, (0.5 + 1 / 16, 0.2)),  # half a pixel
+        ({"normal_pair": lambda std: [std, -std]}, (0.5 + 2 / 8, 0.2 - 2 / 8)),
         ({"normal": -1.0}, (0.5 / 4, 0.2)),  # all halved, and x halved and y doubled by the stretch
+        ({"normal": lambda std: std}, (0.5 * 2**0.4, 0.2)),
+        ({"coin": 1.0, "uniform": between(1 / 4 + 0.1), "pair": [0.13, 0.0]}, (0.2, 0.75)),
+        ({"rotation": math.pi / 4, "normal": -1.0}, (-0.3125, 0.3875)),  # stretched between the two turns
     ],
-    ids=["mirrored", "quarter", "half", "three quarters", "any angle", "whole pixels", "parts of pixels", "scaled"],
+    ids=[
+        *("mirrored", "quarter", "half", "three quarters", "any angle"),
+        *("whole pixels", "most pixels", "parts of pixels", "deviation of parts", "scaled", "deviation of scales"),
+        *("the image mirrored, turned, then moved", "turned, stretched, turned"),
+    ],
 )
 def test_ada_moves_points(chosen, drawn, point):
+    """As far as is drawn, of the ranges and deviations of Karras et al. 2020b, App. B."""
     assert where(chosen(augmenting._affine, IMAGES, **drawn)) == pytest.approx(point, abs=1e-6)
 
 
@@ -187,8 +245,8 @@ def test_ada_flips_the_luma_and_leaves_colours(chosen):
 
 
 def test_ada_turns_hues_about_the_grey_axis(chosen):
-    """A third of a turn makes red green, green blue and blue red."""
-    same(chosen(augmenting._recolour, IMAGES, uniform=2 * math.pi / 3), IMAGES.roll(1, dims=1))
+    """By up to half a turn to either side; a third of a turn makes red green, green blue and blue red."""
+    same(chosen(augmenting._recolour, IMAGES, uniform=between(1 / 2 + 1 / 3)), IMAGES.roll(1, dims=1))
 
 
 @pytest.mark.parametrize(
