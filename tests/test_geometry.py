@@ -63,6 +63,14 @@ def test_beyond_the_border_lies_the_reflection():
     assert (moved - expected).abs().max() < bound + 1e-4
 
 
+def test_an_image_moved_by_all_but_a_pixel_of_its_side_is_its_mirror_image():
+    """So the reflection has its last pixel; on the left the wavelet lacks what lies further out for the last three."""
+    images, moves = torch.rand(1, 1, SIZE, SIZE, dtype=torch.float64), 2 * (SIZE - 1) / SIZE
+    rightwards, leftwards = (warp(images, maps(translate, side * moves, 0.0)) for side in (-1, 1))
+    assert (leftwards - images.flip(3)).abs().max() < 0.02
+    assert (rightwards - images.flip(3))[..., 3:].abs().max() < 1e-6
+
+
 def test_two_reflections_away_there_is_nothing():
     assert warp(torch.ones(1, 1, SIZE, SIZE), maps(translate, 8.0, 0.0).float()).abs().max() == 0
 
