@@ -6,11 +6,19 @@ import math
 
 import pytest
 import torch
-from models import millions
+from models import millions, sampled
+from torch import nn
 from torch.nn import functional as F
 
 from baselines.stylegan2 import ADA_INTERVAL, StyleGAN2
-from baselines.stylegan2_networks import EqualisedLinear, MappingNetwork, ModulatedConv2d
+from baselines.stylegan2_networks import (
+    Discriminator,
+    EqualisedLinear,
+    Generator,
+    MappingNetwork,
+    ModulatedConv2d,
+    Synthesis,
+)
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
 
@@ -52,6 +60,95 @@ def test_demodulation_keeps_unit_variance():
     assert out[:, :, 2:-2, 2:-2].std().item() == pytest.approx(1, abs=0.05)
 
 
+class TestWrittenOutAnew:
+    """The networks from the formulas of the paper, with weights that are all drawn."""
+
+    KERNEL = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
+
+    def drawn(self, network):
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.7)
+        return network.eval()
+
+    def act(self, h):
+        return math.sqrt(2) * F.leaky_relu(h, 0.2)
+
+    def dense(self, h, layer, slow=1.0):
+        return slow * (h @ layer.weight.t() / math.sqrt(h.shape[1]) + layer.bias)
+
+    def filtered(self, h, pad):
+        return F.conv2d(F.pad(h, (pad,) * 4), self.KERNEL.expand(h.shape[1], 1, 4, 4), groups=h.shape[1])
+
+    def stuffed(self, h):
+        """Zeros between the pixels."""
+        wide = h.new_zeros(*h.shape[:2], 2 * h.shape[2] - 1, 2 * h.shape[3] - 1)
+        wide[..., ::2, ::2] = h
+        return wide
+
+    def modulated(self, x, w, conv, *, demodulate=True, doubling=False):
+        images = []
+        for image, style in zip(x[:, None], self.dense(w, conv.style), strict=True):
+            weight = conv.weight / math.sqrt(conv.weight[0].numel()) * style[:, None, None]
+            if demodulate:
+                weight = weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+            if doubling:
+                wide = F.conv2d(F.pad(self.stuffed(image), (2,) * 4), weight.flip(2, 3))
+                images += [4 * self.filtered(wide, 1)]
+            else:
+                images += [F.conv2d(image, weight, padding=weight.shape[-1] // 2)]
+        return torch.cat(images)
+
+    def test_the_mapping(self):
+        """z of unit mean square, then two dense layers a hundred times as slow."""
+        mapping, z = self.drawn(MappingNetwork(6, 8, 2)), 3 * torch.randn(5, 6)
+        w = z / z.square().mean(dim=1, keepdim=True).sqrt()
+        for layer in mapping.layers:
+            w = self.act(self.dense(w, layer, slow=0.01))
+        torch.testing.assert_close(mapping(z), w)
+
+    def test_the_generator(self):
+        """Layers at 4, 8 and 16 pixels, the first at each resolution but 4 doubling; what each paints is summed."""
+        network = self.drawn(Generator(MappingNetwork(6, 8, 2), Synthesis((3, 16, 16), 8, 8, 64)))
+        z, noise = torch.randn(3, 6), torch.randn(3, 16 + 2 * 64 + 2 * 256)
+        layers, w = network.synthesis, network.mapping(z)
+        sizes = [4, 8, 8, 16, 16]
+        parts = noise.split([size**2 for size in sizes], dim=1)
+        maps = [part.view(3, 1, size, size) for part, size in zip(parts, sizes, strict=True)]
+
+        def styled(h, layer, doubling=False):
+            h = self.modulated(h, w, layer.conv, doubling=doubling) + layer.strength * maps.pop(0)
+            return self.act(h + layer.bias[:, None, None])
+
+        h = styled(layers.start.expand(3, -1, -1, -1), layers.plain[0])
+        assert h.shape == (3, 8, 4, 4)
+        image = 0
+        for level, to_rgb in enumerate(layers.to_rgb):
+            if level:
+                h = styled(styled(h, layers.doubling[level - 1], doubling=True), layers.plain[level])
+                image = 4 * self.filtered(self.stuffed(image), 2)
+            image = image + self.modulated(h, w, to_rgb.conv, demodulate=False) + to_rgb.bias[:, None, None]
+        torch.testing.assert_close(network(z, noise), image, rtol=1e-4, atol=1e-3)
+
+    def test_the_discriminator(self):
+        """Without shortcuts: halving after a filter; the deviation of groups of 32, which meet samples i and i + 2."""
+        network = self.drawn(Discriminator((3, 16, 16), 8, 64))
+        x = torch.randn(64, 3, 16, 16)
+
+        def conv(h, layer, **how):
+            weight = layer.weight / math.sqrt(layer.weight[0].numel())
+            return self.act(F.conv2d(h, weight, layer.bias, **how))
+
+        first, *blocks = network.blocks
+        h = conv(x, first)
+        for plain, halving in blocks:
+            h = conv(self.filtered(conv(h, plain, padding=1), 2), halving, stride=2)
+        assert h.shape == (64, 8, 4, 4)
+        deviation = h.view(32, 2, 8, 4, 4).var(dim=0, unbiased=False).sqrt().mean(dim=(1, 2, 3))
+        h = torch.cat([h, deviation.repeat(32).view(64, 1, 1, 1).expand(-1, -1, 4, 4)], dim=1)
+        h = self.act(self.dense(conv(h, network.conv, padding=1).flatten(1), network.dense))
+        torch.testing.assert_close(network(x), self.dense(h, network.out), rtol=1e-4, atol=1e-4)
+
+
 def test_doubling_doubles_and_keeps_a_constant_image():
     layer = ModulatedConv2d(1, 1, 2, 3, demodulate=False, doubling=True)
     with torch.no_grad():
@@ -70,35 +167,48 @@ def test_a_slower_layer_starts_alike_and_learns_less():
     effective = slow.weight * slow.gain
     assert effective.std().item() == pytest.approx(1 / math.sqrt(512), rel=0.02)
     assert slow.gain == pytest.approx(0.01 / math.sqrt(512))
+    assert EqualisedLinear(8, 1, lr_multiplier=0.01, bias=3.0)(torch.zeros(8)).item() == pytest.approx(3)
 
 
 def test_truncation_draws_towards_the_average_in_sampling_only():
-    mapping = MappingNetwork(8, 8, 2, truncation=0.0)
-    mapping(torch.randn(512, 8))  # training: moves the average
-    assert mapping.average.abs().sum() > 0
-    mapping.eval()
-    assert torch.allclose(mapping(torch.randn(3, 8)), mapping.average.expand(3, -1))
+    """The average moves by 1 − 0.995 of the way to each batch's."""
+    mapping, z = MappingNetwork(8, 8, 2, truncation=0.7), torch.randn(512, 8)
+    w = mapping(z)
+    torch.testing.assert_close(mapping.average, 0.005 * w.mean(dim=0))
+    torch.testing.assert_close(mapping.eval()(z), 0.7 * w + 0.3 * mapping.average)
+    untruncated = MappingNetwork(8, 8, 2).eval()
+    untruncated.load_state_dict(mapping.state_dict())
+    torch.testing.assert_close(untruncated(z), w)
 
 
 class TestADA:
-    @pytest.mark.parametrize(("logit", "kimg", "expected"), [(1.0, 1.0, 0.512), (1.0, 0.25, 2.048), (-1.0, 1.0, 0.0)])
-    def test_strength_follows_the_sign_of_the_real_logits(self, logit, kimg, expected):
-        """All real images judged real: p rises by batch·4/(kimg·1000) every fourth step; all fake: it stays at 0."""
+    @pytest.mark.parametrize(
+        ("sign", "kimg", "expected"), [(1.0, 1.0, 0.512), (1.0, 0.25, 2.048), (0.7, 1.0, 0.512), (0.5, 1.0, 0.0)]
+    )
+    def test_strength_follows_the_mean_sign_of_the_real_logits(self, sign, kimg, expected):
+        """Above the target of 0.6 p rises by batch·4/(kimg·1000) every fourth step; below it falls, to 0 at least."""
         model = StyleGAN2(IMAGES, augment="ada", ada_kimg=kimg, **TINY)
         for step in range(8 * ADA_INTERVAL + 1):
             if model._adapts(step):
                 model._adapt(16)
-            model.sign_sum += torch.tensor(logit).sign()
+            model.sign_sum += sign
         assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
 
+    def test_the_sign_is_that_of_the_real_images_logits(self):
+        model = StyleGAN2(IMAGES, augment="ada", **TINY)
+        model.discriminator.forward = lambda images: images[:, 0, 0, 0]
+        logits = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.8, -0.9])
+        model._discriminator_loss(logits[:, None, None, None].expand(-1, 3, 16, 16))
+        assert model.sign_sum.item() == pytest.approx((6 - 2) / 8)
+
     def test_the_penalty_is_of_the_slope_before_augmentation(self, monkeypatch):
-        """Of D(x) = ⟨w, 2x⟩ it is |2w|²."""
-        model = StyleGAN2(IMAGES, augment="ada", r1_gamma=1.0, r1_interval=1, **TINY)
+        """Of D(x) = ⟨w, 2x⟩ it is γ/2 |2w|², as many times stronger as it is rarer."""
+        model = StyleGAN2(IMAGES, augment="ada", r1_gamma=0.3, r1_interval=16, **TINY)
         weights = torch.randn(3, 16, 16)
         monkeypatch.setattr(model, "_augmented", lambda images: 2 * images)
         model.discriminator.forward = lambda images: (images * weights).sum(dim=(1, 2, 3))
         penalty = model._penalty(torch.randn(4, 3, 16, 16))
-        assert penalty.item() == pytest.approx(0.5 * 4 * weights.square().sum().item())
+        assert penalty.item() == pytest.approx(16 * 0.3 / 2 * 4 * weights.square().sum().item())
 
     @pytest.mark.parametrize("augment", ["diffaugment", "ada"])
     def test_a_step_trains_with_augmentation(self, augment):
@@ -112,18 +222,35 @@ class TestADA:
         assert not torch.equal(before, model.network.synthesis.start)
 
 
-def test_adams_are_slowed_for_lazy_steps_and_r1_has_a_step_of_its_own():
-    model = StyleGAN2(IMAGES, r1_interval=16, **TINY)
+@pytest.mark.parametrize(("gamma", "slow", "steps"), [(0.01, 16 / 17, 17 + 2), (0.0, 1.0, 17)])
+def test_adams_are_slowed_for_lazy_steps_and_r1_has_a_step_of_its_own(gamma, slow, steps):
+    """Without R1 there is neither."""
+    model = StyleGAN2(IMAGES, r1_interval=16, r1_gamma=gamma, **TINY)
     optimizers = model.optimizers()
-    for name, slow in (("generator", 4 / 5), ("discriminator", 16 / 17)):
+    for name, slower in (("generator", 4 / 5), ("discriminator", slow)):
         group = optimizers[name].param_groups[0]
-        assert group["lr"] == pytest.approx(model.lr * slow)
-        assert group["betas"] == pytest.approx((0, 0.99**slow))
-    steps = []
-    optimizers["discriminator"].register_step_post_hook(lambda *_: steps.append(1))
+        assert group["lr"] == pytest.approx(model.lr * slower)
+        assert group["betas"] == pytest.approx((0, 0.99**slower))
+    taken = []
+    optimizers["discriminator"].register_step_post_hook(lambda *_: taken.append(1))
     for step in range(17):
         model.training_step(torch.rand(4, 3, 16, 16) * 2 - 1, step, optimizers)
-    assert len(steps) == 17 + 2
+    assert len(taken) == steps
+
+
+def test_images_are_cut_to_their_range():
+    model, outputs = StyleGAN2(IMAGES, **TINY), []
+    model.network.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    samples, (painted,) = sampled(model, 50), outputs
+    within = painted.abs() <= 1
+    assert torch.equal(samples[within], painted[within])
+    assert torch.equal(samples[~within], painted[~within].sign())
+    assert 0.05 < within.float().mean() < 0.95
+
+
+def test_the_row_says_how_it_was_augmented_and_truncated():
+    plain, other = StyleGAN2(IMAGES, **TINY), StyleGAN2(IMAGES, augment="ada", truncation=0.7, **TINY)
+    assert (plain.describe(), other.describe()) == ("", "ada, ψ=0.7")
 
 
 WRONG = [{"r1_interval": 0}, {"ada_kimg": 0.0}]
