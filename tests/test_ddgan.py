@@ -191,7 +191,9 @@ def test_the_discriminator_sees_the_next_step_unless_told_otherwise(spec, settin
         torch.nn.init.normal_(weight, std=0.3)  # a new one sees nothing
     x, one, other = torch.randn(3, 4, *spec.shape)
     t = torch.arange(4)
-    assert torch.equal(model._judge(x, one, t), model._judge(x, other, t)) == blind
+    logits = model._judge(x, one, t)
+    assert logits.shape == (4,)
+    assert torch.equal(logits, model._judge(x, other, t)) == blind
 
 
 def test_siddm_matches_the_forward_step_of_what_is_generated():

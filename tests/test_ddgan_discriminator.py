@@ -68,7 +68,7 @@ def test_a_new_discriminators_weights_have_the_programs_variances(large):
         if isinstance(layer, nn.Linear | nn.Conv2d):
             fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
             gain = 1e-10 if any(layer is each for each in silent) else 1.0
-            assert layer.weight.square().mean().item() == pytest.approx(gain / fan_out, rel=0.15)
+            assert layer.weight.square().mean().item() * fan_out / gain == pytest.approx(1, rel=0.15)
             assert layer.bias is None or not layer.bias.any()
 
 
