@@ -21,12 +21,47 @@ def test_ddpm_learns_where_the_data_is():
     assert sampled(model, 200).mean(dim=0).tolist() == pytest.approx([3.0, -2.0], abs=0.3)
 
 
-def test_ddim_samples_the_network_that_ddpm_trained():
-    ddpm, ddim = tiny_model("ddpm", IMAGES), tiny_model("ddim", IMAGES)
-    ddim.load_state_dict(ddpm.state_dict())
-    assert DDIM.trained_as == "ddpm"
+def test_what_is_learned_is_the_noise_of_every_step_alike():
+    """Of data that is 2 everywhere x_t = √ᾱ·2 + √(1−ᾱ) ε tells ε, with β from 1e-4 to 0.02 (Ho et al. 2020)."""
+    model, times = DDPM(DataSpec((1,), scale=1.0), hidden=8), []
+    bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), dim=0)[:, None]
+
+    def predict(x, time):
+        times.append(time)
+        return ((x - 2 * bar[time].sqrt()) / (1 - bar[time]).sqrt()).float()
+
+    model.predict = predict
+    assert model.losses(torch.full((20_000, 1), 2.0))["loss"].item() < 1e-6
+    assert (times[0].min().item(), times[0].max().item()) == (0, 999)
+    shares = torch.histc(times[0].double(), 10, 0, 1000) / 20_000
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "settings", "steps"),
+    [
+        (DDPM, {"sampling_steps": 4}, [999, 666, 333, 0]),
+        (DDIM, {"sampling_steps": 5, "spacing": "uniform"}, [800, 600, 400, 200, 0]),
+        (DDIM, {"sampling_steps": 5}, [800, 450, 200, 50, 0]),
+        (DPMSolver, {"sampling_steps": 3}, [999, 666, 333]),
+        (DPMSolver, {"sampling_steps": 5, "spacing": "quadratic"}, [800, 450, 200, 50, 0]),
+    ],
+)
+def test_the_network_is_asked_at_the_samplers_steps(model_class, settings, steps):
+    """Even from the last one, uniform from 0, or quadratic up to 0.8 T, as DDIM's are for CIFAR-10."""
+    model, seen = model_class(POINTS, hidden=8, **settings), []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].unique().item()))
+    sampled(model)
+    assert seen == pytest.approx(steps, abs=1)
+
+
+@pytest.mark.parametrize(("name", "model_class"), [("ddim", DDIM), ("dpm-solver++", DPMSolver)])
+def test_other_samplers_take_the_network_that_ddpm_trained(name, model_class):
+    ddpm, other = tiny_model("ddpm", IMAGES), tiny_model(name, IMAGES)
+    other.load_state_dict(ddpm.state_dict())
+    assert model_class.trained_as == "ddpm"
     shared = set(model_schema(DDPM).model_fields) - DDPM.sampling_settings
-    assert shared == set(model_schema(DDIM).model_fields) - DDIM.sampling_settings
+    assert shared == set(model_schema(model_class).model_fields) - model_class.sampling_settings
 
 
 @pytest.mark.parametrize(("settings", "calls"), [({}, 6), ({"sampling_steps": 2}, 2)])
