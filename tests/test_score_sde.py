@@ -152,6 +152,49 @@ def test_the_loss_of_exact_predictions_is_zero_and_that_of_none_is_the_noises():
     assert model.losses(torch.zeros(100, 2))["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
+def test_the_loss_of_exploding_variance_is_half_a_samples_squared_error():
+    """Of no prediction at all half a squared noise in each coordinate."""
+    model = ScoreVE(DataSpec((3,), scale=1.0), hidden=8)
+    model.noise_in = lambda x, time, std: 0 * x
+    assert model.losses(torch.zeros(20_000, 3))["loss"].item() == pytest.approx(3 / 2, abs=0.03)
+
+
+def test_times_are_learned_evenly_and_embedded_from_0_to_999():
+    model, seen = ScoreVP(DataSpec((1,), scale=1.0), hidden=8), []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    model.losses(torch.zeros(20_000, 1))
+    shares = torch.histc(seen[0], 10, 0, 999) / 20_000
+    assert shares.tolist() == pytest.approx([0.1] * 10, abs=0.01)
+    assert 999e-5 <= seen[0].min() < 0.2
+    seen.clear()
+    model.score(torch.zeros(2, 1), 0.25)
+    assert seen[0].item() == pytest.approx(999 / 4)
+
+
+def test_points_come_to_the_network_of_exploding_variance_at_unit_size():
+    """Data of unit variance and its noise together: x/√(1 + σ²); images come as they are."""
+    for shape, size in (((2,), 101**0.5), ((1, 8, 8), 1.0)):
+        model, seen = ScoreVE(DataSpec(shape, scale=1.0), hidden=8, channels=8, channel_multipliers=(1,)), []
+        model.network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        x = torch.randn(3, *shape)
+        model.noise_in(x, torch.tensor([0.5]), torch.tensor([10.0]))
+        torch.testing.assert_close(seen[0], x / size)
+
+
+def test_the_random_features_of_exploding_variance_are_of_the_noises_logarithm():
+    """16 cycles per unit of log σ, which grows by log(σ_max/σ_min) as the embedded time goes from 0 to 999."""
+    model = ScoreVE(DataSpec((1, 8, 8)), channels=512, channel_multipliers=(1,), res_blocks=1, sigma_max=50.0)
+    (frequencies,) = (each for name, each in model.network.named_buffers() if name.endswith("frequencies"))
+    assert frequencies.std().item() * 999 / (2 * math.pi * math.log(50 / 0.02)) == pytest.approx(16, rel=0.1)
+
+
+def test_the_row_says_how_it_was_sampled_and_in_how_many_evaluations():
+    kinds = ({}, {"corrector": False}, {"sampler": "ode"})
+    models = [ScoreVP(DataSpec((2,)), hidden=8, sampling_steps=50, **kind) for kind in kinds]
+    assert [model.describe() for model in models] == ["PC, 50 steps", "predictor, 50 steps", "ODE"]
+    assert [model.evaluations() for model in models] == [100, 50, None]
+
+
 @pytest.mark.parametrize("settings", [{"sampling_steps": 0}, {"snr": 0.0}, {"beta_min": 30.0}])
 def test_a_wrong_setting_is_named(settings):
     with pytest.raises(UsageError, match=next(iter(settings))):
