@@ -18,6 +18,7 @@ from baselines.stylegan2_networks import (
     MappingNetwork,
     ModulatedConv2d,
     Synthesis,
+    widths,
 )
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
@@ -31,6 +32,11 @@ def test_the_cifar10_networks_have_the_published_sizes():
         model = StyleGAN2(DataSpec((3, 32, 32)))
     assert millions(model.network) == 19.95
     assert millions(model.discriminator) == 20.72
+
+
+def test_maps_are_as_many_as_the_base_over_the_size_and_512_at_most():
+    assert widths(256, 512, 16384) == {256: 64, 128: 128, 64: 256, 32: 512, 16: 512, 8: 512, 4: 512}
+    assert widths(28, 512, 4096) == {28: 146, 14: 292, 7: 512}
 
 
 @pytest.mark.parametrize("size", [8, 28, 32, 64])
@@ -194,6 +200,14 @@ class TestADA:
             model.sign_sum += sign
         assert model.augment_p.item() == pytest.approx(expected, abs=1e-6)
 
+    def test_images_are_those_of_all_processes(self):
+        """Of 3 with 8 images each, when all the last four steps' real images were judged real."""
+        model = StyleGAN2(IMAGES, augment="ada", ada_kimg=1.0, **TINY)
+        model.processes = 3
+        model.sign_sum.fill_(ADA_INTERVAL)
+        model.training_step(torch.rand(8, 3, 16, 16) * 2 - 1, ADA_INTERVAL, model.optimizers())
+        assert model.augment_p.item() == pytest.approx(3 * 8 * 4 / 1000)
+
     def test_the_sign_is_that_of_the_real_images_logits(self):
         model = StyleGAN2(IMAGES, augment="ada", **TINY)
         model.discriminator.forward = lambda images: images[:, 0, 0, 0]
@@ -201,14 +215,15 @@ class TestADA:
         model._discriminator_loss(logits[:, None, None, None].expand(-1, 3, 16, 16))
         assert model.sign_sum.item() == pytest.approx((6 - 2) / 8)
 
-    def test_the_penalty_is_of_the_slope_before_augmentation(self, monkeypatch):
+    @pytest.mark.parametrize("interval", [1, 16])
+    def test_the_penalty_is_of_the_slope_before_augmentation(self, monkeypatch, interval):
         """Of D(x) = ⟨w, 2x⟩ it is γ/2 |2w|², as many times stronger as it is rarer."""
-        model = StyleGAN2(IMAGES, augment="ada", r1_gamma=0.3, r1_interval=16, **TINY)
+        model = StyleGAN2(IMAGES, augment="ada", r1_gamma=0.3, r1_interval=interval, **TINY)
         weights = torch.randn(3, 16, 16)
         monkeypatch.setattr(model, "_augmented", lambda images: 2 * images)
         model.discriminator.forward = lambda images: (images * weights).sum(dim=(1, 2, 3))
         penalty = model._penalty(torch.randn(4, 3, 16, 16))
-        assert penalty.item() == pytest.approx(16 * 0.3 / 2 * 4 * weights.square().sum().item())
+        assert penalty.item() == pytest.approx(interval * 0.3 / 2 * 4 * weights.square().sum().item())
 
     @pytest.mark.parametrize("augment", ["diffaugment", "ada"])
     def test_a_step_trains_with_augmentation(self, augment):
@@ -236,6 +251,14 @@ def test_adams_are_slowed_for_lazy_steps_and_r1_has_a_step_of_its_own(gamma, slo
     for step in range(17):
         model.training_step(torch.rand(4, 3, 16, 16) * 2 - 1, step, optimizers)
     assert len(taken) == steps
+
+
+def test_images_come_to_the_discriminator_as_they_are():
+    """After the generator's step on its own samples: the images, then samples again."""
+    model, seen, images = StyleGAN2(IMAGES, **TINY), [], torch.rand(4, 3, 16, 16) * 2 - 1
+    model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.training_step(images, 1, model.optimizers())
+    assert [torch.equal(each, images) for each in seen] == [False, True, False]
 
 
 def test_images_are_cut_to_their_range():
