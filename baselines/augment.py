@@ -71,12 +71,12 @@ def _affine(images: Tensor, p: Tensor) -> Tensor:
 
 
 def _recolour(images: Tensor, p: Tensor) -> Tensor:
-    """Brightness and contrast; for three channels also luma flip, hue and saturation: an affine map of each pixel."""
+    """Brightness, contrast and luma flip; for three channels also hue and saturation: an affine map of each pixel."""
     draw = Draws(images, p)
     brightness, contrast = draw.normal(0.2), 2 ** draw.normal(0.5)
     x = (images + _each(brightness)) * _each(contrast)
     if images.shape[1] != 3:
-        return x
+        return x * _each(1 - 2 * draw.coin())  # of grey the luma is all there is
     luma = images.new_full((3,), 3**-0.5)
     along = torch.outer(luma, luma)
     identity = torch.eye(3, device=images.device, dtype=images.dtype)

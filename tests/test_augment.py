@@ -244,6 +244,13 @@ def test_ada_flips_the_luma_and_leaves_colours(chosen):
     same(chosen(augmenting._recolour, IMAGES, coin=1.0), IMAGES - 2 * IMAGES.mean(dim=1, keepdim=True))
 
 
+def test_adas_luma_flip_turns_grey_into_its_negative(chosen):
+    """Grey has no hue or saturation, and its luma is itself."""
+    grey = IMAGES[:, :1]
+    same(chosen(augmenting._recolour, grey, coin=1.0), -grey)
+    same(chosen(augmenting._recolour, grey, coin=0.0), grey)
+
+
 def test_ada_turns_hues_about_the_grey_axis(chosen):
     """By up to half a turn to either side; a third of a turn makes red green, green blue and blue red."""
     same(chosen(augmenting._recolour, IMAGES, uniform=between(1 / 2 + 1 / 3)), IMAGES.roll(1, dims=1))
