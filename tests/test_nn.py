@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
 from trilemma_bench.nn.coupling import CouplingFlow
 from trilemma_bench.nn.embedding import FourierFeatures, timestep_embedding, unit_mean_square
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, largest_divisor, minibatch_stddev
 from trilemma_bench.nn.mlp import MLP
+from trilemma_bench.nn.ncsnpp import NCSNpp
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, doubled, fir_filter, normalised, shifted_sums
 from trilemma_bench.nn.schedules import (
     alphas_cumprod,
@@ -286,8 +288,13 @@ class TestUNet:
         assert not torch.allclose(out, network(x, torch.tensor([700])), atol=1e-2)
 
     def test_a_size_that_cannot_be_halved(self):
-        with pytest.raises(ValueError, match="28 pixels cannot be halved 3 times"):
+        with pytest.raises(UsageError, match="28 pixels cannot be halved 3 times"):
             UNet(1, 28, channels=8, multipliers=(1, 1, 1, 1))
+
+    @pytest.mark.parametrize("network", [UNet, NCSNpp])
+    def test_levels_without_blocks(self, network):
+        with pytest.raises(UsageError, match="res_blocks = 0: choose at least 1"):
+            network(1, 8, channels=8, multipliers=(1, 2), res_blocks=0)
 
 
 class TestConv:

@@ -17,7 +17,7 @@ from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import Conditioning, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_fan_out, init_zero
 from trilemma_bench.nn.resample import FIRDownsample, FIRUpsample, NearestUpsample, fir_filter, normalised
-from trilemma_bench.nn.unet import Attention
+from trilemma_bench.nn.unet import Attention, check_levels
 
 SQRT_HALF = 0.5**0.5
 
@@ -53,7 +53,7 @@ class NCSNpp(nn.Module):
         augmentation: int = 0,
     ) -> None:
         super().__init__()
-        _check_size(size, len(multipliers))
+        check_levels(size, len(multipliers), res_blocks)
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, style_dim, dropout)
@@ -182,11 +182,6 @@ class _BlockFactory:
     ) -> ResBlock:
         common = {"time_dim": self.time_dim, "style_dim": self.style_dim}
         return ResBlock(inputs, outputs, resample, dropout=self.dropout, attention=attention, **common)
-
-
-def _check_size(size: int, levels: int) -> None:
-    if size % 2 ** (levels - 1):
-        raise UsageError(f"{size} pixels cannot be halved {levels - 1} times: use fewer than {levels} multipliers")
 
 
 def _pyramid(widths: Sequence[int]) -> nn.ModuleList:

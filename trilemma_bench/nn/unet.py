@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.embedding import Conditioning, TimestepEmbedding
 from trilemma_bench.nn.layers import group_norm, init_fan_average, init_zero, joined
 from trilemma_bench.nn.resample import NearestUpsample
@@ -39,8 +40,7 @@ class UNet(nn.Module):
         augmentation: int = 0,
     ) -> None:
         super().__init__()
-        if size % 2 ** (len(multipliers) - 1):
-            raise ValueError(f"{size} pixels cannot be halved {len(multipliers) - 1} times")
+        check_levels(size, len(multipliers), res_blocks)
         widths = [channels * multiplier for multiplier in multipliers]
         attends = [size >> level in attention_resolutions for level in range(len(widths))]
         block = _BlockFactory(4 * channels, dropout)
@@ -143,6 +143,14 @@ class _BlockFactory:
 
     def __call__(self, inputs: int, outputs: int, attention: bool) -> ResBlock:
         return ResBlock(inputs, outputs, self.time_dim, self.dropout, attention)
+
+
+def check_levels(size: int, levels: int, res_blocks: int) -> None:
+    """Raises UsageError unless there are levels of an image of `size` pixels, with residual blocks in each."""
+    if size % 2 ** (levels - 1):
+        raise UsageError(f"{size} pixels cannot be halved {levels - 1} times: use fewer than {levels} multipliers")
+    if res_blocks < 1:
+        raise UsageError(f"res_blocks = {res_blocks}: choose at least 1")
 
 
 def _down_path(
