@@ -21,7 +21,7 @@ _OUTCOMES: dict[Truth, Outcome] = {True: "reproduced", False: "not reproduced", 
 class Findings:
     """runs: by the names that the suite gives its runs, each over its seeds. speeds: of the timed systems by their
     names, one for each seed. multimodal: the share of places where the exact denoising distribution has several modes,
-    by T. All but multimodal's raise Missing for what was not measured.
+    by T. Its methods raise Missing for what was not measured.
     """
 
     runs: Mapping[str, Runs] = field(default_factory=dict)

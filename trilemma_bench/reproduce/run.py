@@ -19,10 +19,9 @@ from trilemma_bench.record import Speed
 from trilemma_bench.report import check_ours, write_report
 from trilemma_bench.reproduce import ddgan_paper, figures, page
 from trilemma_bench.reproduce.claims import Findings, judge
-from trilemma_bench.reproduce.timing import System, untrained_speed
+from trilemma_bench.reproduce.timing import System, TimedSystem, untrained_speed
 from trilemma_bench.results import RECORD_NAME
 from trilemma_bench.runs import Runs
-from trilemma_bench.statistics import geometric_mean, time_interval
 from trilemma_bench.suite import Suite, SuiteRun, read_suite, run_suite
 
 PAPERS = {"ddgan-paper": ddgan_paper}
@@ -83,26 +82,22 @@ def reproduce(
     Everything is trained and timed once with each of `seeds`. What was trained there before is not trained again.
     Raises UsageError for an unknown paper or scale, and where the report would replace another's files.
     """
-    if paper not in PAPERS:
-        raise unknown_name("paper", paper, PAPERS)
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
+    chosen, known = _known(paper, scale)
     check_ours(out / "report")  # half an hour before it is written
-    chosen, known = PAPERS[paper], SCALES[scale]
     suite = read_suite(configs_dir() / "suites" / f"{paper}-{scale}.toml").with_seeds(seeds)
     result = run_suite(suite, say, device=device, out=out, progress=progress)
-    systems = _timed(known, resolve_device(device), seeds, say)
+    times = _timed(known, resolve_device(device), seeds, say)
     shares = figures.figure_2(chosen.SCHEDULES, out / "figure-2.png")
     figures.figure_6(_scattered(suite, result.named, out, device, say), out / "figure-6.png")
     runs = {name: Runs(tuple(records)) for name, records in result.named.items()}
-    findings = Findings(runs, {name: speeds for name, (speeds, _) in systems.items()}, shares)
+    findings = Findings(runs, {name: system.speeds for name, system in times.items()}, shares)
     outcome = page.Outcome(
         title=chosen.TITLE,
         scale=scale,
         machine=device_name(resolve_device(device)),
         seeds=seeds,
         verdicts=[judge(claim, findings, scale) for claim in chosen.CLAIMS],
-        times={name: _times(speeds, parameters) for name, (speeds, parameters) in systems.items()},
+        times={name: system.facts() for name, system in times.items()},
         figures={"figure-2.png": FIGURE_2, "figure-6.png": FIGURE_6},
     )
     verdicts = page.write(outcome, out)
@@ -110,29 +105,27 @@ def reproduce(
     return verdicts
 
 
+def _known(paper: str, scale: str) -> tuple[Any, Scale]:
+    """The module of the paper, and the scale."""
+    if paper not in PAPERS:
+        raise unknown_name("paper", paper, PAPERS)
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    return PAPERS[paper], SCALES[scale]
+
+
 def _timed(
     scale: Scale, device: torch.device, seeds: Sequence[int], say: Callable[[str], None]
-) -> dict[str, tuple[list[Speed], int]]:
-    """(a speed for each seed, parameters) of every timed system. All with one seed come before the next: what the
-    machine does meanwhile is no single system's.
-    """
-    found: dict[str, tuple[list[Speed], int]] = {}
-    for seed in seeds:
-        for name, system in scale.systems.items():
-            say(f"timing {name}, seed {seed}")
-            speed, parameters = untrained_speed(system, scale.dataset, device, seed, scale.more)
-            found.setdefault(name, ([], parameters))[0].append(speed)
-    return found
+) -> dict[str, TimedSystem]:
+    """All systems with one seed, then with the next: what the machine does meanwhile is no single system's."""
 
+    def timed(name: str, seed: int) -> tuple[Speed, int]:
+        say(f"timing {name}, seed {seed}")
+        return untrained_speed(scale.systems[name], scale.dataset, device, seed, scale.more)
 
-def _times(speeds: Sequence[Speed], parameters: int) -> dict[str, Any]:
-    """Seconds of 100 samples with their interval, NFE and parameters of a timed system."""
-    interval = time_interval(speeds, "seconds_per_image")
+    rounds = [{name: timed(name, seed) for name in scale.systems} for seed in seeds]
     return {
-        "seconds": 100 * geometric_mean([speed.seconds_per_image for speed in speeds]),
-        "interval": interval and [100 * end for end in interval],
-        "nfe": speeds[0].nfe or 0.0,
-        "parameters": float(parameters),
+        name: TimedSystem([found[name][0] for found in rounds], parameters=rounds[0][name][1]) for name in scale.systems
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from trilemma_bench import config, registry
 from trilemma_bench.datasets import open_dataset
 from trilemma_bench.record import Speed
 from trilemma_bench.seeding import seed_everything
+from trilemma_bench.statistics import geometric_mean, time_interval
 from trilemma_bench.timing import measure_speed
 from trilemma_bench.trained import count_parameters, placed
 
@@ -22,6 +23,24 @@ class System:
 
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TimedSystem:
+    """What was found of a system: a speed for each seed."""
+
+    speeds: Sequence[Speed]
+    parameters: int
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds of 100 samples with their interval, NFE and parameters."""
+        interval = time_interval(self.speeds, "seconds_per_image")
+        return {
+            "seconds": 100 * geometric_mean([speed.seconds_per_image for speed in self.speeds]),
+            "interval": interval and [100 * end for end in interval],
+            "nfe": self.speeds[0].nfe or 0.0,
+            "parameters": float(self.parameters),
+        }
 
 
 def untrained_speed(
