@@ -223,9 +223,10 @@ def test_a_suite_does_the_runs_of_some_of_its_models(tmp_path):
     refuses(2, "Did you mean 'vae'?", "suite", suite, "--only", "vea")
 
 
-@pytest.mark.parametrize("seeds", ["a", "0,,1", "1,1", "-1"])
+@pytest.mark.parametrize("seeds", ["", "a", "0,,1", "1,1", "-1"])
 def test_seeds_that_are_none_are_refused(seeds):
-    refuses(2, "Invalid value for '--seeds'", "suite", "demo", "--seeds", seeds)
+    for command in (("suite", "demo"), ("reproduce", "ddgan-paper")):
+        refuses(2, "Invalid value for '--seeds'", *command, "--seeds", seeds)
 
 
 def test_a_typo_in_a_suites_last_run_is_found_before_its_first_starts(tmp_path):

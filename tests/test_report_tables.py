@@ -105,7 +105,7 @@ def test_floors_of_all_rows_are_one_line(floors, text):
     ]
     (table,) = tables(records)
     assert [note for note in table.notes if "perfect" in note] == [
-        f"Mode KL: as many perfect samples as belong to a mode have {text}"
+        f"Mode KL: of as many perfect samples it would be {text}"
     ]
 
 

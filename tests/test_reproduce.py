@@ -222,6 +222,11 @@ class TestVerdicts:
         speeds = {name: [make_speed(each, 1)] * 3 for name, each in {"ddgan": 1.0, **seconds}.items()}
         assert judge(number(claim), Findings(speeds=speeds), "cpu").outcome == outcome
 
+    def test_times_from_a_busy_machine_decide_nothing(self):
+        speeds = {"ddgan": [make_speed(1.0, 4)] * 3, "stylegan2": [make_speed(0.2, 1, processor_share=0.5)] * 3}
+        verdict = judge(number("C3"), Findings(speeds=speeds), "cpu")
+        assert (verdict.outcome, verdict.measured) == ("undecided", "5.00 (on a busy machine) times slower")
+
     def test_a_single_time_of_each_leaves_room_for_what_runs_scatter(self):
         speeds = {"ddgan": [make_speed(1.0, 4)], "stylegan2": [make_speed(0.12, 1)]}
         assert judge(number("C3"), Findings(speeds=speeds), "cpu").outcome == "undecided"

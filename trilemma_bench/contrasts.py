@@ -185,17 +185,16 @@ def time_ratio(a: Runs, b: Runs, field: Time) -> Contrast:
     if reason := _why_not_timed(a, b):
         return Contrast(reason=reason)
     one, other = ([record.speed for record in runs.records if record.speed] for runs in (a, b))
-    ratio = ratio_of_times(one, other, field)
-    if busy := _busy(a, b):
-        return Contrast(ratio.value, reason=busy, disturbed=True)
-    return ratio
+    return ratio_of_times(one, other, field)
 
 
 def ratio_of_times(a: Sequence[Speed], b: Sequence[Speed], field: Time) -> Contrast:
-    """B / A as in `time_ratio`, of the times of one run or several a side, whatever the machine was doing."""
+    """B / A as in `time_ratio`, of the times of one run or several a side."""
     if any(too_coarse(speeds, field) for speeds in (a, b)):
         return Contrast(reason="a time is 0: the clock is too coarse for it")
     mean_a, mean_b = (float(np.mean(np.log([getattr(speed, field) for speed in speeds]))) for speeds in (a, b))
+    if busy := _busy(a, b):
+        return Contrast(_exp(mean_b - mean_a), reason=busy, disturbed=True)
     errors = time_errors(field, a, b)
     method = f"{_MODERATED}; give several runs a side" if max(len(a), len(b)) == 1 else _MODERATED
     return _exponential(_student(mean_b - mean_a, errors, errors, method))
@@ -218,9 +217,11 @@ def _why_not_timed(a: Runs, b: Runs) -> str:
     return f"timed in different ways: B has {'; '.join(apart)}" if apart else ""
 
 
-def _busy(a: Runs, b: Runs) -> str:
-    """Which sides were timed beside other work."""
-    notes = {side: runs.record.speed.busy_note for side, runs in (("A", a), ("B", b)) if runs.record.speed}
+def _busy(a: Sequence[Speed], b: Sequence[Speed]) -> str:
+    """Which sides were timed beside other work, of each the first time that was."""
+    notes = {
+        side: next(filter(None, (speed.busy_note for speed in speeds)), "") for side, speeds in (("A", a), ("B", b))
+    }
     return "; ".join(f"{side} was {note}" for side, note in notes.items() if note)
 
 

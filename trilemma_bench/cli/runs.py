@@ -164,7 +164,7 @@ def rerun(record: Path, limits: tuple[str, ...], fail_on: FailOn, **options: Any
 def _seeds(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
     """The numbers in 'N,N,...'; none without the option."""
     try:
-        seeds = tuple(int(part) for part in text.split(",")) if text else ()
+        seeds = tuple(int(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
         raise click.BadParameter(f"'{text}': give whole numbers, as in 0,1,2") from None
     if min(seeds, default=0) < 0 or len(set(seeds)) < len(seeds):
@@ -214,8 +214,10 @@ def suite(file: Path, seeds: tuple[int, ...], models: tuple[str, ...], **options
 @click.option(
     "--seeds",
     callback=_seeds,
+    default="0",
+    show_default=True,
     metavar="N,N,...",
-    help="Train and time all with each: verdicts are of the recipes then, not of one training.  [default: 0]",
+    help="Train and time all with each: verdicts are of the recipes then, not of one training.",
 )
 @click.option("--out", type=FOLDER, default=RUNS / "paper", show_default=True, metavar="FOLDER")
 @with_options(DEVICE, *PLACES)
@@ -224,4 +226,4 @@ def reproduce(paper: str, scale: str, seeds: tuple[int, ...], out: Path, **optio
     from trilemma_bench.reproduce.run import reproduce as check
 
     options = apply_places(options)
-    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo, seeds or (0,)))
+    click.echo(check(paper, scale, out, options["device"], options["progress"], click.echo, seeds))

@@ -67,8 +67,7 @@ def _floor_notes(records: Iterable[Record]) -> list[str]:
                 floors.setdefault(name, []).append(score.floor)
     ends = {name: dict.fromkeys(map(fmt.figure, (min(found), max(found)))) for name, found in floors.items()}
     return [
-        f"{score_title(name)}: as many perfect samples as belong to a mode have {'–'.join(span)}"
-        for name, span in ends.items()
+        f"{score_title(name)}: of as many perfect samples it would be {'–'.join(span)}" for name, span in ends.items()
     ]
 
 

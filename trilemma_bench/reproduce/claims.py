@@ -98,7 +98,11 @@ def judge(claim: Claim, findings: Findings, scale: str) -> Verdict:
 
 
 def lies(contrast: Contrast, low: float = -math.inf, high: float = math.inf) -> Truth:
-    """Whether a number lies between `low` and `high`, as far as its 95 % interval tells; at an end it does not."""
+    """Whether a number lies between `low` and `high`, as far as its 95 % interval tells; at an end it does not. Times
+    from a busy machine leave it open.
+    """
+    if contrast.disturbed:
+        return None
     least, most = _ends(contrast)
     if low < least and most < high:
         return True
@@ -119,7 +123,8 @@ def every(*truths: Truth) -> Truth:
 
 def ratio_text(ratio: Contrast) -> str:
     """A ratio of times with its interval, as people read it."""
-    return fmt.with_interval(ratio.value or 0.0, ratio.interval)
+    busy = " (on a busy machine)" if ratio.disturbed else ""
+    return f"{fmt.with_interval(ratio.value or 0.0, ratio.interval)}{busy}"
 
 
 def _ends(contrast: Contrast) -> tuple[float, float]:
@@ -130,7 +135,7 @@ def _ends(contrast: Contrast) -> tuple[float, float]:
 
 def _with_error(contrast: Contrast) -> Contrast:
     """`contrast`, unless nothing is known of its error."""
-    if contrast.interval is None and not contrast.method:
+    if contrast.interval is None and not (contrast.method or contrast.disturbed):
         raise Missing(contrast.reason)
     return contrast
 

@@ -75,7 +75,7 @@ def reproduce(
     device: str,
     progress: bool,
     say: Callable[[str], None],
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int],
 ) -> Path:
     """Checks every claim and writes records, figures and pages into `out`; returns the page of verdicts.
 
