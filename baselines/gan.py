@@ -104,9 +104,9 @@ class GAN(Trainable):
             network = MLP(inputs, data.shape[0], hidden=hidden, layers=layers, activation=leaky)
             discriminator = MLP(data.shape[0], outputs, hidden=hidden, layers=layers, activation=leaky)
         self.network = LabelledGenerator(network, latent_dim, self.classes) if self.classes else network
-        self.discriminator = (
-            ProjectionDiscriminator(discriminator, latent_dim, self.classes) if self.classes else discriminator
-        )
+        if self.classes:
+            discriminator = ProjectionDiscriminator(discriminator, LabelEmbedding(self.classes, latent_dim))
+        self.discriminator = discriminator
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         generator, discriminator = self.network.parameters(), self.discriminator.parameters()

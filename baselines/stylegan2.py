@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.augment import ada_augment, diff_augment
-from baselines.stylegan2_networks import Discriminator, Generator, MappingNetwork, Synthesis
+from baselines.stylegan2_networks import Discriminator, Generator, LabelMapping, MappingNetwork, Synthesis
 from trilemma_bench.contracts import DataSpec, Trainable
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.adversarial import (
@@ -36,7 +36,8 @@ class StyleGAN2(Trainable):
     'diffaugment' (Zhao et al. 2020) or 'ada' (Karras et al. 2020b), whose strength follows the share of real images
     that get a positive logit: towards ada_target, by 1 in ada_kimg at the fastest. class_conditional: learns
     from labels, which samples get evenly: their vectors join z, and the discriminator projects on them (Karras et al.
-    2020b). truncation: ψ, 1 for none.
+    2020b). label_layers: between a label and what is projected on, 0 as in the paper and its program, 8 as in the
+    authors' later one for PyTorch. truncation: ψ, 1 for none.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = {
@@ -68,6 +69,7 @@ class StyleGAN2(Trainable):
         ada_target: float = 0.6,
         ada_kimg: float = 500.0,
         class_conditional: bool = False,
+        label_layers: int = 0,
         truncation: float = 1.0,
     ) -> None:
         super().__init__(data)
@@ -92,9 +94,10 @@ class StyleGAN2(Trainable):
             leaky, dim = nn.LeakyReLU(0.2), data.shape[0]
             self.network = Generator(mapping, MLP(style_dim, dim, hidden=hidden, layers=layers, activation=leaky))
             discriminator = MLP(dim, outputs, hidden=hidden, layers=layers, activation=leaky)
-        self.discriminator = (
-            ProjectionDiscriminator(discriminator, outputs, self.classes) if self.classes else discriminator
-        )
+        if self.classes:
+            labels = LabelMapping(self.classes, outputs, label_layers)
+            discriminator = ProjectionDiscriminator(discriminator, labels)
+        self.discriminator = discriminator
         self.register_buffer("augment_p", torch.zeros(()))
         self.register_buffer("sign_sum", torch.zeros(()))
 

@@ -138,6 +138,16 @@ class ToRGB(nn.Module):
         return self.conv(x, w).float() + self.bias[:, None, None]
 
 
+class MappingLayer(EqualisedLinear):
+    """A dense layer that learns a hundred times as slowly as others, then leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, lr_multiplier=MAPPING_LR)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky(super().forward(x))
+
+
 class MappingNetwork(nn.Module):
     """z → w, N×style_dim, float32. It keeps the average of w, towards which truncation draws when it is not training.
 
@@ -152,22 +162,27 @@ class MappingNetwork(nn.Module):
         self.truncation = truncation
         self.labels = LabelEmbedding(classes, style_dim) if classes else None
         sizes = [latent_dim + (style_dim if classes else 0)] + [style_dim] * layers
-        self.layers = nn.ModuleList(EqualisedLinear(*pair, lr_multiplier=MAPPING_LR) for pair in pairwise(sizes))
+        self.layers = nn.Sequential(*(MappingLayer(*pair) for pair in pairwise(sizes)))
         self.register_buffer("average", torch.zeros(style_dim))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = unit_mean_square(z)
         if self.labels is not None:
             h = torch.cat([h, self.labels(labels)], dim=1)
-        for layer in self.layers:
-            h = leaky(layer(h))
-        w = h.float()
+        w = self.layers(h).float()
         if self.training:
             with torch.no_grad():
                 self.average.lerp_(w.mean(dim=0), 1 - W_AVERAGE_BETA)
         elif self.truncation != 1:
             w = self.average.lerp(w, self.truncation)
         return w
+
+
+class LabelMapping(nn.Sequential):
+    """Labels (int64 N) → what a discriminator projects on, N×dim: normalised vectors, through `layers` dense layers."""
+
+    def __init__(self, classes: int, dim: int, layers: int) -> None:
+        super().__init__(LabelEmbedding(classes, dim), *(MappingLayer(dim, dim) for _ in range(layers)))
 
 
 class Synthesis(nn.Module):

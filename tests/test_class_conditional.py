@@ -267,6 +267,7 @@ class TestAdversarial:
         (SIDDM, {"lr_generator": 2e-3, "lr_discriminator": 2e-3}),
         (GAN, {}),
         (StyleGAN2, {}),
+        (StyleGAN2, {"label_layers": 8}),
     ],
 )
 def test_a_gan_learns_which_point_is_which(model_class, rates):

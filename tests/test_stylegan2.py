@@ -15,6 +15,7 @@ from baselines.stylegan2_networks import (
     Discriminator,
     EqualisedLinear,
     Generator,
+    LabelMapping,
     MappingNetwork,
     ModulatedConv2d,
     Synthesis,
@@ -22,6 +23,8 @@ from baselines.stylegan2_networks import (
 )
 from trilemma_bench.contracts import DataSpec
 from trilemma_bench.errors import UsageError
+from trilemma_bench.nn.labels import ProjectionDiscriminator
+from trilemma_bench.trained import count_parameters
 
 IMAGES = DataSpec((3, 16, 16))
 TINY = {"latent_dim": 8, "style_dim": 8, "channels": 8, "channel_base": 128}
@@ -153,6 +156,30 @@ class TestWrittenOutAnew:
         h = torch.cat([h, deviation.repeat(32).view(64, 1, 1, 1).expand(-1, -1, 4, 4)], dim=1)
         h = self.act(self.dense(conv(h, network.conv, padding=1).flatten(1), network.dense))
         torch.testing.assert_close(network(x), self.dense(h, network.out), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("layers", [0, 3])
+    def test_the_projection_on_labels(self, layers):
+        """⟨features, vector⟩/√dim, with vectors of unit mean square, mapped as z is."""
+        network = self.drawn(ProjectionDiscriminator(nn.Identity(), LabelMapping(4, 6, layers)))
+        features, labels = torch.randn(5, 6), torch.tensor([0, 3, 1, 1, 2])
+        embedding, *mapping = network.labels
+        vectors = embedding.weight[labels]
+        vectors = vectors / vectors.square().mean(dim=1, keepdim=True).sqrt()
+        for layer in mapping:
+            vectors = self.act(self.dense(vectors, layer, slow=0.01))
+        expected = (features * vectors).sum(dim=1, keepdim=True) / math.sqrt(6)
+        torch.testing.assert_close(network(features, labels), expected)
+
+
+@pytest.mark.parametrize("layers", [0, 8])
+def test_labels_add_their_vectors_a_wider_last_layer_and_the_mapping(layers):
+    """At the published width of 512: of each layer 512² weights and 512 biases."""
+    with torch.device("meta"):
+        plain, other = (
+            StyleGAN2(DataSpec((3, 32, 32), 10), class_conditional=each, label_layers=layers).discriminator
+            for each in (False, True)
+        )
+    assert count_parameters(other) - count_parameters(plain) == 511 * 513 + 10 * 512 + layers * 512 * 513
 
 
 def test_doubling_doubles_and_keeps_a_constant_image():

@@ -41,14 +41,13 @@ class LabelEmbedding(nn.Embedding):
 class ProjectionDiscriminator(nn.Module):
     """D(x, y) → logits N×1: the features of x (`network`, N×dim) projected on a vector of the label y, over √dim.
 
-    Miyato & Koyama 2018, eq. 3, without the term that no label enters; the vector is normalised and learned, as Karras
-    et al. 2020b have it.
+    Miyato & Koyama 2018, eq. 3, without the term that no label enters (Karras et al. 2020b). vectors: labels → N×dim.
     """
 
-    def __init__(self, network: nn.Module, dim: int, classes: int) -> None:
+    def __init__(self, network: nn.Module, vectors: nn.Module) -> None:
         super().__init__()
-        self.network, self.labels = network, LabelEmbedding(classes, dim)
+        self.network, self.labels = network, vectors
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        projected = (self.network(x) * self.labels(labels)).sum(dim=1, keepdim=True)
-        return projected * self.labels.embedding_dim**-0.5
+        features, vectors = self.network(x), self.labels(labels).float()
+        return (features * vectors).sum(dim=1, keepdim=True) * vectors.shape[1] ** -0.5
