@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from baselines.denoiser import Denoiser, column
 from baselines.samplers import ancestral, ddim, dpm_solver, even_steps, quadratic_steps, uniform_steps
-from trilemma_bench.contracts import DataSpec
+from trilemma_bench.contracts import Count, DataSpec, Share
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.schedules import alphas_cumprod, linear_betas
 
@@ -28,7 +28,7 @@ class NoisePredictor(Denoiser):
     _signal: Tensor
     _noise: Tensor
 
-    def __init__(self, data: DataSpec, *, diffusion_steps: int = 1000, **settings: Any) -> None:
+    def __init__(self, data: DataSpec, *, diffusion_steps: Count = 1000, **settings: Any) -> None:
         super().__init__(data, **settings)
         self.diffusion_steps = diffusion_steps
         self.alphas_bar = alphas_cumprod(linear_betas(diffusion_steps))
@@ -68,7 +68,7 @@ class DDPM(NoisePredictor):
         self,
         data: DataSpec,
         *,
-        sampling_steps: int | None = None,
+        sampling_steps: Count | None = None,
         variance: Literal["large", "small"] = "large",
         **settings: Any,
     ) -> None:
@@ -98,15 +98,13 @@ class DDIM(NoisePredictor):
         self,
         data: DataSpec,
         *,
-        sampling_steps: int = 50,
-        eta: float = 0.0,
+        sampling_steps: Count = 50,
+        eta: Share = 0.0,
         spacing: Literal["uniform", "quadratic"] = "quadratic",
         **settings: Any,
     ) -> None:
         super().__init__(data, **settings)
         self.sampling_steps = self.checked_steps(sampling_steps, least=2)
-        if not 0 <= eta <= 1:
-            raise UsageError(f"eta = {eta}: choose 0 (deterministic) to 1 (as noisy as DDPM)")
         self.eta, self.spacing = eta, spacing
 
     def denoise(self, noise: Tensor, rng: torch.Generator) -> Tensor:
@@ -127,7 +125,7 @@ class DPMSolver(NoisePredictor):
         self,
         data: DataSpec,
         *,
-        sampling_steps: int = 20,
+        sampling_steps: Count = 20,
         spacing: Literal["even", "quadratic"] = "even",
         **settings: Any,
     ) -> None:

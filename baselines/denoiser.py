@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines.edm_augment import edm_augment, told_numbers
 from baselines.networks import Architecture, time_network
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import Count, Counts, DataSpec, NonNegative, Positive, Share, Trainable, Whole
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.labels import draw_labels, label_count
 
@@ -51,27 +51,27 @@ class Denoiser(Trainable):
         data: DataSpec,
         *,
         architecture: Architecture = "ddpm",
-        channels: int = 64,
-        channel_multipliers: tuple[int, ...] = (1, 2, 2),
-        res_blocks: int = 2,
-        attention_resolutions: tuple[int, ...] = (16,),
-        dropout: float = 0.1,
-        time_fourier_scale: float = 0.0,
-        hidden: int = 128,
-        layers: int = 4,
-        fourier_features: int = 32,
-        fourier_scale: float = 1.0,
-        lr: float = 2e-4,
-        max_grad_norm: float = 1.0,
-        augment: float = 0.0,
+        channels: Count = 64,
+        channel_multipliers: Counts = (1, 2, 2),
+        res_blocks: Count = 2,
+        attention_resolutions: tuple[Count, ...] = (16,),
+        dropout: Share = 0.1,
+        time_fourier_scale: NonNegative = 0.0,
+        hidden: Count = 128,
+        layers: Count = 4,
+        fourier_features: Whole = 32,
+        fourier_scale: Positive = 1.0,
+        lr: NonNegative = 2e-4,
+        max_grad_norm: NonNegative = 1.0,
+        augment: Share = 0.0,
         class_conditional: bool = False,
-        label_dropout: float = 0.1,
-        guidance: float = 0.0,
+        label_dropout: Share = 0.1,
+        guidance: NonNegative = 0.0,
     ) -> None:
         super().__init__(data)
         self.lr, self.max_grad_norm, self.augment = lr, max_grad_norm, augment
-        if not 0 <= augment <= 1 or (augment and not data.is_image):
-            raise UsageError(f"augment = {augment}: choose a probability, 0…1, and 0 for points")
+        if augment and not data.is_image:
+            raise UsageError(f"augment = {augment} is for images: choose 0 for points")
         self.wants_labels, self.label_dropout, self.guidance = class_conditional, label_dropout, guidance
         self.classes = label_count(class_conditional, data.classes)
         self._check_guidance()
@@ -175,10 +175,6 @@ class Denoiser(Trainable):
     def _check_guidance(self) -> None:
         if self.guidance and not self.wants_labels:
             raise UsageError(f"guidance = {self.guidance}: set class_conditional = true, and train so")
-        if not 0 <= self.label_dropout <= 1 or self.guidance < 0:
-            raise UsageError(
-                f"label_dropout = {self.label_dropout}, guidance = {self.guidance}: choose 0…1, and 0 or more"
-            )
         if self.guidance and not self.label_dropout:
             raise UsageError("label_dropout = 0: guidance needs a network that has seen samples without labels")
 

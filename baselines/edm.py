@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from baselines import ode
 from baselines.denoiser import Denoiser, column
 from baselines.networks import Architecture
-from trilemma_bench.contracts import DataSpec
+from trilemma_bench.contracts import Count, Counts, DataSpec, NonNegative, Positive, Share
 from trilemma_bench.errors import UsageError
 
 
@@ -40,28 +40,27 @@ class EDM(Denoiser):
         data: DataSpec,
         *,
         architecture: Architecture = "ddpm++",
-        channels: int = 128,
-        channel_multipliers: tuple[int, ...] = (2, 2, 2),
-        res_blocks: int = 4,
-        dropout: float = 0.13,
-        lr: float = 1e-3,
-        max_grad_norm: float = 0.0,
+        channels: Count = 128,
+        channel_multipliers: Counts = (2, 2, 2),
+        res_blocks: Count = 4,
+        dropout: Share = 0.13,
+        lr: NonNegative = 1e-3,
+        max_grad_norm: NonNegative = 0.0,
         p_mean: float = -1.2,
-        p_std: float = 1.2,
-        sampling_steps: int = 18,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        rho: float = 7.0,
+        p_std: NonNegative = 1.2,
+        sampling_steps: Count = 18,
+        sigma_min: Positive = 0.002,
+        sigma_max: Positive = 80.0,
+        rho: Positive = 7.0,
         **settings: Any,
     ) -> None:
         shape: dict[str, Any] = {"channels": channels, "channel_multipliers": channel_multipliers, "dropout": dropout}
         shape |= {"res_blocks": res_blocks, "lr": lr, "max_grad_norm": max_grad_norm}
         super().__init__(data, architecture=architecture, **shape, **settings)
-        if sampling_steps < 2 or not 0 < sigma_min < sigma_max or rho <= 0:
-            raise UsageError(
-                f"sampling_steps = {sampling_steps}, sigma_min = {sigma_min}, sigma_max = {sigma_max}, rho = {rho}: "
-                "choose at least 2 steps, 0 < sigma_min < sigma_max and rho > 0"
-            )
+        if sampling_steps < 2:
+            raise UsageError(f"sampling_steps = {sampling_steps}: choose at least 2")
+        if sigma_min >= sigma_max:
+            raise UsageError(f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: choose sigma_min < sigma_max")
         self.p_mean, self.p_std, self.sampling_steps = p_mean, p_std, sampling_steps
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
         self.sigma_data = 0.5 if data.is_image else 1.0

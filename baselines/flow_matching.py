@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from baselines import ode
 from baselines.denoiser import Denoiser, column
-from trilemma_bench.contracts import DataSpec
-from trilemma_bench.errors import UsageError
+from trilemma_bench.contracts import Count, DataSpec, Positive
 
 TIME_SCALE = 1000.0  # the time embedding resolves steps of about 1
 
@@ -37,14 +36,12 @@ class FlowMatching(Denoiser):
         data: DataSpec,
         *,
         coupling: Literal["ot", "independent"] = "ot",
-        sampling_steps: int = 50,
+        sampling_steps: Count = 50,
         solver: Literal["euler", "heun", "adaptive"] = "euler",
-        tolerance: float = 1e-5,
+        tolerance: Positive = 1e-5,
         **settings: Any,
     ) -> None:
         super().__init__(data, **settings)
-        if sampling_steps < 1 or tolerance <= 0:
-            raise UsageError(f"sampling_steps = {sampling_steps}, tolerance = {tolerance}: both must be positive")
         self.coupling, self.solver = coupling, solver
         self.sampling_steps, self.tolerance = sampling_steps, tolerance
         self._noise = torch.empty(0)  # of the step at hand

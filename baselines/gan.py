@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trilemma_bench.contracts import DataSpec, Trainable
-from trilemma_bench.errors import UsageError
+from trilemma_bench.contracts import Count, DataSpec, Momentum, NonNegative, Trainable
 from trilemma_bench.nn.adversarial import (
     frozen,
     nonsaturating_discriminator_loss,
@@ -66,18 +65,18 @@ class GAN(Trainable):
         data: DataSpec,
         *,
         loss: Literal["non-saturating", "wgan-gp", "relativistic"] = "non-saturating",
-        latent_dim: int = 64,
-        hidden: int = 256,
-        layers: int = 3,
-        channels: int = 64,
-        lr_generator: float = 2e-4,
-        lr_discriminator: float = 2e-4,
-        r1_gamma: float = 0.1,
-        r1_interval: int | None = None,
-        gp: float = 10.0,
-        critic_steps: int | None = None,
-        beta1: float | None = None,
-        beta2: float = 0.9,
+        latent_dim: Count = 64,
+        hidden: Count = 256,
+        layers: Count = 3,
+        channels: Count = 64,
+        lr_generator: NonNegative = 2e-4,
+        lr_discriminator: NonNegative = 2e-4,
+        r1_gamma: NonNegative = 0.1,
+        r1_interval: Count | None = None,
+        gp: NonNegative = 10.0,
+        critic_steps: Count | None = None,
+        beta1: Momentum | None = None,
+        beta2: Momentum = 0.9,
         class_conditional: bool = False,
     ) -> None:
         super().__init__(data)
@@ -86,8 +85,6 @@ class GAN(Trainable):
         r1_interval = usual.r1_interval if r1_interval is None else r1_interval
         critic_steps = usual.critic_steps if critic_steps is None else critic_steps
         beta1 = usual.beta1 if beta1 is None else beta1
-        if critic_steps < 1 or r1_interval < 1:
-            raise UsageError(f"critic_steps = {critic_steps}, r1_interval = {r1_interval}: choose at least 1")
         self.gp, self.critic_steps = gp, critic_steps
         self.latent_dim, self.r1_gamma, self.r1_interval = latent_dim, r1_gamma, r1_interval
         self.lr_generator, self.lr_discriminator, self.betas = lr_generator, lr_discriminator, (beta1, beta2)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from baselines.denoiser import Denoiser, column
-from trilemma_bench.contracts import DataSpec
+from trilemma_bench.contracts import Count, DataSpec, NonNegative, Share
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.compiling import uncompiled
 
@@ -42,21 +42,17 @@ class MeanFlow(Denoiser):
         self,
         data: DataSpec,
         *,
-        two_times: float = 0.75,
+        two_times: Share = 0.75,
         time_mean: float = -0.6,
         earlier_mean: float = -4.0,
-        time_std: float = 1.6,
-        adaptive: float = 0.75,
-        sampling_steps: int = 1,
-        dropout: float = 0.2,
-        lr: float = 6e-4,
+        time_std: NonNegative = 1.6,
+        adaptive: NonNegative = 0.75,
+        sampling_steps: Count = 1,
+        dropout: Share = 0.2,
+        lr: NonNegative = 6e-4,
         **settings: Any,
     ) -> None:
         super().__init__(data, dropout=dropout, lr=lr, **settings)
-        if sampling_steps < 1 or not 0 <= two_times <= 1:
-            raise UsageError(
-                f"sampling_steps = {sampling_steps}, two_times = {two_times}: choose at least 1 step and a share in 0…1"
-            )
         if self.guidance:
             raise UsageError("guidance: a mean velocity is not guided after training; leave it out")
         self.two_times, self.adaptive, self.sampling_steps = two_times, adaptive, sampling_steps

@@ -13,7 +13,7 @@ from torch import Tensor
 from baselines.denoiser import Denoiser, column
 from baselines.networks import Architecture
 from baselines.sde import SDE, VarianceExploding, VariancePreserving, predictor_corrector, probability_flow
-from trilemma_bench.contracts import DataSpec
+from trilemma_bench.contracts import Count, Counts, DataSpec, NonNegative, Positive
 from trilemma_bench.errors import UsageError
 
 EARLIEST = 1e-5  # time of the least noise that is learned
@@ -37,21 +37,17 @@ class ScoreSDE(Denoiser):
         data: DataSpec,
         *,
         sampler: Literal["pc", "ode"] = "pc",
-        sampling_steps: int = 1000,
+        sampling_steps: Count = 1000,
         corrector: bool = True,
-        snr: float = 0.16,
-        tolerance: float = 1e-5,
-        channels: int = 128,
-        channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
-        res_blocks: int = 4,
+        snr: Positive = 0.16,
+        tolerance: Positive = 1e-5,
+        channels: Count = 128,
+        channel_multipliers: Counts = (1, 2, 2, 2),
+        res_blocks: Count = 4,
         **settings: Any,
     ) -> None:
         shape: dict[str, Any] = {"channels": channels, "channel_multipliers": channel_multipliers}
         super().__init__(data, res_blocks=res_blocks, **shape, **settings)
-        if sampling_steps < 1 or tolerance <= 0 or snr <= 0:
-            raise UsageError(
-                f"sampling_steps = {sampling_steps}, tolerance = {tolerance}, snr = {snr}: all must be positive"
-            )
         self.sampler = sampler
         self.sampling_steps, self.corrector, self.snr, self.tolerance = sampling_steps, corrector, snr, tolerance
 
@@ -106,13 +102,13 @@ class ScoreVP(ScoreSDE):
         data: DataSpec,
         *,
         architecture: Architecture = "ddpm++",
-        beta_min: float = 0.1,
-        beta_max: float = 20.0,
+        beta_min: Positive = 0.1,
+        beta_max: Positive = 20.0,
         **settings: Any,
     ) -> None:
         super().__init__(data, architecture=architecture, **settings)
-        if not 0 < beta_min < beta_max:
-            raise UsageError(f"beta_min = {beta_min}, beta_max = {beta_max}: choose 0 < beta_min < beta_max")
+        if beta_min >= beta_max:
+            raise UsageError(f"beta_min = {beta_min}, beta_max = {beta_max}: choose beta_min < beta_max")
         self._sde = VariancePreserving(beta_min, beta_max)
 
     @property
@@ -135,13 +131,13 @@ class ScoreVE(ScoreSDE):
         data: DataSpec,
         *,
         architecture: Architecture = "ncsn++",
-        sigma_min: float = 0.02,
-        sigma_max: float = 100.0,
-        time_fourier_scale: float = 16.0,
+        sigma_min: Positive = 0.02,
+        sigma_max: Positive = 100.0,
+        time_fourier_scale: NonNegative = 16.0,
         **settings: Any,
     ) -> None:
-        if not 0 < sigma_min < sigma_max:
-            raise UsageError(f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: choose 0 < sigma_min < sigma_max")
+        if sigma_min >= sigma_max:
+            raise UsageError(f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: choose sigma_min < sigma_max")
         # The time is linear in log σ, so that random features of one are those of the other.
         frequencies = time_fourier_scale * math.log(sigma_max / sigma_min) / TIME_SCALE
         super().__init__(data, architecture=architecture, time_fourier_scale=frequencies, **settings)

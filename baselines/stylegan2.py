@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from baselines.augment import ada_augment, diff_augment
 from baselines.stylegan2_networks import Discriminator, Generator, LabelMapping, MappingNetwork, Synthesis
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import Count, DataSpec, NonNegative, Positive, Share, Trainable, Whole
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.adversarial import (
     frozen,
@@ -55,31 +55,27 @@ class StyleGAN2(Trainable):
         self,
         data: DataSpec,
         *,
-        latent_dim: int = 512,
-        style_dim: int = 512,
-        mapping_layers: int = 2,
-        channels: int = 512,
-        channel_base: int = 32768,
-        hidden: int = 256,
-        layers: int = 3,
-        lr: float = 2.5e-3,
-        r1_gamma: float = 0.01,
-        r1_interval: int = 16,
+        latent_dim: Count = 512,
+        style_dim: Count = 512,
+        mapping_layers: Count = 2,
+        channels: Count = 512,
+        channel_base: Count = 32768,
+        hidden: Count = 256,
+        layers: Count = 3,
+        lr: NonNegative = 2.5e-3,
+        r1_gamma: NonNegative = 0.01,
+        r1_interval: Count = 16,
         augment: Literal["none", "diffaugment", "ada"] = "none",
-        ada_target: float = 0.6,
-        ada_kimg: float = 500.0,
+        ada_target: Share = 0.6,
+        ada_kimg: Positive = 500.0,
         class_conditional: bool = False,
-        label_layers: int = 0,
+        label_layers: Whole = 0,
         truncation: float = 1.0,
     ) -> None:
         super().__init__(data)
         self.augment = augment
         if augment != "none" and not data.is_image:
             raise UsageError(f"augment = '{augment}' is for images: choose none")
-        if r1_interval < 1 or r1_gamma < 0 or ada_kimg <= 0:
-            raise UsageError(
-                f"r1_interval = {r1_interval}, r1_gamma = {r1_gamma}, ada_kimg = {ada_kimg}: choose positive numbers"
-            )
         self.latent_dim, self.lr, self.r1_gamma, self.r1_interval = latent_dim, lr, r1_gamma, r1_interval
         self.ada_target, self.ada_kimg, self.truncation = ada_target, ada_kimg, truncation
         self.unit = 1.0 if data.is_image else data.scale

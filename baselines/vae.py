@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import Count, DataSpec, NonNegative, Positive, Trainable, Whole
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.conv import ConvDecoder, ConvEncoder
 from trilemma_bench.nn.coupling import CouplingFlow
@@ -35,16 +35,16 @@ class VAE(Trainable):
         self,
         data: DataSpec,
         *,
-        latent_dim: int = 32,
-        hidden: int = 256,
-        layers: int = 3,
-        channels: int = 64,
-        lr: float = 1e-3,
-        beta: float = 1.0,
-        noise_std: float = 0.3,
+        latent_dim: Count = 32,
+        hidden: Count = 256,
+        layers: Count = 3,
+        channels: Count = 64,
+        lr: NonNegative = 1e-3,
+        beta: NonNegative = 1.0,
+        noise_std: Positive = 0.3,
         learn_noise: bool = True,
-        couplings: int = 6,
-        prior_hidden: int = 128,
+        couplings: Whole = 6,
+        prior_hidden: Count = 128,
     ) -> None:
         if couplings and latent_dim < 2:
             raise UsageError(

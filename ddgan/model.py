@@ -13,7 +13,7 @@ from ddgan.diffusion import Diffusion
 from ddgan.discriminator import SMALL_SIZE, ImageDiscriminator
 from ddgan.generator import ImageGenerator
 from ddgan.points import PointDiscriminator, PointGenerator
-from trilemma_bench.contracts import DataSpec, Trainable
+from trilemma_bench.contracts import Count, Counts, DataSpec, Momentum, NonNegative, Positive, Trainable, Whole
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.adversarial import (
     frozen,
@@ -56,36 +56,34 @@ class DDGAN(Trainable):
         self,
         data: DataSpec,
         *,
-        steps: int = 4,
+        steps: Count = 4,
         prediction: Prediction = "x0",
-        latent_dim: int = 100,
-        siddm: float = 0.0,
-        lr_generator: float = 1.6e-4,
-        lr_discriminator: float = 1e-4,
-        beta1: float = 0.5,
-        beta2: float = 0.9,
-        r1_gamma: float = 0.05,
-        r1_interval: int = 15,
+        latent_dim: Whole = 100,
+        siddm: NonNegative = 0.0,
+        lr_generator: NonNegative = 1.6e-4,
+        lr_discriminator: NonNegative = 1e-4,
+        beta1: Momentum = 0.5,
+        beta2: Momentum = 0.9,
+        r1_gamma: NonNegative = 0.05,
+        r1_interval: Count = 15,
         class_conditional: bool = False,
-        channels: int = 128,
-        channel_multipliers: tuple[int, ...] = (1, 2, 2, 2),
-        res_blocks: int = 2,
-        attention_resolutions: tuple[int, ...] = (16,),
-        style_dim: int = 256,
-        mapping_layers: int = 4,
+        channels: Count = 128,
+        channel_multipliers: Counts = (1, 2, 2, 2),
+        res_blocks: Count = 2,
+        attention_resolutions: tuple[Count, ...] = (16,),
+        style_dim: Count = 256,
+        mapping_layers: Whole = 4,
         discriminator: Literal["auto", "small", "large"] = "auto",
-        discriminator_channels: int = 128,
-        time_dim: int = 256,
+        discriminator_channels: Count = 128,
+        time_dim: Count = 256,
         pooling: Literal["sum", "flatten"] = "sum",
-        padding: int = 0,
-        hidden: int = 512,
-        layers: int = 3,
-        fourier_features: int = 64,
-        fourier_scale: float = 0.1,
+        padding: Whole = 0,
+        hidden: Count = 512,
+        layers: Count = 3,
+        fourier_features: Whole = 64,
+        fourier_scale: Positive = 0.1,
     ) -> None:
         super().__init__(data)
-        _check_at_least(1, steps=steps, r1_interval=r1_interval)
-        _check_at_least(0, latent_dim=latent_dim, siddm=siddm, r1_gamma=r1_gamma, padding=padding)
         if siddm and prediction == "one-shot":
             raise UsageError("prediction = 'one-shot' has no x_{t+1} to come back to: set siddm = 0")
         self.steps, self.prediction, self.latent_dim, self.siddm = steps, prediction, latent_dim, siddm
@@ -245,13 +243,5 @@ class SIDDM(DDGAN):
     out. Others: as DDGAN's.
     """
 
-    def __init__(self, data: DataSpec, *, siddm: float = 1.0, **settings: Any) -> None:
-        if siddm <= 0:
-            raise UsageError(f"siddm = {siddm}: choose a positive weight, or model 'ddgan' for none")
+    def __init__(self, data: DataSpec, *, siddm: Positive = 1.0, **settings: Any) -> None:
         super().__init__(data, siddm=siddm, **settings)
-
-
-def _check_at_least(least: int, **settings: float) -> None:
-    for name, value in settings.items():
-        if value < least:
-            raise UsageError(f"{name} = {value}: choose at least {least}")

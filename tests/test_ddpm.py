@@ -80,7 +80,6 @@ def test_one_evaluation_of_the_network_a_step(settings, calls):
         (DDPM, POINTS, {"sampling_steps": 1001}, "sampling_steps = 1001: choose 1 to 1000 (diffusion_steps = 1000)"),
         (DPMSolver, POINTS, {"diffusion_steps": 9, "sampling_steps": 9}, "choose 2 to 8 (diffusion_steps = 9)"),
         (DDIM, POINTS, {"sampling_steps": 1}, "sampling_steps = 1: choose 2 to"),
-        (DDIM, POINTS, {"eta": 2.0}, "eta = 2.0"),
         (DDPM, DataSpec((1, 28, 28)), {"channel_multipliers": (1, 2, 2, 2)}, "too many to halve 28 pixels"),
     ],
 )

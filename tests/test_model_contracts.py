@@ -17,7 +17,7 @@ from training import tiny_run
 
 from trilemma_bench import registry
 from trilemma_bench.config import model_schema
-from trilemma_bench.contracts import DataSpec, FiniteSource
+from trilemma_bench.contracts import Count, DataSpec, FiniteSource, Momentum
 from trilemma_bench.images import to_float
 from trilemma_bench.job import Options, prepare
 from trilemma_bench.model_check import check_model
@@ -91,7 +91,7 @@ def test_images_of_every_size_are_drawn(name, shape):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_are_annotated_keywords_with_defaults(name):
-    known = (int, float, bool, tuple[int, ...], int | None, float | None)
+    known = (int, float, bool, tuple[Count, ...], Count | None, Momentum | None)
     for setting in model_schema(registry.models.get(name)).model_fields.values():
         assert setting.annotation in known or get_origin(setting.annotation) is Literal
         assert not setting.is_required()

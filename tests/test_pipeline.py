@@ -131,7 +131,7 @@ def test_an_option_that_there_is_not_is_wrong_usage(option, message, tmp_path):
 
 def test_settings_that_the_model_refuses_are_wrong_usage_and_leave_nothing(tmp_path):
     with pytest.raises(tb.UsageError, match="model 'ddgan' cannot be built with these settings"):
-        tb.run(model="ddgan", dataset="digits", settings={"channels": -1}, out=tmp_path, progress=False)
+        tb.run(model="ddgan", dataset="digits", settings={"channels": 2**60}, out=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 

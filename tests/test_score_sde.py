@@ -201,7 +201,7 @@ def test_the_row_says_how_it_was_sampled_and_in_how_many_evaluations(kind, row, 
     assert len(seen) == calls if calls else len(seen) > 6
 
 
-@pytest.mark.parametrize("settings", [{"sampling_steps": 0}, {"tolerance": 0.0}, {"snr": 0.0}, {"beta_min": 30.0}])
-def test_a_wrong_setting_is_named(settings):
-    with pytest.raises(UsageError, match=next(iter(settings))):
-        ScoreVP(DataSpec((2,)), **settings)
+@pytest.mark.parametrize(("model_class", "setting"), [(ScoreVP, "beta"), (ScoreVE, "sigma")])
+def test_noise_that_does_not_grow_is_refused(model_class, setting):
+    with pytest.raises(UsageError, match=f"choose {setting}_min < {setting}_max"):
+        model_class(DataSpec((2,)), **{f"{setting}_min": 30.0, f"{setting}_max": 30.0})

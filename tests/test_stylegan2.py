@@ -303,15 +303,6 @@ def test_the_row_says_how_it_was_augmented_and_truncated():
     assert (plain.describe(), other.describe()) == ("", "ada, ψ=0.7")
 
 
-WRONG = [{"r1_interval": 0}, {"ada_kimg": 0.0}]
-
-
-@pytest.mark.parametrize("settings", WRONG)
-def test_a_wrong_setting_is_named(settings):
-    with pytest.raises(UsageError, match=next(iter(settings))):
-        StyleGAN2(IMAGES, **TINY, **settings)
-
-
 def test_points_have_nothing_to_augment():
     with pytest.raises(UsageError, match="for images"):
         StyleGAN2(DataSpec((2,)), augment="ada")

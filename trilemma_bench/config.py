@@ -62,11 +62,11 @@ def model_schema(model_class: type) -> type[BaseModel]:
     """The keyword-only arguments of the class's `__init__`, as a validating schema.
 
     An `__init__` that ends in `**settings` hands them on: those of the next class in the method order belong to it too.
-    One without an annotation takes what its default is.
+    One without an annotation takes what its default is. Numbers are finite.
     """
     fields: dict[str, Any] = {}
     for owner in [each for each in model_class.__mro__ if "__init__" in vars(each)]:
-        hints = typing.get_type_hints(vars(owner)["__init__"])
+        hints = typing.get_type_hints(vars(owner)["__init__"], include_extras=True)
         parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
         for parameter in parameters:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in fields:
@@ -74,8 +74,8 @@ def model_schema(model_class: type) -> type[BaseModel]:
                 fields[parameter.name] = (hints.get(parameter.name, _UNANNOTATED.get(type(default), Any)), default)
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             break
-    forbid = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
-    return create_model(f"{model_class.__name__}Settings", __config__=forbid, **fields)
+    strict = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True, allow_inf_nan=False)
+    return create_model(f"{model_class.__name__}Settings", __config__=strict, **fields)
 
 
 def schemas(model_class: type) -> dict[str, type[BaseModel]]:

@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from trilemma_bench.protocol import Protocol as EvaluationProtocol
 
 Better = Literal["higher", "lower"]
+
+# Types of settings, with their bounds.
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,8 @@ class Dataset(ABC):
 class GenerativeModel(nn.Module, ABC):
     """A model that can be measured: `registry.models` maps its name to a class built as `cls(data, **settings)`.
 
-    Settings are the keyword-only, annotated arguments of `__init__`: the harness validates them from the signature.
+    Settings are the keyword-only, annotated arguments of `__init__`: the harness validates them from the signature,
+    with their bounds if they are of a type such as `Count` or `Share`.
 
     network: the module whose evaluations are counted (NFE), averaged (EMA) and exported; None if there is none.
     trained_as: the model whose training run this one samples from; a sampler names the model that it samples.
