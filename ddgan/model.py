@@ -96,31 +96,21 @@ class DDGAN(Trainable):
         self.diffusion = Diffusion(steps)
         self.discriminator: nn.Module
         if data.is_image:
-            self.network = ImageGenerator(
-                self.shape,
-                latent_dim,
+            self.network = self._image_generator(
                 style_dim=style_dim,
                 mapping_layers=mapping_layers,
-                bounded=prediction in ("x0", "one-shot"),
                 channels=channels,
                 multipliers=channel_multipliers,
                 res_blocks=res_blocks,
                 attention_resolutions=attention_resolutions,
-                classes=self.classes,
             )
-            self.discriminator = ImageDiscriminator(
-                data.shape[0] + self.given,
-                self.shape[-1],
-                channels=discriminator_channels,
-                time_dim=time_dim,
-                large=discriminator == "large" or (discriminator == "auto" and self.shape[-1] > SMALL_SIZE),
-                flatten=pooling == "flatten",
-                classes=self.classes,
+            self.discriminator = self._image_discriminator(
+                discriminator, pooling, channels=discriminator_channels, time_dim=time_dim
             )
         else:
-            size = {"hidden": hidden, "layers": layers, "features": fourier_features, "scale": fourier_scale}
-            self.network = PointGenerator(data.shape[0], latent_dim, steps, classes=self.classes, **size)
-            self.discriminator = PointDiscriminator(data.shape[0], self.given, steps, classes=self.classes, **size)
+            self.network, self.discriminator = self._point_networks(
+                hidden=hidden, layers=layers, features=fourier_features, scale=fourier_scale
+            )
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         networks = {"generator": (self.network, self.rates[0]), "discriminator": (self.discriminator, self.rates[1])}
@@ -174,6 +164,20 @@ class DDGAN(Trainable):
             "class-conditional": self.wants_labels,
         }
         return ", ".join(part for part, holds in parts.items() if holds)
+
+    def _image_generator(self, **sizes: Any) -> ImageGenerator:
+        bounded = self.prediction in ("x0", "one-shot")
+        return ImageGenerator(self.shape, self.latent_dim, bounded=bounded, classes=self.classes, **sizes)
+
+    def _image_discriminator(self, kind: str, pooling: str, **sizes: int) -> ImageDiscriminator:
+        channels, size = self.shape[0] + self.given, self.shape[-1]
+        large, flatten = kind == "large" or (kind == "auto" and size > SMALL_SIZE), pooling == "flatten"
+        return ImageDiscriminator(channels, size, large=large, flatten=flatten, classes=self.classes, **sizes)
+
+    def _point_networks(self, **sizes: float) -> tuple[PointGenerator, PointDiscriminator]:
+        dim, classes = self.shape[0], self.classes
+        generator = PointGenerator(dim, self.latent_dim, self.steps, classes=classes, **sizes)
+        return generator, PointDiscriminator(dim, self.given, self.steps, classes=classes, **sizes)
 
     def _penalises(self, step: int) -> bool:
         return self.r1_gamma > 0 and step % self.r1_interval == 0
