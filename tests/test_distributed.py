@@ -326,6 +326,35 @@ def free_port():
         return server.getsockname()[1]
 
 
+@pytest.mark.parametrize("name", ["ddgan", "gan", "stylegan2"])
+def test_only_the_gradients_of_the_step_at_hand_are_averaged(name, monkeypatch):
+    """All of one network, and not what the other one keeps from its own step."""
+    model, sent = build(name, "points"), []
+    monkeypatch.setattr(distributed, "average", lambda tensors: sent.append({id(tensor) for tensor in tensors}))
+    optimizers, steps = model.optimizers(), []
+
+    def stepped(network):
+        gradients = (parameter.grad for parameter in network.parameters())
+        assert sent[-1] == {id(gradient) for gradient in gradients if gradient is not None}
+        steps.append(network)
+
+    for name, network in (("generator", model.network), ("discriminator", model.discriminator)):
+        optimizers[name].register_step_pre_hook(lambda *_, network=network: stepped(network))
+    for step in range(3):
+        with distributed.SharedStep(model, 0, CPU).around(step):
+            model.training_step(torch.randn(16, 2), step, optimizers)
+    assert steps.count(model.network) == 3 <= steps.count(model.discriminator)
+
+
+def test_gradients_that_are_added_to_are_averaged_again(monkeypatch):
+    model, sent = Probe(POINTS), []
+    monkeypatch.setattr(distributed, "average", sent.append)
+    with distributed.SharedStep(model, 0, CPU):
+        for _ in range(2):
+            model.network(torch.ones(1, 2)).sum().backward()
+    assert [len(tensors) for tensors in sent] == [2, 2]
+
+
 def test_one_process_is_no_group(tmp_path):
     assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
     assert distributed.on_main(lambda: 5) == 5

@@ -5,7 +5,8 @@ Each process takes every n-th sample of the global batch, and inside `SharedStep
 - **Draws**: a random tensor whose first dimension is larger than 1 is drawn n times as long, and each process takes
   every n-th row. So noise, times and latents are those of one process whenever their number is proportional to the
   batch, whatever is concatenated or halved; draws of one row are the same for all.
-- **Gradients** are averaged after every `backward`, so before the model clips them.
+- **Gradients** that a `backward` changed are averaged after it, so before the model clips them; those that another
+  optimiser's step left are not sent again.
 - **Buffers** that a step changed (running statistics) are averaged after it.
 
 The weights then are those of one process but for the order of floating-point sums, if the loss is a mean over samples
@@ -163,8 +164,9 @@ class SharedStep(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _BACKWARD:
+            before = self._gradients()
             func(*args, **kwargs)
-            average([p.grad for p in self.model.parameters() if p.requires_grad and p.grad is not None])
+            average([gradient for gradient, version in self._gradients().items() if before.get(gradient) != version])
             return None
         if func in _DROPOUT:
             return self._with_own_stream(func, args, kwargs)
@@ -175,6 +177,11 @@ class SharedStep(TorchFunctionMode):
         if func in _IN_PLACE and len(args[0].shape) and len(args[0]) > 1:
             return args[0].copy_(_rows(func(_widened(args[0]), *args[1:], **kwargs)))
         return func(*args, **kwargs)
+
+    def _gradients(self) -> dict[Tensor, int]:
+        """Those that there are, and how often each was changed in place."""
+        gradients = (parameter.grad for parameter in self.model.parameters())
+        return {gradient: gradient._version for gradient in gradients if gradient is not None}
 
     def _with_own_stream(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         shared = self._generator.get_state()
