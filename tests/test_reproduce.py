@@ -271,6 +271,12 @@ def test_the_suite_has_a_run_for_every_name_that_a_claim_asks_for():
     assert len({run.name for run in suite.run}) == len(suite.run)
 
 
+def test_a_gpu_does_all_that_a_cpu_does_and_cifar10():
+    cpu, gpu = (read_suite(configs_dir() / "suites" / f"ddgan-paper-{scale}.toml").run for scale in ("cpu", "gpu"))
+    assert gpu[: len(cpu)] == cpu
+    assert {run.dataset for run in gpu[len(cpu) :]} == {"cifar10"}
+
+
 def test_the_page_escapes_and_says_all(tmp_path):
     claim = Claim("C0", "<b>fast</b>", "2 s", "rule & more", lambda found: Check(True, ""))
     times = {"ddgan": {"nfe": 4.0, "parameters": 1e6, "seconds": 0.5, "interval": [0.4, 0.625]}}
