@@ -14,7 +14,7 @@ from trilemma_bench.errors import TrilemmaError, UsageError, loaded_plugins, pla
 
 SECTIONS = {
     "Train, sample, measure": ("run", "train", "sample", "evaluate", "sweep", "suite", "rerun", "reproduce"),
-    "Read records": ("report", "compare", "check"),
+    "Read records": ("report", "choose", "compare", "check"),
     "What there is": ("list", "settings", "doctor", "check-model", "reference"),
 }
 

@@ -17,6 +17,10 @@ from trilemma_bench.paths import RUNS
 if TYPE_CHECKING:
     from trilemma_bench.comparing import RunComparison
     from trilemma_bench.limits import FailOn, Limit
+    from trilemma_bench.results import Found
+
+# what `choose` takes; of the columns of a table, which take long to import
+AXES = ("latency_seconds", "seconds_per_image", "nfe")
 
 
 @main.command()
@@ -31,17 +35,46 @@ def report(dirs: tuple[Path, ...], out: Path | None, published: bool) -> None:
     Of all the records below DIR (default: runs). The page is interactive.
     """
     from trilemma_bench.report import write_report
-    from trilemma_bench.results import find_records
 
     places = dirs or (RUNS,)
+    found = _found(places)
+    paths, records = zip(*found.records, strict=True)
+    out = out or (places[0] if places[0].is_dir() else places[0].parent) / "report"
+    click.echo(write_report(records, out, found.skipped, paths, published))
+
+
+def _found(places: Sequence[Path]) -> Found:
+    """The records below `places`, one at least; says what was skipped."""
+    from trilemma_bench.results import find_records
+
     found = find_records(places)
     for line in found.skipped:
         click.echo(f"skipped: {line}", err=True)
     if not found.records:
         raise UsageError(f"no records below {', '.join(map(str, places))}: run `trilemma-bench run` first")
-    paths, records = zip(*found.records, strict=True)
-    out = out or (places[0] if places[0].is_dir() else places[0].parent) / "report"
-    click.echo(write_report(records, out, found.skipped, paths, published))
+    return found
+
+
+@main.command()
+@click.argument("dirs", nargs=-1, type=FILE, metavar="[DIR]...")
+@click.option("--within", required=True, metavar="LIMIT", help="Such as 20ms, 1.5s or 0.02 (seconds); with nfe 10.")
+@click.option("--axis", type=click.Choice(AXES), default=AXES[0], show_default=True, help="What has to be within it.")
+@click.option("--by", default="", metavar="SCORE", help="Best by this score, such as recall; by quality if not given.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def choose(dirs: tuple[Path, ...], within: str, axis: str, by: str, as_json: bool) -> None:
+    """Which model is best within a latency.
+
+    Of the records below DIR (default: runs), table by table: nothing is ranked across data, protocols or devices. The
+    rows within the limit are ranked among themselves, those beyond it are named with how far they are.
+    """
+    from trilemma_bench.report.choice import Limit, choices_facts, choices_text
+    from trilemma_bench.report.choice import choose as choose_rows
+
+    limit = Limit.parse(within, axis)
+    choices = choose_rows((record for _, record in _found(dirs or (RUNS,)).records), limit, by)
+    if not choices:
+        raise UsageError("no complete run with a score to choose by")
+    click.echo(json.dumps(choices_facts(choices), indent=1) if as_json else choices_text(choices))
 
 
 @main.command()

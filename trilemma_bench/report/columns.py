@@ -270,6 +270,15 @@ FACTS = (
 )  # fmt: skip
 
 
+_CLOCKED = {"seconds_per_image", "images_per_second", "latency_seconds", "latency_p95_seconds"}
+
+
+def busy_note(record: Record, column: Column) -> str:
+    """What to say of a record's time that others on the machine made longer; '' where nothing shows that they did."""
+    timed = record.speed is not None and not is_reference(record) and column.key in _CLOCKED
+    return record.speed.busy_note if record.speed and timed else ""
+
+
 # On raw coordinates a Fréchet distance sees no more than mean and covariance, and a blurred model has good ones: where
 # points are measured, the share of high quality and the modes say what a scatter plot shows (Xiao et al. 2022, fig. 6).
 _POINTS = "fd_points"

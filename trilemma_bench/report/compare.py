@@ -40,17 +40,8 @@ def _side(runs: Runs) -> str:
 
 
 def _table(kind: str, findings: Sequence[Finding], columns: dict[str, Column], verdict: str = "verdict") -> list[str]:
-    """Names and verdicts to the left, numbers to the right."""
-    lines = [["", "A", "B", kind, "95 % interval", "p", "p (Holm)", verdict]]
-    lines += [_cells(finding, columns[finding.name]) for finding in findings]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            text.ljust(width) if i in (0, len(widths) - 1) else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    head = ["", "A", "B", kind, "95 % interval", "p", "p (Holm)", verdict]
+    return fmt.aligned([head, *(_cells(finding, columns[finding.name]) for finding in findings)])
 
 
 def _cells(finding: Finding, column: Column) -> list[str]:

@@ -6,7 +6,7 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 DASH = "—"
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
@@ -15,6 +15,23 @@ _Units = Sequence[tuple[float, str]]
 _SECONDS: _Units = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _COUNTS: _Units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BYTES: _Units = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+# how people may write what is kept in seconds or bytes: unit → what it is of these
+UNITS: dict[str, dict[str, float]] = {
+    "seconds": {**{unit: size for size, unit in _SECONDS}, "us": 1e-6},
+    "bytes": {**{unit: size for size, unit in _BYTES}, "B": 1.0},
+}
+
+
+def amount(text: str, units: Mapping[str, float]) -> float | None:
+    """The number that `text` says, in the unit that has the size 1: 0.02 for '0.02', '20ms' and '20 ms'; None where it
+    says none.
+    """
+    text = text.strip().replace("\u03bc", "µ")  # the Greek letter
+    match = re.fullmatch(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(e[+-]?[0-9]+)?\s*(\D*)", text, re.IGNORECASE)
+    size = None if match is None else units.get(match[3]) if match[3] else 1.0
+    value = math.inf if match is None or size is None else float(f"{match[1]}{match[2] or ''}") * size
+    return value if math.isfinite(value) else None
 
 
 def figure(value: float) -> str:
@@ -92,6 +109,19 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(halves or _AtMarks(width, break_on_hyphens=False, max_lines=2, placeholder=" …").wrap(text))
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells as text: the first and the last column to the left, numbers between them to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            text.ljust(width) if i in (0, last) else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def share(value: float) -> str:
     """A share, with three decimals."""
     return f"{value:.3f}"
@@ -154,6 +184,11 @@ def device(text: object) -> str:
 def markdown(text: object) -> str:
     """`text` as literal text in Markdown, table cells included: neither markup nor HTML."""
     return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", html.escape(plain(text), quote=False))
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names in a row, each in quotes: there may be commas in them."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def slug(text: str) -> str:

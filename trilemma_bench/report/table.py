@@ -132,13 +132,13 @@ def make_table(group: Group) -> Table:
     columns = [*scores, *facts]
     quality, coverage = quality_column(scores), coverage_column(scores)
     axes = [column for column in (quality, coverage, SECONDS_PER_IMAGE) if column]
-    ordered = sorted(everyone, key=lambda runs: _rank(runs.record, quality))
+    ordered = sorted(everyone, key=lambda runs: rank(runs.record, quality))
     # alone, a row is the front of nothing
     whole = len(axes) == 3 and sum(not is_reference(record) for record in records) > 1
     front = front_of([runs.record for runs in ordered], axes) if whole else [False] * len(ordered)
     near = near_front(ordered, axes) if whole else [False] * len(ordered)
     footnotes: dict[str, int] = {}
-    cells = [_cells(ordered, column, footnotes) for column in columns]
+    cells = [cells_of(ordered, column, footnotes) for column in columns]
     rows = [
         Row(i + 1, name, runs, is_reference(runs.record), front[i], near[i], [column[i] for column in cells])
         for i, (name, runs) in enumerate(zip(row_names(ordered), ordered, strict=True))
@@ -161,12 +161,12 @@ def _parts(scores: Sequence[Column], facts: Sequence[Column]) -> list[list[int]]
     return [part for part in ([*main, *range(len(scores), len(scores) + len(facts))], rest) if part]
 
 
-def _rank(record: Record, quality: Column | None) -> tuple[bool, float]:
-    """Sorts the best quality first, then those without, then the reference."""
-    value = quality.value(record) if quality else None
-    if quality is None or value is None:
+def rank(record: Record, column: Column | None) -> tuple[bool, float]:
+    """Sorts the best of `column` first, then those without a value, then the reference."""
+    value = column.value(record) if column else None
+    if column is None or value is None:
         return is_reference(record), float("inf")
-    return is_reference(record), value if quality.better == "lower" else -value
+    return is_reference(record), -value if column.better == "higher" else value
 
 
 def front_of(records: Sequence[Record], axes: Sequence[Column]) -> list[bool]:
@@ -218,7 +218,8 @@ def _number(record: Record, column: Column) -> float:
     return float("nan") if value is None else value
 
 
-def _cells(rows: Sequence[Runs], column: Column, footnotes: dict[str, int]) -> list[Cell]:
+def cells_of(rows: Sequence[Runs], column: Column, footnotes: dict[str, int]) -> list[Cell]:
+    """What `rows` have in a column, ranked among themselves. footnotes: reasons and their numbers, to be added to."""
     best, second = _leading([runs.record for runs in rows], column)
     tied = _ties(rows, column, best)
     return [

@@ -21,7 +21,7 @@ def terminal_table(records: Iterable[Record]) -> str:
     records = list(records)
     parts = [_group(table) for table in tables(records)]
     if parts:
-        parts.append(_legend("\n".join(parts)))
+        parts.append(legend("\n".join(parts)))
     failed = [record for record in records if record.status != "complete"]
     if failed:
         parts.append("\n".join(["did not complete:", *(fmt.short(f"  {failure(record)}", WIDTH) for record in failed)]))
@@ -34,11 +34,11 @@ def failure(record: Record) -> str:
     return f"{fmt.plain(record.label)} on {fmt.plain(record.dataset.name)} ({record.status}): {error}"
 
 
-def _legend(text: str) -> str:
-    """What the marks in `text` mean."""
+def legend(text: str, ranked: str = "its table") -> str:
+    """What the marks in `text` mean. ranked: of what the best is the best."""
     better = {"↑": "higher is better", "↓": "lower is better"}
     lines = (
-        {"*": "best of its table", "≈": "no difference to the best shown", **better},
+        {"*": f"best of {ranked}", "≈": "no difference to the best shown", **better},
         {FRONT: "Pareto front of quality, coverage and speed", NEAR: "off it by differences not shown to be real"},
         {"±": "and [ ]: 95 % interval; of a single run it covers sampling only, of several seeds training too"},
     )
@@ -59,7 +59,7 @@ def _group(table: Table) -> str:
     below = [fmt.short(f"note: {fmt.plain(note)}", WIDTH) for note in dict.fromkeys(said) if note]
     reasons = dict.fromkeys(reason for record in records for reason in missing_notes(record))
     below += [f"missing: {fmt.plain(reason)}" for reason in reasons]  # whole: it says what to do
-    return "\n".join([*_heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
+    return "\n".join([heading(table), "\n\n".join("\n".join(_aligned(block)) for block in blocks), *below])
 
 
 def _blocks(table: Table, part: Sequence[int]) -> list[list[list[str]]]:
@@ -93,11 +93,12 @@ def _text(cell: Cell, column: Column) -> str:
     return (cell.text + detail).replace(" ", "") + ("*" if cell.best else "≈" if cell.tied else " ")
 
 
-def _heading(table: Table) -> list[str]:
+def heading(table: Table) -> str:
+    """What all rows of a table share, in a line."""
     group = table.group
     protocol = [f"protocol {group['protocol']}", f"{group['samples measured']:,} samples"] if group["protocol"] else []
     features = [column.title for column in table.columns if family(column.key) == "fd"]
-    return [fmt.short(fmt.plain(" · ".join([table.title, *protocol, *features, table.device])), WIDTH)]
+    return fmt.short(fmt.plain(" · ".join([table.title, *protocol, *features, table.device])), WIDTH)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

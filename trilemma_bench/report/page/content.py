@@ -10,7 +10,7 @@ import numpy as np
 
 from trilemma_bench.record import Record
 from trilemma_bench.report import format as fmt
-from trilemma_bench.report.columns import LOG_FROM, Column
+from trilemma_bench.report.columns import LOG_FROM, Column, busy_note
 from trilemma_bench.report.curves import curves
 from trilemma_bench.report.goals import VOLUME_MEANING, goals_of, reached, volumes
 from trilemma_bench.report.notes import LEGEND, protocol_facts, separations
@@ -40,6 +40,7 @@ def page_content(
         "count": len(records),
         "legend": {**LEGEND, "Hypervolume": VOLUME_MEANING},
         "log_from": LOG_FROM,
+        "units": fmt.UNITS,
         "published_meaning": MEANING,
         "groups": [_group(table, lines, details) for table, lines in zip(every, apart, strict=True)],
         "published": {rows[0].dataset: _published(rows) for rows in papers},
@@ -117,6 +118,7 @@ def _cell(cell: Cell, column: Column, row: Row, table: Table) -> JSONDict:
         "detail": cell.detail,
         "interval": interval and [rounded(end) for end in interval],
         "mark": cell.mark,
+        "busy": busy_note(row.record, column),
         "reason": table.footnotes[cell.footnote - 1] if cell.footnote else "",
     }
     return {name: value for name, value in facts.items() if value not in (None, "")}

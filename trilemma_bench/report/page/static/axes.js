@@ -57,6 +57,15 @@ function frontOf(points, [signX, signY]) {
   return front.sort((a, b) => a.x - b.x);
 }
 
+const unitsOf = (column) => data.units[column.time ? "seconds" : column.unit] ?? {};
+
+/** The number that `text` says, in the unit that has the size 1: 0.02 for "20 ms"; null where it says none. As format.amount. */
+function amount(text, units) {
+  const [, number, exponent = "", unit] = /^([+-]?(?:\d+\.?\d*|\.\d+))(e[+-]?\d+)?\s*(\D*)$/i.exec(text.trim().replace("\u03bc", "µ")) ?? [];
+  const size = unit === "" ? 1 : Object.hasOwn(units, unit ?? "") ? units[unit] : NaN, value = Number(number + exponent) * size;
+  return Number.isFinite(value) ? value : null;
+}
+
 const canvas = document.createElement("canvas").getContext("2d");
 function textWidth(text, font) { canvas.font = font; return canvas.measureText(text).width; }
 

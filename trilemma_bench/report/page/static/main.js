@@ -1,6 +1,6 @@
 // What the reader has chosen, and what follows from it.
 const PICTURES_AT_ONCE = 12;
-const current = { group: null, rows: [], view: "flat", x: 0, y: 0, colour: 0, query: "", limit: { index: 0, value: null }, onlyFront: false, allColumns: false, sort: null, published: true };
+const current = { group: null, rows: [], view: "flat", x: 0, y: 0, colour: 0, query: "", limit: { index: 0, text: "", value: null }, onlyFront: false, allColumns: false, sort: null, published: true };
 
 function selectGroup(place) {
   const group = data.groups[place];
@@ -34,13 +34,23 @@ function chooseAxes(group) {
   allow("space", drawable.length > 2 && hasWebGL(), "needs three columns and WebGL");
 }
 
-/** A budget on one column, such as a latency: in seconds, as the record has it. */
+/** A limit on one column, such as a latency. */
 function chooseLimit(group, drawable) {
-  const text = ({ title, better, time, unit }) => `${title}${time ? " in s" : unit ? `, ${unit}` : ""} ${better === "higher" ? "≥" : "≤"}`;
+  const text = ({ title, better }) => `${title} ${better === "higher" ? "≥" : "≤"}`;
   const latency = drawable.find((index) => group.columns[index].key === "latency_seconds") ?? drawable[0] ?? 0;
-  current.limit = { index: latency, value: null };
+  current.limit = { index: latency, text: "", value: null };
   byId("limit").value = "";
   byId("limit-column").replaceChildren(...drawable.map((index) => el("option", { value: String(index), selected: index === latency }, text(group.columns[index]))));
+  readLimit();
+}
+
+/** What was typed means as much as the column's units make of it. */
+function readLimit() {
+  const { limit, group } = current, units = unitsOf(group.columns[limit.index]), names = Object.keys(units), input = byId("limit");
+  limit.value = amount(limit.text, units);
+  input.placeholder = { s: "e.g. 20 ms", B: "e.g. 2 GiB" }[names.find((name) => units[name] === 1)] ?? "any";
+  input.title = `a number${names.length ? `, in ${names.find((name) => units[name] === 1)} or with its unit: ${names.join(", ")}` : ""}`;
+  input.setAttribute("aria-invalid", String(limit.value === null && limit.text !== ""));
 }
 
 /** Real data stay as the ceiling; a row without a value is not known to keep the limit. */
@@ -52,13 +62,15 @@ function keepsLimit(row) {
 
 /** The answer to a budget: which row within the limit has the best quality, and how many may be beyond the limit after all. */
 function limitText() {
-  const { group, rows, limit: { index, value } } = current, { quality } = group.goals;
+  const { group, rows, limit: { index, text, value } } = current, { quality } = group.goals;
   const within = rows.filter((row) => !row.reference), sign = (place) => (group.columns[place].better === "higher" ? -1 : 1);
+  if (value === null && text) return `. "${text}" is no limit: give ${byId("limit").title}`;
   if (value === null || !within.length) return "";
   const measured = quality === null ? [] : within.filter((row) => valueOf(row, quality) !== undefined);
   const [best] = measured.sort((a, b) => sign(quality) * (valueOf(a, quality) - valueOf(b, quality)));
   const unsure = within.filter(({ cells }) => cells[index].interval?.some((end) => sign(index) * (end - value) > 0)).length;
-  return `${best ? `. Within the limit ${group.columns[quality].title} is best of ${best.name}` : ""}${unsure ? `. 95 % intervals of ${unsure} of these reach beyond it` : ""}`;
+  const busy = within.filter(({ cells }) => cells[index].busy).length;
+  return `${best ? `. Within the limit ${group.columns[quality].title} is best of ${best.name}` : ""}${unsure ? `. 95 % intervals of ${unsure} of these reach beyond it` : ""}${busy ? `. Times of ${busy} of these are from a busy machine or a shared GPU` : ""}`;
 }
 
 function allow(view, possible, reason) {
@@ -124,8 +136,8 @@ function listen() {
   const redraw = () => drawPlot(current, open);
   change("filter", (input) => { current.query = input.value; later(refresh); });
   change("only-front", (input) => { current.onlyFront = input.checked; refresh(); });
-  change("limit", (input) => { current.limit.value = Number.isNaN(input.valueAsNumber) ? null : input.valueAsNumber; later(refresh); });
-  change("limit-column", (input) => { current.limit.index = Number(input.value); refresh(); });
+  change("limit", (input) => { current.limit.text = input.value.trim(); readLimit(); later(refresh); });
+  change("limit-column", (input) => { current.limit.index = Number(input.value); readLimit(); refresh(); });
   change("all-columns", (input) => { current.allColumns = input.checked; drawTable(); });
   change("published", (input) => { current.published = input.checked; redraw(); });
   for (const [id, key] of [["axis-x", "x"], ["axis-y", "y"], ["axis-colour", "colour"]]) change(id, (input) => { current[key] = Number(input.value); redraw(); });
