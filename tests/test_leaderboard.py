@@ -100,6 +100,11 @@ def test_the_size_of_a_reference_is_known_where_the_data_come_with_a_library():
             "fingerprint 000000000000…, not that of gaussians25",
         ),
         ({"scores__recall__interval": None, "scores__recall__standard_error": None}, "recall has no interval"),
+        ({"scores__recall__interval": None}, "recall has a standard error, but no interval"),
+        (
+            {"scores__recall__interval": None, "scores__recall__note": "of few samples"},
+            "recall has a standard error, but no interval",
+        ),
         ({"scores": {}}, "no scores"),
         ({"seed": "many"}, "seed"),
     ],
@@ -110,6 +115,13 @@ def test_what_is_wrong_is_said_with_its_file(row, changes, message):
     assert len(problems) == 1
     assert message in problems[0]
     assert str(row) in problems[0]
+
+
+def test_a_score_without_error_and_interval_says_why(row):
+    spoil(
+        row, scores__recall__interval=None, scores__recall__standard_error=None, scores__recall__note="of few samples"
+    )
+    assert check_records([row.parents[3]]) == (1, [])
 
 
 def test_data_that_are_not_at_hand_are_not_looked_for(row):

@@ -116,7 +116,9 @@ def _score_problems(record: Record) -> Iterator[str]:
     if not record.scores:
         yield "it has no scores"
     for name, score in record.scores.items():
-        if score.interval is None and score.standard_error is None and not score.note:
+        if score.interval is None and score.standard_error is not None:
+            yield f"{name} has a standard error, but no interval: run it again with this version"
+        elif score.interval is None and not score.note:
             yield f"{name} has no interval, and no note that says why"
 
 

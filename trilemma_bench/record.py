@@ -107,7 +107,8 @@ class Score(_Part):
     where it is not the ideal one. range: the values it can take, None on a side without end; None where that was not
     recorded.
 
-    standard_error and interval (95 %): of other samples of the same model against the same reference.
+    standard_error and interval (95 %): of other samples of the same model against the same reference. What has an error
+    has an interval; an interval may have no error beside it. Where there is no interval, note says why.
     """
 
     value: Finite
