@@ -11,7 +11,7 @@ from inputs import fails
 from trilemma_bench.catalogue import KINDS, _about
 from trilemma_bench.contracts import GenerativeModel
 from trilemma_bench.errors import TrilemmaError, UsageError
-from trilemma_bench.registry import Registry, load_file, models
+from trilemma_bench.registry import REGISTRIES, Registry, load_file, models
 
 
 class Thing:
@@ -71,8 +71,14 @@ def test_a_model_has_one_name_however_its_file_is_named(register, name, tmp_path
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_what_there_is(registry):
     registry.register("ddgan")(Thing)
-    with pytest.raises(UsageError, match=r"unknown toy 'ddgn'. Did you mean 'ddgan'\? Available: ddgan"):
+    with pytest.raises(UsageError, match=r"unknown toy 'ddgn'. Did you mean 'ddgan'\? Available: ddgan; what"):
         registry.get("ddgn")
+
+
+@pytest.mark.parametrize("parts", REGISTRIES, ids=[parts.kind for parts in REGISTRIES])
+def test_an_unknown_name_may_be_that_of_a_plugin_not_loaded(parts):
+    with pytest.raises(UsageError, match=rf"^unknown {parts.kind} 'absent'\..* Available: .*; .*--plugin FILE\.py$"):
+        parts.get("absent")
 
 
 def test_an_installed_package_is_imported_when_its_name_is_asked_for(registry, install):

@@ -76,7 +76,7 @@ class Registry:
         if name in self._local:
             claims.append(self._local[name])
         if not claims:
-            raise unknown_name(self.kind, name, self.names())
+            raise UsageError(f"{unknown_name(self.kind, name, self.names())}; what a file registers: --plugin FILE.py")
         if len(claims) > 1:
             both = " and ".join(f"{claim.target} (from {claim.package})" for claim in claims)
             raise UsageError(f"{self.kind} '{name}' is claimed by {both}: uninstall or rename one of them")
