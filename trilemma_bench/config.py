@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,30 @@ def model_schema(model_class: type) -> type[BaseModel]:
     One without an annotation takes what its default is. Numbers are finite.
     """
     fields: dict[str, Any] = {}
-    for owner in [each for each in model_class.__mro__ if "__init__" in vars(each)]:
+    for owner, parameters in _owners(model_class):
         hints = typing.get_type_hints(vars(owner)["__init__"], include_extras=True)
-        parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
         for parameter in parameters:
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in fields:
+            if parameter.name not in fields:
                 default = ... if parameter.default is inspect.Parameter.empty else parameter.default
                 fields[parameter.name] = (hints.get(parameter.name, _UNANNOTATED.get(type(default), Any)), default)
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            break
     strict = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(f"{model_class.__name__}Settings", __config__=strict, **fields)
+
+
+def _owners(model_class: type) -> Iterator[tuple[type, list[inspect.Parameter]]]:
+    """The classes that a model's settings belong to, each with its own keyword-only arguments."""
+    for owner in [each for each in model_class.__mro__ if "__init__" in vars(each)]:
+        parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
+        yield owner, [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+            return
+
+
+def explanations(model_class: type) -> list[str]:
+    """What the model and those that it builds on say of themselves and of their settings: docstrings, in its order."""
+    owners = [model_class, *(owner for owner, parameters in _owners(model_class) if parameters)]
+    texts = (vars(owner).get("__doc__") for owner in dict.fromkeys(owners))
+    return [inspect.cleandoc(text) for text in texts if text]
 
 
 def schemas(model_class: type) -> dict[str, type[BaseModel]]:

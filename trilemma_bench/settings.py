@@ -56,52 +56,64 @@ class _Settings(BaseModel):
 class TrainingSettings(_Settings):
     """What the training loop needs; a model states its own defaults in `Trainable.training_defaults`.
 
-    batch_size: of all processes together. lr_final: share of each learning rate left at the end of a cosine; lr_floor:
-    or this much of it, if that is more. flip: random horizontal flips. precision: of the networks; 'auto' is 'bf16' for
-    images on CUDA devices that have it, else 'float32'. compile: the networks by torch.compile, where that works, which
-    takes minutes itself; 'auto' is true on CUDA for budgets from half an hour or two million images on. cuda_graphs: on
-    CUDA, in one process, steps that the model says are alike are recorded once and replayed, without gaps between their
-    kernels; 'auto' where that works.
-
-    Never changing the result: checkpoint_seconds, the time between two checkpoints; preview_seconds, the time between
-    two pictures of samples, or longer where drawing them would take more than 2 % of the time, 0 for none;
-    tensorboard, whether to write losses and pictures for it too.
+    How often checkpoints and pictures are made, and for whom, never changes the result.
     """
 
-    batch_size: int = Field(default=128, ge=1)
-    budget: str = "10m"
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
-    lr_final: float = Field(default=0.0, ge=0, le=1)
-    lr_floor: float = Field(default=0.0, ge=0)
-    lr_warmup_steps: int = Field(default=0, ge=0)
-    flip: bool = False
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    compile: Literal[True, False, "auto"] = "auto"
-    cuda_graphs: Literal[True, False, "auto"] = "auto"
-    checkpoint_seconds: float = Field(default=120.0, gt=0)
-    preview_seconds: float = Field(default=60.0, ge=0)
-    tensorboard: bool = False
+    batch_size: int = Field(default=128, ge=1, description="samples a step, of all processes together")
+    budget: str = Field(
+        default="10m", description="how long: a time (90s, 10m, 2h) or samples seen (640img, 500kimg, 2Mimg)"
+    )
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="of the averaged weights, a step; at first (1 + n)/(10 + n)"
+    )
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        default="cosine", description="'constant', or 'cosine' from the model's learning rates down to lr_final"
+    )
+    lr_final: float = Field(
+        default=0.0, ge=0, le=1, description="share of each learning rate left at the end of the cosine"
+    )
+    lr_floor: float = Field(default=0.0, ge=0, description="the learning rate left there at least")
+    lr_warmup_steps: int = Field(default=0, ge=0, description="steps in which learning rates rise from 0")
+    flip: bool = Field(default=False, description="images are mirrored, left to right, at random")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto",
+        description="of the networks; 'auto' is 'bf16' for images on CUDA devices that have it, else 'float32'",
+    )
+    compile: Literal[True, False, "auto"] = Field(
+        default="auto",
+        description="networks by torch.compile (minutes); 'auto': on CUDA, from half an hour or 2Mimg on",
+    )
+    cuda_graphs: Literal[True, False, "auto"] = Field(
+        default="auto",
+        description="on CUDA, in one process, steps are recorded once and replayed; 'auto': where that works",
+    )
+    checkpoint_seconds: float = Field(default=120.0, gt=0, description="seconds between two checkpoints")
+    preview_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="seconds between two pictures, more where they would take over 2 % of the time; 0: none",
+    )
+    tensorboard: bool = Field(default=False, description="losses and pictures are written for TensorBoard, too")
 
 
 class SamplingSettings(_Settings):
-    """chunk_size: samples drawn at once, part of what makes samples repeatable. precision: of the networks, as in
-    training. compile: the network by torch.compile. cuda_graphs: on CUDA the network's kernels are recorded once and
-    replayed, without gaps between them; 'auto' where that works.
+    """How samples are drawn, and timed."""
 
-    The timing settings: the timed batch (the paper's 100), repetitions, which lie over a quarter of a second at least,
-    untimed warm-up calls, and the seconds after which a slow model is not repeated any more (at least 3 times all the
-    same).
-    """
-
-    chunk_size: int = Field(default=1000, ge=1)
-    precision: Literal["auto", "float32", "bf16"] = "float32"
-    compile: bool = False
-    cuda_graphs: Literal[True, False, "auto"] = "auto"
-    timing_batch: int = Field(default=100, ge=1)
-    timing_repetitions: int = Field(default=20, ge=3)
-    timing_warmup: int = Field(default=2, ge=1)
-    timing_seconds: float = Field(default=10.0, gt=0)
+    chunk_size: int = Field(default=1000, ge=1, description="samples drawn at once, each chunk with a seed of its own")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="float32", description="of the networks, as in training"
+    )
+    compile: bool = Field(default=False, description="the network by torch.compile")
+    cuda_graphs: Literal[True, False, "auto"] = Field(
+        default="auto",
+        description="on CUDA the network's kernels are recorded once and replayed; 'auto': where that works",
+    )
+    timing_batch: int = Field(default=100, ge=1, description="samples in a timed batch (the paper's 100)")
+    timing_repetitions: int = Field(default=20, ge=3, description="timed batches, over a quarter of a second at least")
+    timing_warmup: int = Field(default=2, ge=1, description="untimed batches before these")
+    timing_seconds: float = Field(
+        default=10.0, gt=0, description="seconds after which no more are timed, but for the first 3"
+    )
 
 
 @dataclass(frozen=True)

@@ -47,17 +47,14 @@ def list_(kind: str, as_json: bool, plugins: tuple[Path, ...]) -> None:
 def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
     """What `--set` can change.
 
-    Every setting of a model's recipe for a dataset, with its value.
+    Every setting of a model's recipe for a dataset, with its value and what it means, as a file for `run --config`.
     """
     from trilemma_bench import config, registry
+    from trilemma_bench.recipe import recipe
 
     load_plugins(plugins)
-    resolved = config.resolve(registry.models.get(model), model=model, dataset=dataset)
-    for table, values in resolved.flat().items():
-        click.echo(f"[{table}]")
-        for name, value in values.items():
-            click.echo(f"{name} = {json.dumps(value)}")
-        click.echo()
+    model_class = registry.models.get(model)
+    click.echo(recipe(model_class, config.resolve(model_class, model=model, dataset=dataset)))
 
 
 @main.command()
