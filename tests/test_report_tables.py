@@ -115,6 +115,14 @@ def test_times_of_a_busy_machine_are_noted_under_their_row():
     assert "a: Timed on a busy machine: it got 45 % of the processor time it could use" in table.notes
 
 
+def test_names_that_share_a_note_are_told_apart_though_there_are_commas_in_them():
+    busy = make_speed(1e-3, 4, processor_share=0.454)
+    records = [make_record("siddm", variant, speed=busy) for variant in ("T=2, SIDDM 1", "T=4, SIDDM 1")]
+    (table,) = tables([*records, make_record("b", speed=make_speed(1e-3, 4))])
+    text = "siddm (T=2, SIDDM 1); siddm (T=4, SIDDM 1): Timed on a busy machine: it got 45 %"
+    assert any(note.startswith(text) for note in table.notes)
+
+
 def test_trainings_and_times_on_a_shared_gpu_are_noted_under_their_row():
     training, speed = (make(others_memory_bytes=3 * 2**29) for make in (make_training, partial(make_speed, 1e-3, 4)))
     (table,) = tables([make_record("a", training=training, speed=speed), make_record("b")])

@@ -172,7 +172,7 @@ def _answer(choice: Choice) -> list[str]:
 def _count(choice: Choice) -> str:
     competitors = [candidate for candidate in choice.rows if not candidate.row.reference]
     known = [candidate for candidate in competitors if candidate.value is not None]
-    nearest = "" if choice.within or not known else f"; the nearest is '{known[0].row.name}'"
+    nearest = "" if choice.within or not known else f"; the nearest is {known[0].row.name}"
     return f"{len(choice.within)} of {len(competitors)} rows have {choice.limit}{nearest}"
 
 
@@ -181,8 +181,8 @@ def _best(choice: Choice, column: Column) -> str:
     names, tied = [candidate.row.name for candidate in choice.best(column)], choice.tied(column)
     if not names:
         return ""
-    who = fmt.quoted(names) if len(names) < 3 else f"'{names[0]}' and {len(names) - 1} others"
-    more = f"; {len(tied)} more {'is' if len(tied) == 1 else 'are'} not shown to be worse (≈)" if tied else ""
+    who = fmt.listed(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
+    more = f" (≈ {len(tied)} more not shown to be worse)" if tied else ""
     return f"best {column.title} of these: {who}{more}"
 
 
@@ -191,7 +191,7 @@ def _busy_notes(choice: Choice) -> list[str]:
     for candidate in choice.rows:
         if candidate.doubt not in ("", ACROSS):
             names.setdefault(candidate.doubt, []).append(candidate.row.name)
-    return [f"{fmt.quoted(rows)}: {doubt}" for doubt, rows in names.items()]
+    return [f"{fmt.listed(rows)}: {doubt}" for doubt, rows in names.items()]
 
 
 def _head(column: Column) -> str:

@@ -186,9 +186,9 @@ def markdown(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", html.escape(plain(text), quote=False))
 
 
-def quoted(names: Iterable[str]) -> str:
-    """Names in a row, each in quotes: there may be commas in them."""
-    return ", ".join(f"'{name}'" for name in names)
+def listed(names: Iterable[str]) -> str:
+    """Names of rows, between semicolons: there are commas in them."""
+    return "; ".join(names)
 
 
 def slug(text: str) -> str:

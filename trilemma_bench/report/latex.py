@@ -87,7 +87,7 @@ def _measured(table: Table, number: int) -> str:
 def _disturbed(rows: Sequence[Row]) -> list[str]:
     """A line that names the rows whose times others on the machine made longer, if there are any."""
     names = [row.name for row in rows if row.record.speed and row.record.speed.busy_note and not row.reference]
-    said = f"Timed on a busy machine or a shared GPU, so that times say little: {latex('; '.join(names))}."
+    said = f"Timed on a busy machine or a shared GPU, so that times say little: {latex(fmt.listed(names))}."
     return [said] if names else []
 
 

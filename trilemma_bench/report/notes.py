@@ -54,7 +54,7 @@ def row_notes(rows: Iterable[tuple[str, Record]]) -> list[str]:
         for note in _notes_of(record):
             notes.setdefault(fmt.plain(note), []).append(name)
     competitors = {name for name, record in rows if not is_reference(record)}
-    shown = [note if competitors <= set(names) else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    shown = [note if competitors <= set(names) else f"{fmt.listed(names)}: {note}" for note, names in notes.items()]
     return [*shown, *_floor_notes([record for _, record in rows])]
 
 

@@ -198,7 +198,7 @@ function flatLegend(state, rows) {
 
 function volumeText({ volumes }) {
   if (!volumes) return "";
-  const models = volumes.models.slice(0, 5).map(([name, share]) => `${name} alone ${share}`).join(", ");
+  const models = volumes.models.slice(0, 5).map(([name, share]) => `${name} alone ${share}`).join("; ");
   return `Hypervolume ${volumes.total}${volumes.models.length > 1 ? ` (${models})` : ""}.`;
 }
 
