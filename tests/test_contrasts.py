@@ -119,10 +119,11 @@ def test_a_share_of_one_has_the_error_of_its_interval():
 
 
 def share_of(hits, count):
-    """A run with a share and its Wilson interval, which is all that is known of its error."""
+    """A run with a share, its standard error and its Wilson interval, as metrics give them."""
+    share = hits / count
     interval = tuple(stats.binomtest(hits, count).proportion_ci(method="wilson"))
-    score = with_errors({"precision": (hits / count, 0.0)})["precision"]
-    score = score.model_copy(update={"standard_error": None, "interval": interval})
+    score = with_errors({"precision": (share, math.sqrt(share * (1 - share) / count))})["precision"]
+    score = score.model_copy(update={"interval": interval})
     return Runs((make_record(scores={"precision": score}),))
 
 
@@ -136,6 +137,22 @@ def test_shares_differ_as_in_newcombes_examples(b, a, interval):
     assert there.interval == pytest.approx(interval, abs=5e-5)
     assert back.interval == pytest.approx((-interval[1], -interval[0]), abs=5e-5)
     assert there.p == pytest.approx(back.p)
+
+
+def test_two_draws_of_one_share_differ_as_often_as_the_level_says(rng):
+    """Near 1, too, where the standard error is too wide on the side of the interval that is short."""
+    draws = rng.binomial(500, 0.98, size=(1500, 2))
+    p = [difference(share_of(a, 500), share_of(b, 500), "precision").p for a, b in draws]
+    # 5 % of 1500 is 75; the binomial's standard deviation is 8.4
+    assert 50 <= np.sum(np.array(p) < 0.05) <= 92
+
+
+def test_a_side_without_room_has_the_standard_error():
+    """24 of 25 modes, of which none was narrowly missed."""
+    score = with_errors({"modes": (24.0, 0.04)})["modes"].model_copy(update={"interval": (23.93, 24.0)})
+    runs = Runs((make_record(scores={"modes": score}),))
+    assert runs.sampling_error("modes", up=True) == 0.04
+    assert runs.sampling_error("modes", up=False) == pytest.approx(0.07 / 1.96, rel=1e-3)
 
 
 @pytest.mark.parametrize(("b", "a"), [((56, 70), (48, 80)), ((3, 20), (200, 2000)), ((200, 2000), (3, 20))])

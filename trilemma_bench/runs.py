@@ -101,9 +101,11 @@ class Runs:
 
 
 def _side_error(score: Score, up: bool) -> float:
-    """A run's standard error on one side; an interval may be cut off where the score's range ends."""
-    error = score.standard_error or 0.0
-    return error if score.interval is None else max(error, abs(score.interval[up] - score.value) / Z95)
+    """A run's error on one side: by its interval, which need not be symmetric. Where that has no room on this side, as
+    upwards of modes of which none was narrowly missed, its standard error.
+    """
+    side = 0.0 if score.interval is None else abs(score.interval[up] - score.value) / Z95
+    return side or score.standard_error or 0.0
 
 
 def _pooled_speed(speeds: Sequence[Speed]) -> Speed | None:
