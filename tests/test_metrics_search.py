@@ -159,7 +159,7 @@ def test_neither_the_arithmetic_nor_the_block_changes_anything(name, block, arit
 @pytest.mark.parametrize("block", [16, None])
 def test_nor_does_a_product_that_takes_over_midway(block, crowded, arithmetic, monkeypatch):
     """Clusters that only products around themselves tell apart, some of them smaller than a band of rows."""
-    monkeypatch.setattr(products, "FEW_ROWS", 3)
+    monkeypatch.setattr(sides, "FEW_ROWS", 3)
     shares = [(between, "CROWDED"), (tiles, "CROWDED_BEFORE"), (between, "DEAR"), (within, "DEAR"), (bounding, "ALL")]
     for module, name in shares:
         monkeypatch.setattr(module, name, crowded * getattr(module, name))
@@ -168,6 +168,33 @@ def test_nor_does_a_product_that_takes_over_midway(block, crowded, arithmetic, m
         for seed in (1, 2)
     )
     check_search(generated, reference, block)
+
+
+@pytest.mark.parametrize("name", ["int8", "bfloat16", "float32"])
+def test_clusters_alone_are_looked_at_in_float64(name, monkeypatch):
+    """Around themselves they are told apart: all other pairs need no finer product, nor to be measured one by one."""
+    coarse = dict(zip(["int8", "bfloat16", "float32"], ARITHMETICS, strict=False))[name]
+    monkeypatch.setattr(bounding, "products", lambda sides: iter([functools.partial(product_of, sides, coarse)]))
+    monkeypatch.setattr(bounding.Search, "_bounds_of_single", None)
+    generated, reference = (clusters(4, seed, 240, 128, 1e-6) for seed in (1, 2))
+    looked, scores = [], products.LocalProduct.scores
+    monkeypatch.setattr(
+        products.LocalProduct, "scores", lambda self, *tile: looked.append(tiles.size(*tile)) or scores(self, *tile)
+    )
+    radii = [search.nearest_neighbours(side, 3, 0)[1].mT for side in (generated, reference)]
+    assert list(search.close_pairs(generated, reference, *radii))
+    search.nearest_others(generated, reference)
+    assert sum(looked) == 4 * (60**2 + 120**2 + 60**2)  # four searches; two of the clusters lie side by side
+    monkeypatch.undo()
+    for block in (100, None):
+        check_search(generated, reference, block)
+
+
+def test_two_thirds_of_all_pairs_are_too_many_for_products_around_clusters():
+    sides_of_three = search.sides_of(*(clusters(3, seed, 150, 32, 1e-6) for seed in (1, 2)))
+    most_in_one = torch.cat([clusters(1, 1, 400, 32, 1e-6), clusters(3, 2, 100, 32, 1e-6)])
+    assert bounding.Search(*sides_of_three)._local_pairs == 150**2 / 2
+    assert bounding.Search(*search.sides_of(most_in_one, most_in_one))._local_pairs == 0
 
 
 def test_blocks_of_fewer_samples_than_neighbours_change_nothing(arithmetic):

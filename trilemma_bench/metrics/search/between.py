@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from trilemma_bench.metrics.search import tiles
-from trilemma_bench.metrics.search.bounding import DEAR, Search
+from trilemma_bench.metrics.search.bounding import CROWDED, DEAR, Search
 from trilemma_bench.metrics.search.copies import distinct
-from trilemma_bench.metrics.search.pairs import undecided
+from trilemma_bench.metrics.search.pairs import Pairs, join, undecided
+from trilemma_bench.metrics.search.products import Scores
 from trilemma_bench.metrics.search.sides import Side, sides_of
-
-CROWDED = 0.06  # share of a tile's pairs left open from which a finer product is cheaper than single pairs
 
 
 def close_pairs(
@@ -30,7 +29,7 @@ def close_pairs(
     from it otherwise. Pairs that lie outside of all radii may come too. block: as in `nearest_distances`.
     """
     search = _TwoSets(*sides_of(points, centres))
-    for rows, columns in tiles.each(len(points), len(centres), tiles.shape(search.x.features, block)):
+    for rows, columns in tiles.between(len(points), len(centres), tiles.shape(search.x.features, block)):
         yield search.decided(rows, columns, around_points, around_centres)
 
 
@@ -44,7 +43,7 @@ def nearest_others(x: Tensor, y: Tensor, block: int | None = None) -> tuple[Tens
     count, device = len(x), x.device
     nearest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
     index = torch.zeros(count, dtype=torch.int64, device=device)
-    for rows, columns in tiles.each(count, len(y), tiles.shape(x, block)):
+    for rows, columns in tiles.between(count, len(y), tiles.shape(x, block)):
         i, j, distance = search.nearest_in(rows, columns, nearest[rows])
         j = search.y.order[j]
         found = nearest.scatter_reduce(0, i, distance, "amin")
@@ -68,10 +67,11 @@ class _TwoSets(Search):
         while True:
             scores = self.product.scores(rows, columns)
             best = tiles.best(scores.values, 1, 1)
-            radius = self._tightened(nearest[:, None], best, scores.slack, scores.blur, trust=1.0)[:, 0]
+            radius = self._tightened(nearest[:, None], best, scores, trust=1.0)[:, 0]
+            near = self._near_in_blocks(scores, rows, columns, (radius, nowhere))
             if tiles.crowded(scores.values, *self._cuts(scores, (radius, nowhere))) and self.go_on():
                 continue
-            pairs = self.measure(self._within(scores, rows, columns, (radius, nowhere)))
+            pairs = self.measure(join([*near, self._within(scores, rows, columns, (radius, nowhere))]))
             radius = radius.scatter_reduce(0, pairs.first - rows.start, pairs.upper, "amin")
             pairs = pairs.at(pairs.lower <= radius[pairs.first - rows.start])
             left = (pairs.lower < pairs.upper).nonzero()[:, 0]
@@ -80,16 +80,26 @@ class _TwoSets(Search):
         distance = pairs.upper.index_copy(0, left, self.chosen_distances(pairs.at(left)))
         return pairs.first, pairs.second, distance
 
+    def _near_in_blocks(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> list[Pairs]:
+        """The pairs of the tile's crowded blocks that may lie within the radii, see `take_crowded`."""
+        found = []
+        for i, j in self.take_crowded(scores, rows, columns, radii):
+            inside = radii[0][tiles.part_of(i, rows)], radii[1][tiles.part_of(j, columns)]
+            found.append(self._within(self.local.scores(i, j), i, j, inside))
+        return found
+
     def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The tile's part of `close_pairs`."""
         around_x, around_y = around_x[:, self.x.order[rows]], around_y[:, self.y.order[columns]]
         while True:
             scores = self.product.scores(rows, columns)
-            pairs = self._within(scores, rows, columns, (around_x.amax(dim=0), around_y.amax(dim=0)))
+            furthest = around_x.amax(dim=0), around_y.amax(dim=0)
+            near = self._near_in_blocks(scores, rows, columns, furthest)
+            pairs = join([*near, self._within(scores, rows, columns, furthest)])
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
             left = undecided(pairs, radii)
             if len(left) > CROWDED * tiles.size(rows, columns) and self.go_on():
-                del scores, pairs, radii, left  # what takes their place needs the memory
+                del scores, near, pairs, radii, left  # what takes their place needs the memory
                 continue
             again = self.measure(pairs.at(left))
             distance = pairs.upper.index_copy(0, left, again.upper)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -19,10 +21,12 @@ from trilemma_bench.metrics.search.distances import (
     underflow,
 )
 from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both
-from trilemma_bench.metrics.search.products import Product, Scores, products
+from trilemma_bench.metrics.search.products import LocalProduct, Product, Scores, products
 from trilemma_bench.metrics.search.sides import Side, gamma
 
 ALL = 0.1  # share of some samples' pairs from which to measure all, side by side, is cheaper than single ones
+CROWDED = 0.06  # share of a tile's or a block's pairs left open from which a finer product is cheaper than single pairs
+CLUSTERED = 0.5  # share of all pairs up to which products around clusters, in float64, cost no more than all in float32
 DEAR = 0.01  # share of pairs that single inner products leave open from which a finer product is cheaper
 
 
@@ -36,6 +40,7 @@ class Search:
         self.product = next(self._products)()
         dim = self.x.features.shape[1]
         self.errors = rounding(dim), underflow(dim)  # relative and absolute
+        self._local_pairs = CLUSTERED * len(x) * len(y) if x.together * y.together <= CLUSTERED**2 else 0.0
 
     def go_on(self) -> bool:
         """Goes on to a finer product; False where there is none."""
@@ -56,32 +61,57 @@ class Search:
                 side.forget_codes()
             self.product = make()
 
+    @cached_property
+    def local(self) -> LocalProduct:
+        return LocalProduct(self.sides)
+
+    def take_crowded(
+        self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]
+    ) -> list[tuple[slice, slice]]:
+        """Blocks of the tile in which many pairs may lie within the radii, as in tight clusters: a band by a band each.
+
+        They are for `local`, and count no longer in `scores`. None where clusters have more than `CLUSTERED` of all
+        pairs: then the next product is as cheap.
+        """
+        if not self._local_pairs or scores.product.dtype == torch.float64:
+            return []
+        bands = self.x.bands(rows), self.y.bands(columns)
+        counts = tiles.reaching_by_band(scores.values, *self._cuts(scores, radii), *bands)
+        blocks = [
+            block for block, count in zip(product(*bands), counts, strict=True) if count > CROWDED * tiles.size(*block)
+        ]
+        self._local_pairs = max(0.0, self._local_pairs - sum(tiles.size(*block) for block in blocks))
+        if not self._local_pairs:
+            return []
+        for block in blocks:
+            scores.values[tiles.part_of(block[0], rows), tiles.part_of(block[1], columns)] = scores.product.lowest
+        return blocks
+
     def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The scores that all pairs within the first's, and within the second's radius reach."""
-        _, (slack_x, slack_y), (blur_x, blur_y) = scores
+        product, _, (slack_x, slack_y), (blur_x, blur_y) = scores
         around_x, around_y = (torch.where(radius < 0, -1.0, self._reach(radius) / self.scale) for radius in radii)
-        cut_x = self.product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
-        return cut_x, self.product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
+        cut_x = product.cut(around_x, slack_x + slack_y.max(), blur_x + blur_y.max())
+        return cut_x, product.cut(around_y, slack_y + slack_x.max(), blur_y + blur_x.max())
 
     def _within(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> Pairs:
         """The tile's pairs that may lie within the first's or the second's radius, by position in the search."""
-        values, (slack_x, slack_y), (blur_x, blur_y) = scores
+        product, values, (slack_x, slack_y), (blur_x, blur_y) = scores
         i, j = tiles.reaching(values, *self._cuts(scores, radii))
-        lower, upper = self.product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
+        lower, upper = product.bounds(values[i, j], slack_x[i] + slack_y[j], blur_x[i] + blur_y[j])
         return Pairs(i + rows.start, j + columns.start, *self._in_features(lower, upper))
 
-    def _tightened(
-        self, nearest: Tensor, best: Tensor, slack: tuple[Tensor, ...], blur: tuple[Tensor, ...], trust: float
-    ) -> Tensor:
-        """Bounds from above on the k nearest, from the tile's best scores; slack, blur: their own, and the others'.
+    def _tightened(self, nearest: Tensor, best: Tensor, scores: Scores, trust: float) -> Tensor:
+        """Bounds from above on the k nearest of a tile's rows, from the best of their scores.
 
         The worst case of all roundings is about √D times what they come to: `trust` times it is enough for all but
         freaks, and a search whose result exceeds the bounds is known to have failed.
         """
-        errors = [own[:, None] + others.max() for own, others in (slack, blur)]
-        trust = 1.0 if self.product.dtype == torch.float64 else trust
-        upper = self._above(self.product.bounds(best, errors[0] * trust, errors[1])[1] * self.scale)
-        upper[best == self.product.lowest] = torch.inf
+        product, _, *errors = scores
+        slack, blur = (own[:, None] + others.max() for own, others in errors)
+        trust = 1.0 if product.dtype == torch.float64 else trust
+        upper = self._above(product.bounds(best, slack * trust, blur)[1] * self.scale)
+        upper[best == product.lowest] = torch.inf
         return nearest_of_both(nearest, upper)
 
     def _in_features(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,13 +148,18 @@ class Search:
 
     def measure(self, pairs: Pairs) -> Pairs:
         """The same pairs with narrower bounds, from single inner products in float32, if theirs were coarser."""
-        if not len(pairs.first) or self.product.dtype == torch.float64:
+        left = (pairs.lower < pairs.upper).nonzero()[:, 0]
+        if not len(left) or self.product.dtype == torch.float64:
             return pairs
+        some = pairs.at(left)
         if self.x.values.device.type != "cpu":
-            distance = self.direct(pairs.first, pairs.second)
-            return Pairs(pairs.first, pairs.second, distance, distance)
-        lower, upper = self._in_features(*self._bounds_of_single(pairs))
-        return pairs._replace(lower=torch.maximum(lower, pairs.lower), upper=torch.minimum(upper, pairs.upper))
+            lower = upper = self.direct(some.first, some.second)
+        else:
+            lower, upper = self._in_features(*self._bounds_of_single(some))
+        lower, upper = torch.maximum(lower, some.lower), torch.minimum(upper, some.upper)
+        return pairs._replace(
+            lower=pairs.lower.index_copy(0, left, lower), upper=pairs.upper.index_copy(0, left, upper)
+        )
 
     def _bounds_of_single(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Bounds on the distances of pairs, in the search's unit and but for rounding, from single inner products."""

@@ -33,15 +33,15 @@ from trilemma_bench.metrics.search.sides import (
 from trilemma_bench.precision import matmul_precision
 
 SMALL = 2**33  # multiplications under which float64 is fast enough
-FEW_ROWS = 32  # at least, of a band around one of its rows
 
 
 class Scores(NamedTuple):
-    """A tile's scores, −d²/2 in units of its product's `unit`, up to known errors.
+    """A tile's scores by a product, −d²/2 in units of its `unit`, up to known errors.
 
     Each sample adds its slack to the error of d, and its blur to that of d²: float64, those of rows and of columns.
     """
 
+    product: Product
     values: Tensor
     slack: tuple[Tensor, Tensor]
     blur: tuple[Tensor, Tensor]
@@ -58,7 +58,7 @@ class Product:
 
     def scores(self, rows: slice, columns: slice) -> Scores:
         slack, blur = ((parts[0][rows], parts[1][columns]) for parts in (self.slack, self.blur))
-        return Scores(self.values(rows, columns), slack, blur)
+        return Scores(self, self.values(rows, columns), slack, blur)
 
     def values(self, rows: slice, columns: slice) -> Tensor:
         raise NotImplementedError
@@ -147,24 +147,12 @@ class LocalProduct(Product):
     def scores(self, rows: slice, columns: slice) -> Scores:
         dim, u = self.sides[0].features.shape[1], roundoff(self.dtype)
         values = self._spaces[2](rows.stop - rows.start, columns.stop - columns.start)
-        bands = self._bands(rows)
+        bands = self.sides[0].bands(rows)
         parts = zip(bands, values.split([band.stop - band.start for band in bands]), strict=True)
         length = torch.cat([self._fill(band, columns, part) for band, part in parts])
         blur = length.square().mul_(6.1 * (gamma(dim, self.dtype) + 8 * u)).add_(1e-300)
         none = length.new_zeros(len(values[0]))
-        return Scores(values, (8 * u * length, none), (blur, none))
-
-    def _bands(self, rows: slice) -> list[slice]:
-        """The rows, cut at gaps that are as wide as `FEW_ROWS` of them on average; the furthest few do not count."""
-        places, found = self.sides[0].place, []
-        while rows.start < rows.stop:
-            some = places[rows]
-            wide = FEW_ROWS / len(some) * (some[max(0, len(some) - FEW_ROWS)] - some[0])
-            great = (some.diff() > wide).nonzero()[:, 0] + 1
-            ends = [*great[great >= FEW_ROWS].tolist(), len(some)]
-            found.append(slice(rows.start, rows.start + ends[0]))
-            rows = slice(found[-1].stop, rows.stop)
-        return found
+        return Scores(self, values, (8 * u * length, none), (blur, none))
 
     def _fill(self, band: slice, columns: slice, values: Tensor) -> Tensor:
         """Writes the scores of a band into `values`; returns the lengths of its rows, around their centre."""

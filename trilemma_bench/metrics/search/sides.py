@@ -16,6 +16,7 @@ from trilemma_bench.metrics.search.frames import UNDERFLOW, Frame, frame_of, who
 PART = 128  # samples converted at a time: what they become stays in the cache
 DEVICE_PART = 2048
 TILT = 1 / 16  # of the way from the centre to a sample: of two clusters, both are as far from the centre itself
+FEW_ROWS = 32  # at least, of a band
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
@@ -67,6 +68,26 @@ class Side:
         """Of all values to a point, or a little more: float64 N."""
         space, parts = Space(self.values), self.values.split(part_of(self.values))
         return torch.cat([upper_lengths_of(torch.sub(part, point, out=space(*part.shape))) for part in parts])
+
+    def bands(self, rows: slice) -> list[slice]:
+        """The rows, cut at gaps that are as wide as `FEW_ROWS` of them on average; the furthest few do not count.
+
+        A band is mostly of a few clusters.
+        """
+        found = []
+        while rows.start < rows.stop:
+            some = self.place[rows]
+            wide = FEW_ROWS / len(some) * (some[max(0, len(some) - FEW_ROWS)] - some[0])
+            great = (some.diff() > wide).nonzero()[:, 0] + 1
+            ends = [*great[great >= FEW_ROWS].tolist(), len(some)]
+            found.append(slice(rows.start, rows.start + ends[0]))
+            rows = slice(found[-1].stop, rows.stop)
+        return found
+
+    @cached_property
+    def together(self) -> float:
+        """The share of pairs of samples that are of one band."""
+        return sum(((band.stop - band.start) / len(self)) ** 2 for band in self.bands(slice(0, len(self))))
 
     @cached_property
     def codes(self) -> Codes:

@@ -22,10 +22,21 @@ def shape(features: Tensor, block: int | None) -> tuple[int, int]:
     return (block, block) if block else TILE if features.device.type == "cpu" else DEVICE_TILE
 
 
-def each(count: int, others: int, shape: tuple[int, int], half: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of all tiles; `half`: those that hold pairs whose second index is the greater one."""
+def between(count: int, others: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the tiles of all pairs of two sets."""
     for rows in slices(0, count, shape[0]):
-        for columns in slices(rows.start if half else 0, others, shape[1]):
+        for columns in slices(0, others, shape[1]):
+            yield rows, columns
+
+
+def within(count: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the tiles of one set's pairs whose second index is the greater one.
+
+    Those of samples that follow each other come first, and so all samples soon have neighbours that are near.
+    """
+    yield from ((rows, rows) for rows in slices(0, count, shape[0]))
+    for rows in slices(0, count, shape[0]):
+        for columns in slices(rows.stop, count, shape[1]):
             yield rows, columns
 
 
@@ -50,6 +61,26 @@ def crowded(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> bool:
     """Whether so many of a tile's scores reach a cut that they are better not listed."""
     reached = scores[::EVERY] >= torch.minimum(cut_x[::EVERY, None], cut_y)
     return int(reached.count_nonzero()) > CROWDED_BEFORE * reached.numel()
+
+
+def reaching_by_band(
+    scores: Tensor, cut_x: Tensor, cut_y: Tensor, rows: list[slice], columns: list[slice]
+) -> list[int]:
+    """About how many scores of a tile, cut into bands, reach a cut: of each band of rows, by each of columns."""
+    i, j = (scores[::EVERY] >= torch.minimum(cut_x[::EVERY, None], cut_y)).nonzero().unbind(dim=1)
+    block = _band_of(i * EVERY, rows) * len(columns) + _band_of(j, columns)
+    return (torch.bincount(block, minlength=len(rows) * len(columns)) * EVERY).tolist()
+
+
+def _band_of(index: Tensor, bands: list[slice]) -> Tensor:
+    """Which band each sample is of, given by its position in the first to the last."""
+    ends = torch.tensor([band.stop - bands[0].start for band in bands], device=index.device)
+    return torch.searchsorted(ends, index, right=True)
+
+
+def part_of(part: slice, whole: slice) -> slice:
+    """A part of a range, by position in it."""
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def reaching(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> tuple[Tensor, Tensor]:

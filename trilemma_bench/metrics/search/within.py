@@ -18,7 +18,7 @@ from trilemma_bench.metrics.search.pairs import (
     nearest_of_each,
     no_pairs,
 )
-from trilemma_bench.metrics.search.products import Scores
+from trilemma_bench.metrics.search.products import Product, Scores
 from trilemma_bench.metrics.search.sides import Side, features_of, side_of
 
 POOL = 2**18  # candidates for neighbours held before they are measured one by one: 8 MiB
@@ -86,7 +86,7 @@ class _OneSet(Search):
         count, device = len(nearest), nearest.device
         most = (TIED + 4 * k) * count
         pool, measured = [no_pairs(device)], no_pairs(device)
-        for rows, columns in tiles.each(count, count, shape, half=True):
+        for rows, columns in tiles.within(count, shape):
             if (found := self._candidates_of_tile(rows, columns, nearest, trust)) is None:
                 return None
             pairs, nearest = found
@@ -124,7 +124,7 @@ class _OneSet(Search):
         """The k nearest of each sample and their distances, N×k, tile by tile: where too many ties are to be held."""
         nearest = self._nothing_near(k)
         count, index = len(nearest), torch.zeros_like(nearest, dtype=torch.int64)
-        for rows, columns in tiles.each(count, count, shape, half=True):
+        for rows, columns in tiles.within(count, shape):
             distances = self._near_distances(rows, columns, nearest)
             for part, others, start in ((rows, distances, columns.start), (columns, distances.mT, rows.start)):
                 found = others.topk(min(k, others.shape[1]), dim=1, largest=False)
@@ -141,26 +141,42 @@ class _OneSet(Search):
         None where they are too many for any product.
         """
         while True:
-            scores = self._scores_once(rows, columns)
-            bounds = self._bounded(scores, rows, columns, nearest, trust)
+            scores = self._scores_once(self.product, rows, columns)
+            found, bounds = self._candidates_of_blocks(scores, rows, columns, nearest, trust)
             radii = bounds[rows, -1], bounds[columns, -1]
             if not tiles.crowded(scores.values, *self._cuts(scores, radii)):
-                return self._within(scores, rows, columns, radii), bounds
+                return join([*found, self._within(scores, rows, columns, radii)]), bounds
             if not self.go_on():
                 return None
 
-    def _scores_once(self, rows: slice, columns: slice) -> Scores:
+    def _candidates_of_blocks(
+        self, scores: Scores, rows: slice, columns: slice, nearest: Tensor, trust: float
+    ) -> tuple[list[Pairs], Tensor]:
+        """Those of the tile's crowded blocks, see `take_crowded`, and the bounds with what all of the tile says."""
+        bounds = self._bounded(scores, rows, columns, nearest, trust)
+        blocks = self.take_crowded(scores, rows, columns, (bounds[rows, -1], bounds[columns, -1]))
+        if blocks:
+            bounds = self._bounded(scores, rows, columns, nearest, trust)
+        found = []
+        for i, j in blocks:
+            local = self._scores_once(self.local, i, j)
+            bounds = self._bounded(local, i, j, bounds, trust)
+            found.append(self._within(local, i, j, (bounds[i, -1], bounds[j, -1])))
+        return found, bounds
+
+    def _scores_once(self, product: Product, rows: slice, columns: slice) -> Scores:
         """The scores of a tile, in which a pair counts once: where its second index is the greater one."""
-        scores = self.product.scores(rows, columns)
+        scores = product.scores(rows, columns)
         square = scores.values[:, : max(0, rows.stop - columns.start)]
-        square.masked_fill_(tiles.past(square, rows, columns), self.product.lowest)
+        square.masked_fill_(tiles.past(square, rows, columns), product.lowest)
         return scores
 
     def _bounded(self, scores: Scores, rows: slice, columns: slice, nearest: Tensor, trust: float) -> Tensor:
         """The bounds `nearest` with what the tile says of them; said twice, its pairs would count twice."""
-        bounds, (values, slack, blur), k = nearest.clone(), scores, nearest.shape[1]
-        bounds[rows] = self._tightened(bounds[rows], tiles.best(values, k, 1), slack, blur, trust)
-        bounds[columns] = self._tightened(bounds[columns], tiles.best(values, k, 0).mT, slack[::-1], blur[::-1], trust)
+        bounds, k, values = nearest.clone(), nearest.shape[1], scores.values
+        turned = scores._replace(slack=scores.slack[::-1], blur=scores.blur[::-1])
+        bounds[rows] = self._tightened(bounds[rows], tiles.best(values, k, 1), scores, trust)
+        bounds[columns] = self._tightened(bounds[columns], tiles.best(values, k, 0).mT, turned, trust)
         return bounds
 
     def _narrow(self, pairs: Pairs, nearest: Tensor) -> tuple[Pairs, Tensor]:
@@ -179,12 +195,12 @@ class _OneSet(Search):
 
     def _near_distances(self, rows: slice, columns: slice, nearest: Tensor) -> Tensor:
         """A tile's distances; where they cannot be among the `nearest` (N×k) of either sample, no less than these."""
-        scores = self._scores_once(rows, columns)
+        scores = self._scores_once(self.product, rows, columns)
         radius = self._bounded(scores, rows, columns, nearest, trust=1.0)[:, -1]
-        values, (slack_x, slack_y), (blur_x, blur_y) = scores
-        bounds = self.product.bounds(values, slack_x[:, None] + slack_y, blur_x[:, None] + blur_y)
+        product, values, (slack_x, slack_y), (blur_x, blur_y) = scores
+        bounds = product.bounds(values, slack_x[:, None] + slack_y, blur_x[:, None] + blur_y)
         lower, upper = self._in_features(*bounds)
-        counts = values > self.product.lowest
+        counts = values > product.lowest
         wanted = counts & (lower < upper) & (lower <= torch.maximum(radius[rows, None], radius[columns]))
         i, j = wanted.nonzero().unbind(dim=1)
         upper[~counts] = torch.inf
