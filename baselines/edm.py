@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from baselines import ode
 from baselines.denoiser import Denoiser, column
 from baselines.networks import Architecture
-from trilemma_bench.contracts import Count, Counts, DataSpec, NonNegative, Positive, Share
+from trilemma_bench.contracts import Count, Counts, DataSpec, NonNegative, Positive, Real, Share
 from trilemma_bench.errors import UsageError
 
 
@@ -46,7 +46,7 @@ class EDM(Denoiser):
         dropout: Share = 0.13,
         lr: NonNegative = 1e-3,
         max_grad_norm: NonNegative = 0.0,
-        p_mean: float = -1.2,
+        p_mean: Real = -1.2,
         p_std: NonNegative = 1.2,
         sampling_steps: Count = 18,
         sigma_min: Positive = 0.002,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from baselines.denoiser import Denoiser, column
-from trilemma_bench.contracts import Count, DataSpec, NonNegative, Share
+from trilemma_bench.contracts import Count, DataSpec, NonNegative, Real, Share
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.compiling import uncompiled
 
@@ -43,8 +43,8 @@ class MeanFlow(Denoiser):
         data: DataSpec,
         *,
         two_times: Share = 0.75,
-        time_mean: float = -0.6,
-        earlier_mean: float = -4.0,
+        time_mean: Real = -0.6,
+        earlier_mean: Real = -4.0,
         time_std: NonNegative = 1.6,
         adaptive: NonNegative = 0.75,
         sampling_steps: Count = 1,

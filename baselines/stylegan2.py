@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from baselines.augment import ada_augment, diff_augment
 from baselines.stylegan2_networks import Discriminator, Generator, LabelMapping, MappingNetwork, Synthesis
-from trilemma_bench.contracts import Count, DataSpec, NonNegative, Positive, Share, Trainable, Whole
+from trilemma_bench.contracts import Count, DataSpec, NonNegative, Positive, Real, Share, Trainable, Whole
 from trilemma_bench.errors import UsageError
 from trilemma_bench.nn.adversarial import (
     frozen,
@@ -70,7 +70,7 @@ class StyleGAN2(Trainable):
         ada_kimg: Positive = 500.0,
         class_conditional: bool = False,
         label_layers: Whole = 0,
-        truncation: float = 1.0,
+        truncation: Real = 1.0,
     ) -> None:
         super().__init__(data)
         self.augment = augment

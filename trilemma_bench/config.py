@@ -62,7 +62,7 @@ def model_schema(model_class: type) -> type[BaseModel]:
     """The keyword-only arguments of the class's `__init__`, as a validating schema.
 
     An `__init__` that ends in `**settings` hands them on: those of the next class in the method order belong to it too.
-    One without an annotation takes what its default is. Numbers are finite.
+    One without an annotation takes what its default is.
     """
     fields: dict[str, Any] = {}
     for owner, parameters in _owners(model_class):
@@ -71,7 +71,7 @@ def model_schema(model_class: type) -> type[BaseModel]:
             if parameter.name not in fields:
                 default = ... if parameter.default is inspect.Parameter.empty else parameter.default
                 fields[parameter.name] = (hints.get(parameter.name, _UNANNOTATED.get(type(default), Any)), default)
-    strict = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True, allow_inf_nan=False)
+    strict = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
     return create_model(f"{model_class.__name__}Settings", __config__=strict, **fields)
 
 

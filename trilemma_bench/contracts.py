@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 Better = Literal["higher", "lower"]
 
-# Types of settings, with their bounds.
+# Types of settings, with their bounds; fractions are finite.
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
