@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from trilemma_bench.config import (
     read_toml,
     resolve,
 )
+from trilemma_bench.contracts import Count, Counts, Momentum, Positive, Share
 from trilemma_bench.errors import UsageError
 from trilemma_bench.settings import Budget
 
@@ -146,10 +147,65 @@ def test_a_setting_without_an_annotation_takes_what_its_default_is():
             schema(**wrong)
 
 
+class Bounded:
+    def __init__(
+        self, data, *, width: Count = 1, sizes: Counts = (1,), keep: Share = 0.5, rate: Positive = 1.0,
+        beta: Momentum = 0.5, mode: Literal["a"] | float = "a", pair: tuple[int, float] = (1, 1.0),
+        nested: tuple[Counts, ...] = ((1,),), deep: bool = False, plain=1, names: dict[str, str] | None = None,
+    ): ...  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("width=0", "'width' = 0: must be at least 1"),
+        ("width=1.5", "'width' = 1.5: must be a whole number"),
+        ("width=wide", "'width' = 'wide': must be a whole number"),
+        ("keep=1.5", "'keep' = 1.5: must be at most 1"),
+        ("rate=0", "'rate' = 0: must be more than 0"),
+        ("rate=nan", "'rate' = nan: must be finite"),
+        ("beta=1", "'beta' = 1: must be less than 1"),
+        ("sizes=2", "'sizes' = 2: must be a list"),
+        ("sizes=[]", "'sizes' = []: must be a list of 1 or more"),
+        ("sizes=[2, 0]", "'sizes' = [2, 0]: 0 must be at least 1"),
+        ("nested=[[1], [2, 'x']]", "'nested' = [[1], [2, 'x']]: 'x' must be a whole number"),
+        ("pair=[1]", "'pair' = [1]: must be a longer list"),
+        ("pair=[1, 2, 3]", "'pair' = [1, 2, 3]: must be a list of 2 or fewer"),
+        ("mode=b", "'mode' = 'b': must be 'a' or a number"),
+        ("plain=x", "'plain' = 'x': must be a whole number or a number"),
+        ("deep=maybe", "'deep' = 'maybe': must be true or false"),
+        ("names={a = 1}", "'names' = {'a': 1}: 1 must be text"),
+        ("names=a", "'names' = 'a': must be a table"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_must_be(setting, message):
+    with pytest.raises(UsageError) as refused:
+        resolve(Bounded, model="mine", dataset="none", overrides=parse_overrides([setting]))
+    assert str(refused.value) == f"model 'mine' setting {message}"
+
+
+class Needy:
+    def __init__(self, data, *, depth: Count): ...
+
+
+def test_a_setting_without_a_default_has_to_be_given():
+    assert resolve(Needy, model="needy", dataset="none", overrides={"depth": 2}).model == {"depth": 2}
+    with pytest.raises(UsageError, match="'needy' setting 'depth' has no default: give it a value"):
+        resolve(Needy, model="needy", dataset="none")
+
+
+@pytest.mark.parametrize("text", ["steps = 3", "model = 3"])
+def test_a_setting_outside_of_the_tables_is_told_where_it_belongs(text, tmp_path):
+    (tmp_path / "mine.toml").write_text(text)
+    name = text.partition(" ")[0]
+    with pytest.raises(UsageError, match=rf"mine\.toml: '{name}' stands in no table: write \[model\]"):
+        ddgan(config=tmp_path / "mine.toml")
+
+
 @pytest.mark.parametrize("key", ["training.compile", "sampling.cuda_graphs"])
 def test_a_switch_with_a_third_position_names_all_three(key):
     assert ddgan(overrides={key: True}) != ddgan(overrides={key: False}) != ddgan()
-    with pytest.raises(UsageError, match=r"= 'maybe': Input should be True, False or 'auto'"):
+    with pytest.raises(UsageError, match=r"= 'maybe': must be true, false or 'auto'"):
         ddgan(overrides={key: "maybe"})
 
 

@@ -219,7 +219,7 @@ class Constant(nn.Module):
 def test_siddm_is_ddgan_with_its_weight():
     assert SIDDM(POINTS, hidden=8).siddm == 1.0
     assert SIDDM(POINTS, hidden=8, steps=2).describe() == "T=2, SIDDM 1"
-    with pytest.raises(UsageError, match=r"'siddm' = 0\.0: Input should be greater than 0"):
+    with pytest.raises(UsageError, match=r"'siddm' = 0\.0: must be more than 0"):
         resolve(SIDDM, model="siddm", dataset="digits", overrides={"siddm": 0.0})
 
 

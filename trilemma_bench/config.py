@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,25 @@ else:
     import tomli as tomllib
 
 _UNANNOTATED: dict[type, Any] = {bool: bool, int: int | float, float: float, str: str}
+
+# what a setting must be, by pydantic's names of errors
+_MUST_BE = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
+    "finite_number": "finite",
+    "literal_error": "{expected}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+    "missing": "a longer list",
+    "dict_type": "a table",
+}
 
 
 def resolve(
@@ -142,7 +162,9 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def _merge(tables: dict[str, dict[str, Any]], more: Mapping[str, Any], where: str) -> None:
     for table, values in more.items():
-        if table not in tables or not isinstance(values, Mapping):
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{where}: '{table}' stands in no table: write [model], [training] or [sampling] above it")
+        if table not in tables:
             raise UsageError(f"{where}: {unknown_name('config table', table, tables)}")
         tables[table].update(values)
 
@@ -197,6 +219,22 @@ def _validate(schema: type[BaseModel], values: Mapping[str, Any], where: str) ->
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where} setting '{key}' = {first['input']!r}: {first['msg']}") from None
+        raise _refusal(values, error, where) from None
+
+
+def _refusal(values: Mapping[str, Any], error: ValidationError, where: str) -> UsageError:
+    """The first setting that is wrong: its value, which part of that, and what this must be."""
+    first, *others = error.errors()
+    name, wrong = first["loc"][0], repr(first["input"])
+    if name not in values:
+        return UsageError(f"{where} setting '{name}' has no default: give it a value")
+    whole = repr(values[str(name)])
+    kinds = [first, *(each for each in others if each["loc"][0] == name and repr(each["input"]) == wrong)]  # of a union
+    choices = [_MUST_BE[each["type"]].format(**each.get("ctx", {})) for each in kinds if each["type"] in _MUST_BE]
+    what = f"must be {_as_toml(' or '.join(dict.fromkeys(choices)))}" if choices else first["msg"]
+    return UsageError(f"{where} setting '{name}' = {whole}: {'' if wrong == whole else f'{wrong} '}{what}")
+
+
+def _as_toml(choices: str) -> str:
+    """With `true` and `false` as they are to be written; words in quotes stay."""
+    return re.sub(r"\b(?<!')(True|False)\b(?!')", lambda word: word[0].lower(), choices)
