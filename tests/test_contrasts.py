@@ -159,6 +159,7 @@ def test_a_side_without_room_has_the_standard_error():
 def test_the_interval_of_shares_ends_at_0_where_its_p_says_so(b, a):
     """By the error on the side of 0, be it the larger of the two or the smaller."""
     found = difference(share_of(*a), share_of(*b), "precision")
+    assert found.method == "errors of the samples, by the side of each interval that faces the other"
     towards = found.value - found.interval[0] if found.value > 0 else found.interval[1] - found.value
     assert found.p == pytest.approx(2 * stats.norm.sf(1.96 * abs(found.value) / towards), rel=1e-3)
 

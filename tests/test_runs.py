@@ -71,6 +71,11 @@ def test_a_single_run_is_itself():
     assert runs.freedom == np.inf
 
 
+def test_a_single_run_covers_its_sampling_and_names_a_trained_model_where_there_is_one():
+    assert Runs((trained(0),)).covers == "sampling only: the same trained model"
+    assert Runs((make_record(training=None),)).covers == "sampling only"
+
+
 def test_untrained_runs_vary_in_sampling_only():
     (runs,) = over_seeds([make_record(seed=seed, training=None) for seed in range(2)])
     assert runs.covers == "sampling (2 seeds)"

@@ -90,7 +90,7 @@ def _same_samples(a: Runs, b: Runs) -> bool:
 
 Design = Literal["single runs", "seeds", "one more training", "same trainings"]
 _METHODS: dict[Design, str] = {
-    "single runs": "standard errors of the samples",
+    "single runs": "errors of the samples, by the side of each interval that faces the other",
     "seeds": "Welch's t over the seeds, no surer than by the samples alone",
     "one more training": "prediction interval: the one training is taken to vary as the seeds of the other side do, no "
     "surer than by the samples alone",

@@ -25,8 +25,10 @@ class Runs:
 
     @property
     def covers(self) -> str:
-        """What the standard errors of these runs take into account, in words."""
-        return f"{self._varied} ({len(self)} seeds)" if len(self) > 1 else "sampling only: the same trained model"
+        """What the errors of these runs take into account, in words."""
+        if len(self) > 1:
+            return f"{self._varied} ({len(self)} seeds)"
+        return "sampling only: the same trained model" if self.records[0].training else "sampling only"
 
     @property
     def _varied(self) -> str:
