@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import succeeds
+from commands import refuses, succeeds
 
 from trilemma_bench import read_record
 from trilemma_bench.cli import main
@@ -46,6 +46,13 @@ def test_the_plugin_of_the_readme_trains_and_is_measured(plugin, tmp_path):
     assert record.model.version == hashlib.sha256(plugin.read_bytes()).hexdigest()[:12]
     assert record.speed.nfe == 20
     assert record.scores["fd_points"].value < 5
+
+
+@pytest.mark.parametrize(("setting", "words"), [("steps=0", "at least 1"), ("lr=0", "more than 0")])
+def test_the_plugin_of_the_readme_refuses_what_makes_no_sense(plugin, setting, words):
+    arguments = ["run", "--model", "my-flow", "--dataset", "gaussians25", "--plugin", plugin, "--set", setting]
+    name, _, value = setting.partition("=")
+    refuses(2, f"model 'my-flow' setting '{name}' = {value}: must be {words}", *arguments)
 
 
 def test_the_class_in_the_file_is_the_model_that_it_registers(plugin, tmp_path):
