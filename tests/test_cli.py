@@ -258,6 +258,11 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
         succeeds(*records, "--out", tmp_path / "report")
 
 
+def test_settings_of_an_unknown_dataset_are_none_of_another(tmp_path):
+    """The defaults would look like its recipe."""
+    refuses(2, "unknown dataset 'digit'. Did you mean 'digits'?", "settings", "--model", "gan", "--dataset", "digit")
+
+
 def test_a_plugin_file_that_registers_nothing_is_noticed(tmp_path):
     (tmp_path / "flow.py").write_text("class Flow: pass\n")
     arguments = ["settings", "--model", "flow", "--dataset", "digits", "--plugin", tmp_path / "flow.py"]

@@ -50,10 +50,12 @@ def settings(model: str, dataset: str, plugins: tuple[Path, ...]) -> None:
     Every setting of a model's recipe for a dataset, with its value and what it means, as a file for `run --config`.
     """
     from trilemma_bench import config, registry
+    from trilemma_bench.datasets import open_dataset
     from trilemma_bench.recipe import recipe
 
     load_plugins(plugins)
     model_class = registry.models.get(model)
+    open_dataset(dataset)
     click.echo(recipe(model_class, config.resolve(model_class, model=model, dataset=dataset)))
 
 
