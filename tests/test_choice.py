@@ -202,8 +202,13 @@ class TestCommand:
     def test_wrong_requests_get_one_line(self, runs, tmp_path):
         assert len(refuses(2, "--within '20 m' is no limit", "choose", runs, "--within", "20 m")) == 1
         assert len(refuses(2, "unknown score 'x'", "choose", runs, "--within", "1s", "--by", "x")) == 1
-        refuses(2, "no records below", "choose", tmp_path / "none", "--within", "1s")
+        (tmp_path / "empty").mkdir()
+        refuses(2, "no records below", "choose", tmp_path / "empty", "--within", "1s")
         assert "Missing option '--within'" in call("choose", runs).stderr
+
+    def test_a_unit_apart_from_its_number_is_no_folder(self, runs):
+        """It would be 20 s, of the folders that are there."""
+        assert len(refuses(2, "ms: no such folder; a limit with a space", "choose", runs, "--within", "20", "ms")) == 1
 
 
 def test_many_that_are_equal_are_counted():

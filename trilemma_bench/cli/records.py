@@ -71,6 +71,8 @@ def choose(dirs: tuple[Path, ...], within: str, axis: str, by: str, as_json: boo
     from trilemma_bench.report.choice import choose as choose_rows
 
     limit = Limit.parse(within, axis)
+    if absent := next((place for place in dirs if not place.exists()), None):
+        raise UsageError(f"{absent}: no such folder; a limit with a space is written --within '20 ms'")
     choices = choose_rows((record for _, record in _found(dirs or (RUNS,)).records), limit, by)
     if not choices:
         raise UsageError("no complete run with a score to choose by")
