@@ -190,6 +190,25 @@ def test_clusters_alone_are_looked_at_in_float64(name, monkeypatch):
         check_search(generated, reference, block)
 
 
+@pytest.mark.parametrize("count", [512, 514, 520, 700])
+def test_a_last_few_samples_call_for_no_finer_product(count, monkeypatch):
+    """Among themselves alone, most would be near each other."""
+    monkeypatch.setattr(bounding, "products", lambda sides: iter([functools.partial(product_of, sides, torch.float32)]))
+    monkeypatch.setattr(within._OneSet, "neighbours_by_tile", None)
+    points = blobs(0, count, 64)
+    assert torch.equal(search.nearest_distances(points, 5, 256), naive_nearest(points, 5))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 16, 23])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 20), (4, 3)])
+def test_tiles_within_a_set_hold_each_pair_once(count, shape):
+    seen = torch.zeros(count, count, dtype=torch.int64)
+    for rows, columns in tiles.within(count, shape):
+        assert columns.start >= rows.start
+        seen[rows, columns] += ~tiles.past(seen[rows, columns], rows, columns)
+    assert torch.equal(seen, torch.ones_like(seen).triu(1))
+
+
 def test_two_thirds_of_all_pairs_are_too_many_for_products_around_clusters():
     sides_of_three = search.sides_of(*(clusters(3, seed, 150, 32, 1e-6) for seed in (1, 2)))
     most_in_one = torch.cat([clusters(1, 1, 400, 32, 1e-6), clusters(3, 2, 100, 32, 1e-6)])

@@ -32,12 +32,15 @@ def between(count: int, others: int, shape: tuple[int, int]) -> Iterator[tuple[s
 def within(count: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the tiles of one set's pairs whose second index is the greater one.
 
-    Those of samples that follow each other come first, and so all samples soon have neighbours that are near.
+    Those of samples that follow each other come first, and so all samples soon have neighbours that are near; but a
+    last few come last: the nearest of a few are far away.
     """
-    yield from ((rows, rows) for rows in slices(0, count, shape[0]))
-    for rows in slices(0, count, shape[0]):
+    parts, whole = list(slices(0, count, shape[0])), count // shape[0]
+    yield from ((rows, rows) for rows in parts[:whole])
+    for rows in parts:
         for columns in slices(rows.stop, count, shape[1]):
             yield rows, columns
+    yield from ((rows, rows) for rows in parts[whole:])
 
 
 def size(rows: slice, columns: slice) -> int:
