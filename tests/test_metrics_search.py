@@ -190,6 +190,32 @@ def test_clusters_alone_are_looked_at_in_float64(name, monkeypatch):
         check_search(generated, reference, block)
 
 
+@pytest.mark.parametrize("name", ["int8", "bfloat16", "float32"])
+def test_what_coarse_products_decide_is_not_looked_at_in_float64(name, monkeypatch):
+    """Clusters that are surely in every ball, or as far from all others as from the centre."""
+    coarse = dict(zip(["int8", "bfloat16", "float32"], ARITHMETICS, strict=False))[name]
+    monkeypatch.setattr(bounding, "products", lambda sides: iter([functools.partial(product_of, sides, coarse)]))
+    monkeypatch.setattr(products.LocalProduct, "scores", None)
+    generated, reference = clusters(5, 1, 240, 128, 1e-6), blobs(2, 240, 128)
+    assert bounding.Search(*search.sides_of(generated, reference))._local_pairs
+    between_all = naive_distances(generated, reference)
+    radii = torch.full((1, 240), 2 * float(between_all.max()), dtype=torch.float64)
+    assert sum(len(found[0]) for found in search.close_pairs(generated, reference, radii, radii, 100)) == 240**2
+    assert torch.equal(search.nearest_others(generated, reference, 100)[1], between_all.amin(dim=1))
+
+
+def test_the_nearest_of_a_cluster_are_few(monkeypatch):
+    """Products around clusters tighten the radii before pairs are listed."""
+    monkeypatch.setattr(bounding, "products", lambda sides: iter([functools.partial(products.IntegerProduct, sides)]))
+    listed, measure = [], bounding.Search.measure
+    monkeypatch.setattr(
+        bounding.Search, "measure", lambda self, pairs: listed.append(len(pairs.first)) or measure(self, pairs)
+    )
+    generated, reference = (clusters(4, seed, 240, 128, 1e-6) for seed in (1, 2))
+    search.nearest_others(generated, reference)
+    assert sum(listed) < 3 * 240
+
+
 @pytest.mark.parametrize("count", [512, 514, 520, 700])
 def test_a_last_few_samples_call_for_no_finer_product(count, monkeypatch):
     """Among themselves alone, most would be near each other."""

@@ -68,7 +68,7 @@ class _TwoSets(Search):
             scores = self.product.scores(rows, columns)
             best = tiles.best(scores.values, 1, 1)
             radius = self._tightened(nearest[:, None], best, scores, trust=1.0)[:, 0]
-            near = self._near_in_blocks(scores, rows, columns, (radius, nowhere))
+            near, radius = self._nearest_in_blocks(scores, rows, columns, (radius, nowhere))
             if tiles.crowded(scores.values, *self._cuts(scores, (radius, nowhere))) and self.go_on():
                 continue
             pairs = self.measure(join([*near, self._within(scores, rows, columns, (radius, nowhere))]))
@@ -80,26 +80,28 @@ class _TwoSets(Search):
         distance = pairs.upper.index_copy(0, left, self.chosen_distances(pairs.at(left)))
         return pairs.first, pairs.second, distance
 
-    def _near_in_blocks(self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]) -> list[Pairs]:
-        """The pairs of the tile's crowded blocks that may lie within the radii, see `take_crowded`."""
-        found = []
+    def _nearest_in_blocks(
+        self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]
+    ) -> tuple[list[Pairs], Tensor]:
+        """Those of the tile's crowded blocks, see `take_crowded`, and the radii of its rows with what these say."""
+        found, (radius, nowhere) = [], radii
         for i, j in self.take_crowded(scores, rows, columns, radii):
-            inside = radii[0][tiles.part_of(i, rows)], radii[1][tiles.part_of(j, columns)]
-            found.append(self._within(self.local.scores(i, j), i, j, inside))
-        return found
+            local, inside = self.local.scores(i, j), tiles.part_of(i, rows)
+            best = tiles.best(local.values, 1, 1)
+            radius[inside] = self._tightened(radius[inside, None], best, local, trust=1.0)[:, 0]
+            found.append(self._within(local, i, j, (radius[inside], nowhere[tiles.part_of(j, columns)])))
+        return found, radius
 
     def decided(self, rows: slice, columns: slice, around_x: Tensor, around_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The tile's part of `close_pairs`."""
         around_x, around_y = around_x[:, self.x.order[rows]], around_y[:, self.y.order[columns]]
         while True:
             scores = self.product.scores(rows, columns)
-            furthest = around_x.amax(dim=0), around_y.amax(dim=0)
-            near = self._near_in_blocks(scores, rows, columns, furthest)
-            pairs = join([*near, self._within(scores, rows, columns, furthest)])
+            pairs = self._inside(scores, rows, columns, (around_x, around_y))
             radii = torch.cat([around_x[:, pairs.first - rows.start], around_y[:, pairs.second - columns.start]])
             left = undecided(pairs, radii)
             if len(left) > CROWDED * tiles.size(rows, columns) and self.go_on():
-                del scores, near, pairs, radii, left  # what takes their place needs the memory
+                del scores, pairs, radii, left  # what takes their place needs the memory
                 continue
             again = self.measure(pairs.at(left))
             distance = pairs.upper.index_copy(0, left, again.upper)
@@ -108,3 +110,12 @@ class _TwoSets(Search):
                 break
         distance[left] = self.chosen_distances(pairs.at(left))
         return self.x.order[pairs.first], self.y.order[pairs.second], distance
+
+    def _inside(self, scores: Scores, rows: slice, columns: slice, balls: tuple[Tensor, Tensor]) -> Pairs:
+        """The tile's pairs that may lie within one of the radii, R×n and R'×m; of crowded blocks by `local`."""
+        furthest = balls[0].amax(dim=0), balls[1].amax(dim=0)
+        found = []
+        for i, j in self.take_crowded(scores, rows, columns, furthest, balls):
+            inside = furthest[0][tiles.part_of(i, rows)], furthest[1][tiles.part_of(j, columns)]
+            found.append(self._within(self.local.scores(i, j), i, j, inside))
+        return join([*found, self._within(scores, rows, columns, furthest)])

@@ -20,7 +20,7 @@ from trilemma_bench.metrics.search.distances import (
     rounding,
     underflow,
 )
-from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both
+from trilemma_bench.metrics.search.pairs import Pairs, nearest_of_both, undecided
 from trilemma_bench.metrics.search.products import LocalProduct, Product, Scores, products
 from trilemma_bench.metrics.search.sides import Side, gamma
 
@@ -66,19 +66,25 @@ class Search:
         return LocalProduct(self.sides)
 
     def take_crowded(
-        self, scores: Scores, rows: slice, columns: slice, radii: tuple[Tensor, Tensor]
+        self,
+        scores: Scores,
+        rows: slice,
+        columns: slice,
+        radii: tuple[Tensor, Tensor],
+        balls: tuple[Tensor, Tensor] | None = None,
     ) -> list[tuple[slice, slice]]:
-        """Blocks of the tile in which many pairs may lie within the radii, as in tight clusters: a band by a band each.
+        """Blocks of the tile in which many pairs within the radii are left open: a band by a band each.
 
-        They are for `local`, and count no longer in `scores`. None where clusters have more than `CLUSTERED` of all
-        pairs: then the next product is as cheap.
+        They are for `local`, and count no longer in `scores`. balls: see `_left_open`. None where clusters have more
+        than `CLUSTERED` of all pairs: then the next product is as cheap.
         """
         if not self._local_pairs or scores.product.dtype == torch.float64:
             return []
         bands = self.x.bands(rows), self.y.bands(columns)
-        counts = tiles.reaching_by_band(scores.values, *self._cuts(scores, radii), *bands)
+        counts = tiles.by_block(*self._left_open(scores, rows, columns, radii, balls), *bands)
+        crowd = CROWDED / tiles.EVERY
         blocks = [
-            block for block, count in zip(product(*bands), counts, strict=True) if count > CROWDED * tiles.size(*block)
+            block for block, count in zip(product(*bands), counts, strict=True) if count > crowd * tiles.size(*block)
         ]
         self._local_pairs = max(0.0, self._local_pairs - sum(tiles.size(*block) for block in blocks))
         if not self._local_pairs:
@@ -86,6 +92,28 @@ class Search:
         for block in blocks:
             scores.values[tiles.part_of(block[0], rows), tiles.part_of(block[1], columns)] = scores.product.lowest
         return blocks
+
+    def _left_open(
+        self,
+        scores: Scores,
+        rows: slice,
+        columns: slice,
+        radii: tuple[Tensor, Tensor],
+        balls: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Pairs of clusters whose distances are in question, by position in the tile, of every `EVERY`-th row.
+
+        balls: radii of the rows, R×n, and of the columns, R'×m, where these alone are the question. What is as far
+        apart as from the centre is no cluster: the next product tells it apart.
+        """
+        some, start = slice(None, None, tiles.EVERY), slice(0, 1)
+        pairs = self._within(scores.of_rows(some), start, start, (radii[0][some], radii[1]))
+        if balls:
+            around = torch.cat([balls[0][:, some][:, pairs.first], balls[1][:, pairs.second]])
+            pairs = pairs.at(undecided(pairs, around))
+        reach = torch.minimum(self.x.reach[rows][some][pairs.first], self.y.reach[columns][pairs.second])
+        pairs = pairs.at((pairs.lower < pairs.upper) & (pairs.upper < reach * self.scale))
+        return pairs.first * tiles.EVERY, pairs.second
 
     def _cuts(self, scores: Scores, radii: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The scores that all pairs within the first's, and within the second's radius reach."""

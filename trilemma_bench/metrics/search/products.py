@@ -46,6 +46,11 @@ class Scores(NamedTuple):
     slack: tuple[Tensor, Tensor]
     blur: tuple[Tensor, Tensor]
 
+    def of_rows(self, rows: slice) -> Scores:
+        """Those of some of the rows, by position in the tile."""
+        slack, blur = ((parts[0][rows], parts[1]) for parts in (self.slack, self.blur))
+        return Scores(self.product, self.values[rows], slack, blur)
+
 
 class Product:
     """Scores of tiles in one arithmetic."""

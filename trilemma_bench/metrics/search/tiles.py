@@ -13,7 +13,7 @@ from trilemma_bench.metrics.search.sides import slices
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
 CROWDED_BEFORE = 0.125  # share of pairs to list from which a finer product is cheaper: most are never measured
-EVERY = 16  # of so many rows, one tells whether a tile is crowded
+EVERY = 16  # of so many rows, one tells whether a tile or a block is crowded
 GROUP = 32  # at most so many samples of which only the nearest counts when radii are bounded from above
 
 
@@ -66,13 +66,10 @@ def crowded(scores: Tensor, cut_x: Tensor, cut_y: Tensor) -> bool:
     return int(reached.count_nonzero()) > CROWDED_BEFORE * reached.numel()
 
 
-def reaching_by_band(
-    scores: Tensor, cut_x: Tensor, cut_y: Tensor, rows: list[slice], columns: list[slice]
-) -> list[int]:
-    """About how many scores of a tile, cut into bands, reach a cut: of each band of rows, by each of columns."""
-    i, j = (scores[::EVERY] >= torch.minimum(cut_x[::EVERY, None], cut_y)).nonzero().unbind(dim=1)
-    block = _band_of(i * EVERY, rows) * len(columns) + _band_of(j, columns)
-    return (torch.bincount(block, minlength=len(rows) * len(columns)) * EVERY).tolist()
+def by_block(i: Tensor, j: Tensor, rows: list[slice], columns: list[slice]) -> list[int]:
+    """How many of a tile's pairs, given by position in it, are of each band of rows, by each of columns."""
+    block = _band_of(i, rows) * len(columns) + _band_of(j, columns)
+    return torch.bincount(block, minlength=len(rows) * len(columns)).tolist()
 
 
 def _band_of(index: Tensor, bands: list[slice]) -> Tensor:
