@@ -225,7 +225,7 @@ def test_a_last_few_samples_call_for_no_finer_product(count, monkeypatch):
     assert torch.equal(search.nearest_distances(points, 5, 256), naive_nearest(points, 5))
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 16, 23])
+@pytest.mark.parametrize("count", [1, 5, 8, 9, 16, 23])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 20), (4, 3)])
 def test_tiles_within_a_set_hold_each_pair_once(count, shape):
     seen = torch.zeros(count, count, dtype=torch.int64)
@@ -419,6 +419,45 @@ def test_codes_whose_errors_underflow_in_float32_bound_distances(unit):
     assert len(exact) == len(points) ** 2
     assert (pairs.lower <= exact).all()
     assert (exact <= pairs.upper).all()
+
+
+def binary(count, seed, low, high, dtype=torch.float32):
+    """Codes of two values, 3 of 64 the higher one."""
+    codes = torch.zeros(count, 64)
+    codes.scatter_(1, torch.rand(count, 64, generator=torch.Generator().manual_seed(seed)).topk(3).indices, 1.0)
+    return torch.where(codes > 0, high, low).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.half])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (0.05, 0.95), (-1e30, 3e30), (7.0, 7.0 + 2.0**-7), (1e-30, 1e-29)]
+)
+def test_integers_tell_the_distances_of_binary_codes(low, high, dtype, monkeypatch):
+    """Ties included: no other product is asked, and none but copies are measured."""
+    if dtype == torch.half and not 1e-3 < abs(high) < 1e3:
+        pytest.skip("out of its range")
+    monkeypatch.setattr(
+        bounding, "products", lambda sides: iter([functools.partial(products.IntegerProduct, sides)] * 2)
+    )
+    generated, reference = (binary(150, seed, low, high, dtype) for seed in (1, 2))
+    state = bounding.Search(*search.sides_of(generated, reference))
+    rows, columns = slice(0, 150), slice(0, 150)
+    everything = torch.full((150,), torch.inf), torch.full((150,), torch.inf)
+    pairs = state._within(state.product.scores(rows, columns), rows, columns, everything)
+    exact = naive_distances(generated, reference)[state.x.order[pairs.first], state.y.order[pairs.second]]
+    assert torch.equal(pairs.lower, exact)
+    assert torch.equal(pairs.upper[exact > 0], exact[exact > 0])
+    assert state.product.exact
+    assert not state.go_on()
+    check_search(generated, reference, None)
+
+
+def test_codes_that_are_binary_but_for_some_are_no_less_right(arithmetic):
+    generated, reference = binary(150, 1, 0.05, 0.95), binary(140, 2, 0.05, 0.95)
+    reference[::50, :9] += 1e-6
+    generated[7, 5] = 0.4
+    check_search(generated, reference, 64)
+    check_search(generated, reference, None)
 
 
 def test_an_outlier_does_not_coarsen_the_codes_of_others():

@@ -44,13 +44,13 @@ class Search:
 
     def go_on(self) -> bool:
         """Goes on to a finer product; False where there is none."""
-        make = next(self._products, None)
+        make = None if self.product.exact else next(self._products, None)
         self._take(make)
         return make is not None
 
     def go_to_finest(self) -> bool:
         """Goes on to the finest product: single inner products did not do, which are as fine as float32's are."""
-        makers = list(self._products)
+        makers = [] if self.product.exact else list(self._products)
         self._take(makers[-1] if makers else None)
         return bool(makers)
 

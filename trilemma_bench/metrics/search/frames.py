@@ -38,12 +38,22 @@ class Frame:
         return float(self.shift.norm()) / self.scale
 
     @cached_property
+    def pair(self) -> tuple[float, float] | None:
+        """The two values, lower first, of all features that are looked at, as those of binary codes; None of others."""
+        low, high = min(float(each.min()) for each in self.some), max(float(each.max()) for each in self.some)
+        binary = low < high and all(bool(((each == low) | (each == high)).all()) for each in self.some)
+        return (low, high) if binary else None
+
+    @cached_property
     def steps(self) -> tuple[float, Tensor]:
         """The step of int8 codes that loses least, and the centre in whole steps.
 
         A smaller step is finer, but cuts off more of the largest values. Features that are exactly 0, as after a ReLU,
-        then lose nothing.
+        then lose nothing. Of a pair of values the codes are 0 and 2: squares have whole halves.
         """
+        if self.pair:
+            low, high = self.pair
+            return (high - low) / 2 / self.scale, ((low - self.shift) / self.scale).float()
         some = [self.values(each) for each in self.some]
         largest = max(UNDERFLOW, *(float((values - self.centre).abs().max()) for values in some))
         steps = [largest / 127 * share for share in (1.0, 0.8, 0.6, 0.45, 0.34, 0.25, 0.19, 0.14, 0.1)]

@@ -2,9 +2,9 @@
 
 int8 or bfloat16 where the processor multiplies them fast, then float32, then float64. The bounds are rigorous. int8:
 x = s·q + e with |e| known for each sample, so | |x − y| − s·|q − p| | ≤ |e_x| + |e_y| by the triangle inequality, and
-integer products are exact. Floating point of unit roundoff u: an inner product of length D errs by at most γ·|x||y|,
-γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1). bfloat16 is both: samples are rounded,
-and float32 sums their exact products.
+integer products are exact; e is 0 for samples of two values alone. Floating point of unit roundoff u: an inner product
+of length D errs by at most γ·|x||y|, γ = D·u / (1 − D·u), in whatever order it is summed (Higham 2002, section 3.1).
+bfloat16 is both: samples are rounded, and float32 sums their exact products.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Product:
 
     dtype: torch.dtype
     unit = 1.0
+    exact = False  # where its scores are the distances, but for the rounding of these
     sides: tuple[Side, Side]
     slack: list[Tensor]
     blur: list[Tensor]
@@ -182,7 +183,8 @@ class IntegerProduct(Product):
         self.codes, self.halves, self.slack = (
             list(parts) for parts in zip(*(side.codes for side in sides), strict=True)
         )
-        self.blur = [torch.full_like(slack, self.unit) for slack in self.slack]  # halves are rounded down
+        self.blur = [self.unit * (slack > 0) for slack in self.slack]  # halves are rounded down
+        self.exact = not any(bool(slack.any()) for slack in self.slack)
         self._space = Space(self.halves[0])
 
     def values(self, rows: slice, columns: slice) -> Tensor:

@@ -95,16 +95,27 @@ class Side:
         codes = torch.zeros((padded(count), padded(dim)), dtype=torch.int8, device=self.values.device)
         halves = torch.zeros(count, dtype=torch.int32, device=codes.device)
         slack = torch.zeros(count, dtype=torch.float64, device=codes.device)
+        exact = torch.zeros(count, dtype=torch.bool, device=codes.device)
         spaces = [Space(self.values) for _ in range(2)]
         for rows in slices(0, count, part_of(codes)):
             values, rounded = (space(rows.stop - rows.start, dim) for space in spaces)
             torch.index_select(self.values, 0, self.order[rows], out=values).sub_(centre)
             codes[rows, :dim] = whole_steps(values, step, rounded)
+            exact[rows] = self._are_codes(rows, rounded)
             slack[rows] = upper_lengths_of(values.sub_(rounded, alpha=step))
             sums = [part.sum(dim=1) for part in rounded.square_().split(1024, dim=1)]  # exact: below 2²⁴
             halves[rows] = torch.stack(sums).double().sum(dim=0).div_(2).floor_().int()
         rounding = 4 * roundoff(torch.float32) * (slack + 128 * step * math.sqrt(dim))
-        return Codes(codes, halves, slack + rounding + self.error[self.order])
+        return Codes(codes, halves, (slack + rounding + self.error[self.order]).masked_fill(exact, 0.0))
+
+    def _are_codes(self, rows: slice, codes: Tensor) -> Tensor | bool:
+        """Which samples are their codes to the last bit: those of no other values than the frame's pair."""
+        if not self.frame.pair:
+            return False
+        low, high = self.frame.pair
+        features = self.features[self.order[rows]]
+        above = features == high
+        return (((features == low) | above) & (codes == 2 * above)).all(dim=1)
 
     def forget_codes(self) -> None:
         """Frees their memory; they are made again when they are asked for."""

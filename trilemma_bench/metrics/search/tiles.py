@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trilemma_bench.metrics.search.sides import slices
+from trilemma_bench.metrics.search.sides import padded, slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
@@ -32,15 +32,14 @@ def between(count: int, others: int, shape: tuple[int, int]) -> Iterator[tuple[s
 def within(count: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the tiles of one set's pairs whose second index is the greater one.
 
-    Those of samples that follow each other come first, and so all samples soon have neighbours that are near; but a
-    last few come last: the nearest of a few are far away.
+    Those of samples that follow each other come first, and so all samples soon have neighbours that are near. Rows are
+    cut evenly: a last few, whose nearest among themselves are far away, would call for a finer product.
     """
-    parts, whole = list(slices(0, count, shape[0])), count // shape[0]
-    yield from ((rows, rows) for rows in parts[:whole])
-    for rows in parts:
+    even = min(shape[0], padded(-(-count // -(-count // shape[0]))))
+    yield from ((rows, rows) for rows in slices(0, count, even))
+    for rows in slices(0, count, even):
         for columns in slices(rows.stop, count, shape[1]):
             yield rows, columns
-    yield from ((rows, rows) for rows in parts[whole:])
 
 
 def size(rows: slice, columns: slice) -> int:
