@@ -235,6 +235,18 @@ def test_tiles_within_a_set_hold_each_pair_once(count, shape):
     assert torch.equal(seen, torch.ones_like(seen).triu(1))
 
 
+@pytest.mark.parametrize("count", [1, 31, 33, 1024, 1026, 50_180, 51_210])
+@pytest.mark.parametrize("most", [7, 96, 1024])
+def test_rows_of_tiles_within_a_set_are_about_as_many(count, most):
+    parts = [rows for rows, columns in tiles.within(count, (most, count)) if rows == columns]
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    assert (parts[0].start, parts[-1].stop) == (0, count)
+    unit, sizes = 32 if most % 32 == 0 else 1, [part.stop - part.start for part in parts]
+    assert all(part.start % unit == 0 for part in parts)
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) < 2 * unit
+
+
 def test_two_thirds_of_all_pairs_are_too_many_for_products_around_clusters():
     sides_of_three = search.sides_of(*(clusters(3, seed, 150, 32, 1e-6) for seed in (1, 2)))
     most_in_one = torch.cat([clusters(1, 1, 400, 32, 1e-6), clusters(3, 2, 100, 32, 1e-6)])

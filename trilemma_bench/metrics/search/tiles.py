@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from trilemma_bench.metrics.search.sides import padded, slices
+from trilemma_bench.metrics.search.sides import slices
 
 TILE = (1024, 2560)  # distances held at a time, 10 MiB: found by trial on two CPUs
 DEVICE_TILE = (2048, 4096)
@@ -35,11 +36,19 @@ def within(count: int, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
     Those of samples that follow each other come first, and so all samples soon have neighbours that are near. Rows are
     cut evenly: a last few, whose nearest among themselves are far away, would call for a finer product.
     """
-    even = min(shape[0], padded(-(-count // -(-count // shape[0]))))
-    yield from ((rows, rows) for rows in slices(0, count, even))
-    for rows in slices(0, count, even):
+    parts = _evenly(count, shape[0])
+    yield from zip(parts, parts, strict=True)
+    for rows in parts:
         for columns in slices(rows.stop, count, shape[1]):
             yield rows, columns
+
+
+def _evenly(count: int, most: int) -> list[slice]:
+    """Parts of at most `most` samples, which begin at multiples of 32 where `most` is one: see `sides.padded`."""
+    unit = 32 if most % 32 == 0 else 1
+    units, parts = -(-count // unit), -(-count // most)
+    starts = [unit * (units * part // parts) for part in range(parts)]
+    return [slice(*ends) for ends in pairwise([*starts, count])]
 
 
 def size(rows: slice, columns: slice) -> int:
